@@ -1,0 +1,38 @@
+"""weights2weights: a latent space whose points are personalised diffusion models.
+
+This page is the table of contents, in the order in which data flows: images of a subject → LoRA →
+dataset of weight vectors → space → samples, directions, inversions → images and LoRA files. A name
+is imported from its room when it is first used, so that `import weights2weights` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "errors": ["W2WError"],
+    "layout": ["LayoutDifference", "LoRAModule", "WeightLayout"],
+}
+
+if TYPE_CHECKING:  # the same page for type checkers and editors
+    from .errors import W2WError as W2WError
+    from .layout import LayoutDifference as LayoutDifference
+    from .layout import LoRAModule as LoRAModule
+    from .layout import WeightLayout as WeightLayout
+
+_HOMES = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,464 @@
+"""A LoRA is a point: the fixed order in which its tensors become one weight vector.
+
+Fine-tune one base model for many subjects with LoRAs of the same shape, and every result is a
+vector of the same length: the tensors A and B of every adapted layer, row-major, one after the
+other. `WeightLayout` is that agreement. It says which layers are adapted, how wide they are, at
+which rank and with which alpha, and hence at which offset of the vector every number stands.
+
+The order is the sorted order of the tensors' PEFT keys, A before B within a module: the order in
+which a PEFT file lists its tensors, and that of the published dataset of Dravid et al. 2024. The
+update of a layer is (alpha / rank) · B · A; **that factor is never part of the vector**.
+
+This module is the only home of tensor names and of their order. Whoever holds a weight vector asks
+a layout what its numbers mean; two vectors may be compared, averaged or decomposed together only if
+their layouts have the same `hash`.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import W2WError
+
+PAPER_TARGETS = ("to_q", "to_v")
+"""The layers adapted in the paper: query and value projections of self- and cross-attention."""
+
+PAPER_ALPHA = 27.0
+"""The LoRA alpha of the paper, at rank 1."""
+
+Shape = tuple[int, ...]
+Array = TypeVar("Array", Tensor, np.ndarray)
+
+_PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
+
+
+def peft_key(module: str, part: str) -> str:
+    """Give the PEFT name of one LoRA tensor; `part` is "A" (rank × in) or "B" (out × rank)."""
+    return f"base_model.model.{module}.lora_{part}.weight"
+
+
+def split_peft_key(key: str) -> tuple[str, str] | None:
+    """Give (module, "A" or "B") of a PEFT key, or None if it is not one. Inverse of `peft_key`."""
+    match = _PEFT_KEY.fullmatch(key)
+    return (match["module"], match["part"]) if match else None
+
+
+@dataclass(frozen=True)
+class LoRAModule:
+    """A linear layer that carries a LoRA.
+
+    Attributes:
+        name: path in the denoiser, "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q".
+        in_features: width of its input, the columns of A.
+        out_features: width of its output, the rows of B.
+    """
+
+    name: str
+    in_features: int
+    out_features: int
+
+    @property
+    def target(self) -> str:
+        """The last part of the name ("to_q"), with the part before it if that is a number."""
+        parts = self.name.split(".")
+        return ".".join(parts[-2:] if parts[-1].isdecimal() else parts[-1:])
+
+
+class Entry(NamedTuple):
+    """One LoRA tensor and its place in the weight vector."""
+
+    key: str
+    module: str
+    offset: int
+    count: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class LayoutDifference:
+    """How something differs from what a layout expects; falsy when it does not.
+
+    Attributes:
+        missing: PEFT keys that were expected and did not come.
+        left_over: PEFT keys that came and were not expected.
+        reshaped: (key, shape that came, shape expected) of tensors present in both. A difference in
+            rank is told once, by `rank`, and not repeated here.
+        rank: (what came, what was expected), or None if equal.
+        alpha: the same for alpha.
+    """
+
+    missing: tuple[str, ...] = ()
+    left_over: tuple[str, ...] = ()
+    reshaped: tuple[tuple[str, Shape, Shape], ...] = ()
+    rank: tuple[int, int] | None = None
+    alpha: tuple[float, float] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.left_over or self.reshaped or self.rank or self.alpha)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.rank:
+            parts.append("rank {}, expected {}".format(*self.rank))
+        if self.alpha:
+            parts.append("alpha {:g}, expected {:g}".format(*self.alpha))
+        if self.missing:
+            parts.append(f"{len(self.missing)} missing ({_shorten(self.missing)})")
+        if self.left_over:
+            parts.append(f"{len(self.left_over)} left over ({_shorten(self.left_over)})")
+        if self.reshaped:
+            shapes = [f"{k} is {_times(came)}, not {_times(due)}" for k, came, due in self.reshaped]
+            parts.append(f"{len(shapes)} of another shape ({_shorten(shapes)})")
+        return "; ".join(parts) or "no difference"
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """What each of the d numbers of a weight vector is.
+
+    Immutable. Modules are put into canonical order on construction, so two layouts of the same
+    layers are equal however they were listed.
+
+    Attributes:
+        modules: the adapted layers, in the order of their PEFT keys.
+        rank: of every LoRA.
+        alpha: LoRA alpha of every module; its update is (alpha / rank) · B · A.
+        base: a name for the base model ("" if unknown). Not part of `hash`, because one base goes
+            by many names.
+
+    Raises:
+        W2WError: no modules, a module twice, a name or width that no LoRA can have.
+    """
+
+    modules: tuple[LoRAModule, ...]
+    rank: int
+    alpha: float
+    base: str = ""
+
+    def __post_init__(self):
+        if not self.modules:
+            raise W2WError("a layout of no modules: expected at least one adapted layer")
+        if self.rank < 1 or not math.isfinite(self.alpha) or self.alpha <= 0:
+            raise W2WError(
+                f"rank {self.rank}, alpha {self.alpha}: expected a rank of at least 1 and a finite"
+                " alpha above 0"
+            )
+        for module in self.modules:
+            _check_module(module)
+        ordered = tuple(sorted(self.modules, key=lambda module: peft_key(module.name, "A")))
+        names = [module.name for module in ordered]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise W2WError(f"modules listed twice: {_shorten(twice)}; expected each once")
+        object.__setattr__(self, "modules", ordered)
+        object.__setattr__(self, "alpha", float(self.alpha))
+
+    @classmethod
+    def from_denoiser(
+        cls,
+        denoiser: nn.Module,
+        targets: Sequence[str] = PAPER_TARGETS,
+        rank: int = 1,
+        alpha: float = PAPER_ALPHA,
+        base: str = "",
+    ) -> Self:
+        """Adapt every linear layer of a denoiser whose name ends in one of the targets.
+
+        Only names and widths are read, so a network on torch's meta device will do.
+
+        Args:
+            denoiser: a UNet or transformer of diffusers, or any network with named linear layers.
+            targets: last parts of module names, as in PEFT: "to_q", "to_out.0".
+            rank: of every LoRA.
+            alpha: of every LoRA.
+            base: a name for the base model.
+
+        Raises:
+            W2WError: a target that matches no layer, or one that is not `nn.Linear`.
+        """
+        modules, unmatched = [], set(targets)
+        for name, layer in denoiser.named_modules():
+            matched = {target for target in targets if f".{name}".endswith(f".{target}")}
+            if not matched:
+                continue
+            if not isinstance(layer, nn.Linear):
+                raise W2WError(
+                    f"target {min(matched)!r} matches {name}, a {type(layer).__name__}: expected"
+                    " nn.Linear; name targets that match linear layers only"
+                )
+            unmatched -= matched
+            modules.append(LoRAModule(name, layer.in_features, layer.out_features))
+        if unmatched or not modules:
+            linear = {
+                LoRAModule(name, 1, 1).target
+                for name, layer in denoiser.named_modules()
+                if isinstance(layer, nn.Linear)
+            }
+            raise W2WError(
+                f"targets {sorted(unmatched)} match no layer of {type(denoiser).__name__}: expected"
+                f" some of its linear layers ({_shorten(sorted(linear), 12)})"
+            )
+        return cls(tuple(modules), rank, alpha, base)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Any], alpha: float, base: str = "") -> Self:
+        """Read the layout off LoRA tensors under PEFT keys; alpha is not in them and must be given.
+
+        Raises:
+            W2WError: a key that is no LoRA weight, an A without its B, shapes that do not match, or
+                several ranks.
+        """
+        shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+        return cls.from_shapes(shapes, alpha, base)
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Shape], alpha: float, base: str = "") -> Self:
+        """Do as `from_state_dict` from shapes alone, such as those in a safetensors header."""
+        pairs: dict[str, dict[str, Shape]] = {}
+        for key, shape in shapes.items():
+            parsed = split_peft_key(key)
+            if parsed is None:
+                raise W2WError(
+                    f"key {key!r} is no LoRA weight: expected {peft_key('<module>', 'A')} or lora_B"
+                )
+            if len(shape) != 2:
+                raise W2WError(f"{key} has shape {_times(shape)}: expected a matrix")
+            module, part = parsed
+            pairs.setdefault(module, {})[part] = shape
+        return cls._from_pairs(pairs, alpha, base)
+
+    @classmethod
+    def _from_pairs(cls, pairs: dict[str, dict[str, Shape]], alpha: float, base: str) -> Self:
+        modules, ranks = [], set()
+        for name, pair in pairs.items():
+            if len(pair) < 2:
+                present, absent = ("A", "B") if "A" in pair else ("B", "A")
+                raise W2WError(
+                    f"{peft_key(name, present)} comes without its lora_{absent}: expected both;"
+                    " the file is not complete"
+                )
+            (rank, width_in), (width_out, rank_out) = pair["A"], pair["B"]
+            if rank != rank_out:
+                raise W2WError(
+                    f"{name} has A of {_times(pair['A'])} and B of {_times(pair['B'])}: expected"
+                    " rank × in and out × rank"
+                )
+            ranks.add(rank)
+            modules.append(LoRAModule(name, width_in, width_out))
+        if len(ranks) > 1:
+            raise W2WError(
+                f"modules of ranks {', '.join(map(str, sorted(ranks)))}: expected one rank; resize"
+                " the LoRA to a single rank first"
+            )
+        return cls(tuple(modules), ranks.pop() if ranks else 1, alpha, base)
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every tensor with its place in the vector, in the order of the vector."""
+        entries, offset = [], 0
+        for module in self.modules:
+            shapes = {"A": (self.rank, module.in_features), "B": (module.out_features, self.rank)}
+            for part, shape in shapes.items():
+                entry = Entry(
+                    peft_key(module.name, part), module.name, offset, math.prod(shape), shape
+                )
+                entries.append(entry)
+                offset += entry.count
+        return tuple(entries)
+
+    @cached_property
+    def numbers(self) -> int:
+        """Length d of a weight vector: rank · (in + out), summed over the modules."""
+        return self.rank * sum(m.in_features + m.out_features for m in self.modules)
+
+    @property
+    def scale(self) -> float:
+        """The factor alpha / rank of B · A in the forward pass; it is not in the vector."""
+        return self.alpha / self.rank
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Last name parts of the modules, sorted: what PEFT calls target modules."""
+        return tuple(sorted({module.target for module in self.modules}))
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits of SHA-256 over names, widths, order, rank and alpha; not over `base`."""
+        facts = self.to_dict(with_base=False)
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def slices(self) -> tuple[tuple[LoRAModule, slice, slice], ...]:
+        """Give (module, slice of A, slice of B) for every module, in order; computed once."""
+        return self._slices
+
+    @cached_property
+    def _slices(self) -> tuple[tuple[LoRAModule, slice, slice], ...]:
+        spans = [slice(entry.offset, entry.offset + entry.count) for entry in self.entries]
+        return tuple(zip(self.modules, spans[::2], spans[1::2], strict=True))
+
+    def flatten(self, state_dict: Mapping[str, Array]) -> Float[Array, "*batch d"]:
+        """Concatenate LoRA tensors into weight vectors. Inverse of `unflatten`, bit for bit.
+
+        Args:
+            state_dict: exactly the tensors of this layout under their PEFT keys, in any order,
+                torch or NumPy, any floating dtype; each may have the same leading batch axes before
+                its two own.
+
+        Returns:
+            vectors of length d, on the device and in the dtype of the tensors (the common dtype
+            that holds all of them, if they differ).
+
+        Raises:
+            W2WError: tensors are missing, left over or of another shape, or are not floating-point.
+        """
+        self._require_tensors(state_dict)
+        tensors = (state_dict[entry.key] for entry in self.entries)
+        rows = [tensor.reshape(*tensor.shape[:-2], -1) for tensor in tensors]
+        return _concatenate(rows)
+
+    def unflatten(self, weights: Float[Array, "*batch d"]) -> dict[str, Array]:
+        """Cut weight vectors into LoRA tensors under PEFT keys, as views. Inverse of `flatten`.
+
+        Args:
+            weights: vectors of length d with any leading batch axes, torch or NumPy.
+
+        Returns:
+            PEFT key → tensor of shape (*batch, rank, in) or (*batch, out, rank), in the order of
+            the vector.
+
+        Raises:
+            W2WError: the last axis is not d.
+        """
+        if weights.shape[-1:] != (self.numbers,):
+            raise W2WError(
+                f"weights of shape {_times(weights.shape)}: expected a last axis of {self.numbers},"
+                f" rank {self.rank} on {len(self.modules)} modules; use the layout that they were"
+                " made with"
+            )
+        batch = weights.shape[:-1]
+        return {
+            entry.key: weights[..., entry.offset : entry.offset + entry.count].reshape(
+                *batch, *entry.shape
+            )
+            for entry in self.entries
+        }
+
+    def _require_tensors(self, state_dict: Mapping[str, Any]) -> None:
+        shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+        batch = shapes.get(self.entries[0].key, ())[:-2]
+        expected = {entry.key: (*batch, *entry.shape) for entry in self.entries}
+        if difference := _compare_shapes(shapes, expected):
+            raise W2WError(f"LoRA tensors that do not fit their layout: {difference}")
+        for key, tensor in state_dict.items():
+            floating = (
+                tensor.is_floating_point()
+                if isinstance(tensor, Tensor)
+                else np.issubdtype(tensor.dtype, np.floating)
+            )
+            if not floating:
+                raise W2WError(f"{key} holds {tensor.dtype}: expected floating-point numbers")
+
+    def difference(self, other: "WeightLayout") -> LayoutDifference:
+        """Compare another layout with this one, which says what is expected; `base` is ignored."""
+        at_our_rank = replace(other, rank=self.rank)
+        came = {entry.key: entry.shape for entry in at_our_rank.entries}
+        expected = {entry.key: entry.shape for entry in self.entries}
+        return replace(
+            _compare_shapes(came, expected),
+            rank=(other.rank, self.rank) if other.rank != self.rank else None,
+            alpha=(other.alpha, self.alpha) if other.alpha != self.alpha else None,
+        )
+
+    def require_equal(self, other: "WeightLayout", what: str) -> None:
+        """Raise W2WError unless `other` places the same numbers in the same order as this layout.
+
+        Args:
+            other: the layout that came.
+            what: whose layout it is, for the message: "adam.safetensors".
+        """
+        if difference := self.difference(other):
+            raise W2WError(
+                f"{what} has another layout: {difference}; only LoRAs of one base, rank, alpha and"
+                " set of layers share a space"
+            )
+
+    def to_dict(self, *, with_base: bool = True) -> dict[str, Any]:
+        """Give the layout as JSON values. Inverse of `from_dict`."""
+        modules = [[m.name, m.in_features, m.out_features] for m in self.modules]
+        facts = {"modules": modules, "rank": self.rank, "alpha": self.alpha}
+        return {**facts, "base": self.base} if with_base else facts
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+        """Read a layout back from JSON values, which may come from an untrusted file.
+
+        Raises:
+            W2WError: a field is missing or of another type.
+        """
+        try:
+            modules = tuple(
+                LoRAModule(str(name), _integer(width_in), _integer(width_out))
+                for name, width_in, width_out in facts["modules"]
+            )
+            rank, alpha = _integer(facts["rank"]), float(facts["alpha"])
+            base = str(facts.get("base", ""))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise W2WError(
+                f"a stored layout that cannot be read ({type(error).__name__}: {error}): expected"
+                " modules as [name, in, out], rank, alpha and base"
+            ) from error
+        return cls(modules, rank, alpha, base)
+
+
+def _check_module(module: LoRAModule) -> None:
+    parts = module.name.split(".")
+    # A part such as "lora_A" would let another module's key sort between an A and its B.
+    if not all(parts) or any(part.startswith("lora_") for part in parts):
+        raise W2WError(f"module name {module.name!r}: expected the path of a layer without a LoRA")
+    if module.in_features < 1 or module.out_features < 1:
+        raise W2WError(
+            f"{module.name} is {module.in_features} wide in, {module.out_features} out: expected"
+            " at least 1"
+        )
+
+
+def _compare_shapes(came: Mapping[str, Shape], expected: Mapping[str, Shape]) -> LayoutDifference:
+    return LayoutDifference(
+        missing=tuple(key for key in expected if key not in came),
+        left_over=tuple(sorted(key for key in came if key not in expected)),
+        reshaped=tuple(
+            (key, came[key], shape)
+            for key, shape in expected.items()
+            if key in came and came[key] != shape
+        ),
+    )
+
+
+def _concatenate(rows: list[Any]) -> Any:
+    return torch.cat(rows, -1) if isinstance(rows[0], Tensor) else np.concatenate(rows, -1)
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "×".join(map(str, shape)) or "no axes"
+
+
+def _shorten(items: Sequence[str], most: int = 3) -> str:
+    more = [f"{len(items) - most} more"] if len(items) > most else []
+    return ", ".join([*items[:most], *more])

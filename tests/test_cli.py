@@ -1,0 +1,174 @@
+"""The frame of the command line: lazy verbs, exit codes, output. Verbs have tests of their own."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from weights2weights import __version__, cli
+from weights2weights.cli._options import base_option
+from weights2weights.cli._output import json_option, report
+from weights2weights.errors import W2WError
+
+
+def run(*args: str):
+    return CliRunner().invoke(cli.main, list(args), prog_name="w2w")
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """Register a verb "act" that does what the test says."""
+
+    def register(act, *options):
+        @click.command(name="act")
+        def command(**arguments):
+            """Act as the test says."""
+            act(**arguments)
+
+        for option in options:
+            command = option(command)
+        monkeypatch.setitem(cli.VERBS, "act", ("act", "Act as the test says."))
+        monkeypatch.setattr(cli, "import_module", lambda *_: SimpleNamespace(command=command))
+
+    return register
+
+
+def fail_with(error: BaseException):
+    def act():
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("verb_name", cli.VERBS)
+def test_every_verb_of_the_table_exists_and_explains_itself(verb_name):
+    result = run(verb_name, "--help")
+    assert result.exit_code == 0, result.output
+    _, line = cli.VERBS[verb_name]
+    command = cli.main.get_command(click.Context(cli.main), verb_name)
+    assert (command.help or "").split("\n")[0] == line, (
+        "the table repeats the docstring's first line"
+    )
+
+
+def test_help_lists_every_verb_with_its_line():
+    text = " ".join(run("--help").output.split())
+    for name, (_, line) in cli.VERBS.items():
+        assert f"{name} {line}" in text
+
+
+def test_verbs_are_listed_in_the_order_of_the_table(verb):
+    verb(lambda: None)
+    assert cli.main.list_commands(click.Context(cli.main)) == list(cli.VERBS)
+    assert run("--help").output.rstrip().endswith("act  Act as the test says.")
+
+
+def test_version():
+    assert run("--version").output == f"weights2weights {__version__}\n"
+
+
+def test_expected_failure_is_one_line_on_stderr_and_exit_1(verb):
+    verb(fail_with(W2WError("a file\nof two lines:\n  expected one")))
+    result = run("act")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "Error: a file of two lines: expected one\n"
+
+
+def test_failure_of_the_file_system_names_the_file(verb):
+    verb(lambda: Path("/nowhere/at/all").read_text())
+    result = run("act")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: /nowhere/at/all: No such file or directory\n"
+
+
+def test_a_bug_keeps_its_traceback(verb):
+    verb(fail_with(ZeroDivisionError("ours")))
+    assert isinstance(run("act").exception, ZeroDivisionError)
+
+
+def test_interrupt_exits_130(verb):
+    verb(fail_with(KeyboardInterrupt()))
+    result = run("act")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines() == ["Interrupted; what was written so far is kept."]
+
+
+@pytest.mark.parametrize("args", [["act", "--unknown"], ["act", "too", "many"], ["nothing"]])
+def test_bad_usage_exits_2(verb, args):
+    verb(lambda: None)
+    result = run(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_unknown_verb_names_the_nearest(verb):
+    verb(lambda: None)
+    assert "did you mean act?" in run("atc").stderr
+    assert "see w2w --help" in run("zzz").stderr
+
+
+def test_base_defaults_to_the_embedded_world(verb):
+    bases = []
+    verb(lambda base: bases.append(base), base_option)
+    run("act")
+    run("act", "--base", "folder")
+    assert bases == ["people", "folder"]
+
+
+FACTS = {
+    "models": np.int64(64974),
+    "alpha": 27.0,
+    "spread": torch.tensor([0.5, 1.0]),
+    "loss": math.nan,
+    "path": Path("a/b"),
+    "resumed": True,
+    "space": None,
+    "captured": {"variance": np.float32(0.5), "names": ["Bald", "Young"]},
+}
+
+
+def test_json_is_one_object_of_plain_values(verb):
+    verb(lambda as_json: report(FACTS, as_json), json_option)
+    assert json.loads(run("act", "--json").stdout) == {
+        "models": 64974,
+        "alpha": 27.0,
+        "spread": [0.5, 1.0],
+        "loss": None,
+        "path": "a/b",
+        "resumed": True,
+        "space": None,
+        "captured": {"variance": 0.5, "names": ["Bald", "Young"]},
+    }
+
+
+def test_facts_for_a_person_are_aligned_lines(verb):
+    verb(lambda as_json: report(FACTS, as_json), json_option)
+    assert run("act").stdout.splitlines() == [
+        "models    64,974",
+        "alpha     27",
+        "spread    0.5, 1",
+        "loss      -",
+        "path      a/b",
+        "resumed   yes",
+        "space     -",
+        "captured",
+        "  variance  0.5",
+        "  names     Bald, Young",
+    ]
+
+
+def test_runs_as_a_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "weights2weights", "--version"], capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    assert result.stdout == f"weights2weights {__version__}\n"

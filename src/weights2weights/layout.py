@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -171,7 +171,7 @@ class WeightLayout:
         rank: int = 1,
         alpha: float = PAPER_ALPHA,
         base: str = "",
-    ) -> Self:
+    ) -> "WeightLayout":
         """Adapt every linear layer of a denoiser whose name ends in one of the targets.
 
         Only names and widths are read, so a network on torch's meta device will do.
@@ -211,7 +211,9 @@ class WeightLayout:
         return cls(tuple(modules), rank, alpha, base)
 
     @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Any], alpha: float, base: str = "") -> Self:
+    def from_state_dict(
+        cls, state_dict: Mapping[str, Any], alpha: float, base: str = ""
+    ) -> "WeightLayout":
         """Read the layout off LoRA tensors under PEFT keys; alpha is not in them and must be given.
 
         Raises:
@@ -222,7 +224,9 @@ class WeightLayout:
         return cls.from_shapes(shapes, alpha, base)
 
     @classmethod
-    def from_shapes(cls, shapes: Mapping[str, Shape], alpha: float, base: str = "") -> Self:
+    def from_shapes(
+        cls, shapes: Mapping[str, Shape], alpha: float, base: str = ""
+    ) -> "WeightLayout":
         """Do as `from_state_dict` from shapes alone, such as those in a safetensors header."""
         pairs: dict[str, dict[str, Shape]] = {}
         for key, shape in shapes.items():
@@ -238,7 +242,9 @@ class WeightLayout:
         return cls._from_pairs(pairs, alpha, base)
 
     @classmethod
-    def _from_pairs(cls, pairs: dict[str, dict[str, Shape]], alpha: float, base: str) -> Self:
+    def _from_pairs(
+        cls, pairs: dict[str, dict[str, Shape]], alpha: float, base: str
+    ) -> "WeightLayout":
         modules, ranks = [], set()
         for name, pair in pairs.items():
             if len(pair) < 2:
@@ -400,7 +406,7 @@ class WeightLayout:
         return {**facts, "base": self.base} if with_base else facts
 
     @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> Self:
+    def from_dict(cls, facts: Mapping[str, Any]) -> "WeightLayout":
         """Read a layout back from JSON values, which may come from an untrusted file.
 
         Raises:

@@ -13,10 +13,10 @@ import weights2weights
 PACKAGE = Path(weights2weights.__file__).parent
 
 # Every room may import the rooms above it, never those below; rooms of one row do not know each
-# other. Images become weights and weights a space above; what judges, draws and shows them is below.
+# other. What makes weights and spaces stands above what judges, draws and shows them.
 ORDER = [
     {"errors"},
-    {"layout"},
+    {"_files", "layout"},
     {"formats"},
     {"adapter", "dataset"},
     {"base", "pca"},

@@ -1,0 +1,251 @@
+"""LoRA files of three kinds, in and out, with nothing lost and nothing guessed.
+
+| format | what it is | where alpha lives | read by |
+|---|---|---|---|
+| peft | a folder: weights and a config | the config | PEFT |
+| diffusers | one safetensors file | its header | diffusers |
+| kohya | one safetensors file | a scalar for each module | A1111, ComfyUI, diffusers |
+
+`read_lora` and `write_lora` turn a file into a weight vector with its layout and back, bit for bit.
+Alpha is the part that goes missing: a file without it loads elsewhere at another strength and
+without a word, so reading one here is an error until the caller says what alpha is.
+
+Files are untrusted. All of a file is understood and checked before any of it is returned; what is
+not a plain LoRA of one rank and one alpha on a UNet's linear layers is refused, never trimmed.
+Pickles are not opened.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._files import make_folder
+from ..errors import W2WError
+from ..layout import WeightLayout
+from . import diffusers, kohya, peft
+from ._parts import Described
+from ._safetensors import (
+    DTYPES,
+    CheckedFile,
+    open_checked,
+    refuse_pickle,
+    shown,
+)
+
+__all__ = ["FORMATS", "LoRAFile", "LoRAFormat", "read_lora", "sniff", "write_lora"]
+
+LoRAFormat = Literal["peft", "diffusers", "kohya"]
+FORMATS: tuple[LoRAFormat, ...] = ("peft", "diffusers", "kohya")
+
+_FORMATS = {"peft": peft, "diffusers": diffusers, "kohya": kohya}
+_NUMBERS = {"F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class LoRAFile:
+    """A LoRA as read from a file.
+
+    Attributes:
+        layout: what each number is; holds rank, alpha and the name of the base.
+        weights: (d,), plain entries of A and B without the factor alpha / rank, in the dtype of the
+            file (float32, float16 or bfloat16), on the CPU.
+        format: the kind of file it came from.
+        metadata: the strings of its safetensors header, verbatim.
+    """
+
+    layout: WeightLayout
+    weights: Float[Tensor, " d"]
+    format: LoRAFormat
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def sniff(path: str | Path) -> LoRAFormat:
+    """Say which kind of LoRA a file or folder holds, from the names of its tensors.
+
+    Raises:
+        W2WError: no LoRA of the three kinds is there.
+    """
+    with _told_with(path), open_checked(_locate(Path(path))) as file:
+        return _format_of(file)
+
+
+def read_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
+    """Read a LoRA: a PEFT or diffusers folder, or a safetensors file of any of the three kinds.
+
+    The peak of memory is the numbers once, plus less than 200 MB for the header.
+
+    Args:
+        path: the file, or a folder that holds one.
+        alpha: the LoRA alpha of a file that does not state it. For many programs such a file has
+            alpha = rank; that is for the caller to say.
+
+    Raises:
+        W2WError: anything else than one whole, finite LoRA of one rank and one alpha; a file
+            without alpha where none is given, or with another than the given one.
+    """
+    with _told_with(path):
+        weights_path = _locate(Path(path))
+        with open_checked(weights_path) as file:
+            kind = _format_of(file)
+            described = _FORMATS[kind].describe(file, weights_path)
+            shapes = {key: file.places[name].shape for key, name in described.names.items()}
+            # Shapes and ranks come first: an alpha cannot mend them.
+            layout = WeightLayout.from_shapes(shapes, described.alpha or alpha or 1.0)
+            layout = WeightLayout(
+                layout.modules, layout.rank, _alpha(described, alpha, layout), described.base
+            )
+            weights = _read_weights(file, layout, described.names)
+            return LoRAFile(layout, weights, kind, file.metadata)
+
+
+def write_lora(
+    path: str | Path,
+    weights: Float[Tensor, " d"],
+    layout: WeightLayout,
+    format: LoRAFormat,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write one LoRA so that the programs of its format load it at its full strength.
+
+    The file appears whole or not at all, and equal arguments give equal bytes.
+
+    Args:
+        path: for peft a folder, for the others a `.safetensors` file; diffusers also takes a folder
+            that exists, in which the file gets the name that diffusers looks for.
+        weights: (d,), in the order of `layout`; float32, float16 or bfloat16, written as they are.
+        layout: names, rank and alpha; its base, if it has one, is named in the file.
+        format: "peft", "diffusers" or "kohya".
+        metadata: further strings for the header. Entries that state rank, alpha or base are
+            always those of the layout, so the metadata of a file that was read may be passed on.
+
+    Returns:
+        the path to hand to the other program: the folder for peft, the file otherwise.
+
+    Raises:
+        W2WError: weights of another length or dtype, or not finite; layer names that kohya cannot
+            express; metadata other than strings; a path that cannot be written.
+    """
+    path = Path(path)
+    if format not in _FORMATS:
+        raise W2WError(f"format {shown(format)}: expected one of {', '.join(FORMATS)}")
+    if weights.shape != (layout.numbers,):
+        raise W2WError(
+            f"weights of shape {list(weights.shape)}: expected [{layout.numbers}], one LoRA of the"
+            " layout; write the rows of a batch one by one"
+        )
+    if weights.dtype not in {DTYPES[name] for name in _NUMBERS}:
+        raise W2WError(f"weights of {weights.dtype}: expected float32, float16 or bfloat16")
+    tensors = layout.unflatten(weights.detach().cpu())
+    for key, tensor in tensors.items():
+        _require_finite(tensor, key)
+    metadata = {**(metadata or {})}
+    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+        raise W2WError("metadata holds other things than strings: expected text to text")
+    if format != "peft" and not path.is_dir() and path.suffix != ".safetensors":
+        raise W2WError(f"{path} would not be recognised: expected a name ending in .safetensors")
+    for kind in _FORMATS.values():
+        metadata = {key: value for key, value in metadata.items() if key not in kind.OWN_METADATA}
+    make_folder(path.parent)
+    return _FORMATS[format].write(path, tensors, layout, metadata)
+
+
+@contextmanager
+def _told_with(path: str | Path) -> Iterator[None]:
+    """Start the messages of failures inside with the path that the caller gave."""
+    try:
+        yield
+    except W2WError as error:
+        raise W2WError(f"{os.fspath(path)}: {error}") from error
+
+
+def _locate(path: Path) -> Path:
+    """Give the safetensors file that a file or folder stands for."""
+    refuse_pickle(path)
+    if not path.is_dir():
+        return path
+    known = [name for name in (peft.WEIGHTS_NAME, diffusers.WEIGHTS_NAME) if (path / name).exists()]
+    names = known or sorted(entry.name for entry in path.glob("*.safetensors"))
+    if len(names) == 1:
+        return path / names[0]
+    if names:
+        raise W2WError(
+            f"a folder with {len(names)} LoRA files ({shown(', '.join(names))}): name one of them"
+        )
+    for entry in sorted(path.iterdir()):
+        refuse_pickle(entry)
+    raise W2WError(
+        f"a folder without LoRA: expected {peft.WEIGHTS_NAME} or {diffusers.WEIGHTS_NAME} in it"
+    )
+
+
+def _format_of(file: CheckedFile) -> LoRAFormat:
+    if not file.places:
+        raise W2WError("holds no tensors: expected a LoRA; export it anew")
+    found = {
+        name: key for key in file.places for name, kind in _FORMATS.items() if kind.recognise(key)
+    }
+    if len(found) > 1:
+        keys = " and ".join(map(shown, found.values()))
+        raise W2WError(f"mixes the formats {', '.join(found)} ({keys}): expected one in a file")
+    if not found:
+        key, place = next(iter(file.places.items()))
+        raise W2WError(
+            f"{shown(key)} of shape {list(place.shape)} is of no known LoRA format: expected keys"
+            f" of peft (base_model.model.…), diffusers (unet.…) or kohya ({kohya.PREFIX}…)"
+        )
+    return cast(LoRAFormat, next(iter(found)))
+
+
+def _alpha(described: Described, given: float | None, layout: WeightLayout) -> float:
+    if described.alpha is None and given is None:
+        raise W2WError(
+            f"states no alpha, so its strength is unknown: expected alpha in the file; give it as"
+            f" alpha=… (--alpha), which is {layout.rank}, the rank, if other programs showed it"
+            " right"
+        )
+    if described.alpha is not None and given is not None and described.alpha != given:
+        raise W2WError(f"states alpha {described.alpha:g}, and {given:g} was given: expected one")
+    return described.alpha if described.alpha is not None else cast(float, given)
+
+
+def _read_weights(
+    file: CheckedFile, layout: WeightLayout, names: Mapping[str, str]
+) -> Float[Tensor, " d"]:
+    """Read the numbers of a whole LoRA straight into one vector."""
+    first = names[layout.entries[0].key]
+    dtype = file.places[first].dtype
+    for name in names.values():
+        place = file.places[name]
+        if place.dtype not in _NUMBERS:
+            raise W2WError(
+                f"{name} of shape {list(place.shape)} holds {place.dtype}: expected F32, F16 or"
+                " BF16; convert it first"
+            )
+        if place.dtype != dtype:
+            raise W2WError(
+                f"{name} holds {place.dtype} and {first} {dtype}: expected one dtype; convert all"
+                " to the wider one"
+            )
+    weights = torch.empty(layout.numbers, dtype=DTYPES[dtype])
+    for entry in layout.entries:
+        numbers = weights[entry.offset : entry.offset + entry.count]
+        file.read_into(names[entry.key], numbers)
+        _require_finite(numbers, f"{names[entry.key]} of shape {list(entry.shape)}")
+    return weights
+
+
+def _require_finite(tensor: Tensor, what: str) -> None:
+    # The extremes tell without a temporary: a NaN anywhere makes both NaN.
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+        count = int((~torch.isfinite(tensor)).sum())
+        raise W2WError(
+            f"{what} holds {count:,} numbers that are NaN or infinite: expected finite ones; the"
+            " training diverged or the file is damaged"
+        )

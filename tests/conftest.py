@@ -1,12 +1,21 @@
-"""Fixtures that all tests share: the tiny networks of `tiny.py`, built once per session."""
+"""What all tests share: no network, no deadlines, and the tiny networks of `tiny.py`."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import tiny
+
+# A test that forgets to bring its model fails at once instead of asking a hub for it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -83,6 +83,11 @@ def test_expected_failure_is_one_line_on_stderr_and_exit_1(verb):
     assert result.stderr == "Error: a file of two lines: expected one\n"
 
 
+def test_names_from_files_cannot_steer_the_terminal(verb):
+    verb(fail_with(W2WError("key '\x1b[2Jto_q': expected ×")))
+    assert run("act").stderr == "Error: key '\ufffd[2Jto_q': expected ×\n"
+
+
 def test_failure_of_the_file_system_names_the_file(verb):
     verb(lambda: Path("/nowhere/at/all").read_text())
     result = run("act")

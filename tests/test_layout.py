@@ -382,6 +382,7 @@ def test_a_module_is_listed_once(small):
         {"modules": [["q", 1.5, 2]], "rank": 1, "alpha": 1},
         {"modules": [["q", 1, 2]], "rank": True, "alpha": 1},
         {"modules": [["q", 1, 2]], "rank": 1, "alpha": "much"},
+        {"modules": [["q", 1, 2]], "rank": 1, "alpha": 10**400},
         {"modules": 7, "rank": 1, "alpha": 1},
     ],
 )

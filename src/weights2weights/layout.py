@@ -69,9 +69,8 @@ class LoRAModule:
 
     @property
     def target(self) -> str:
-        """The last part of the name ("to_q"), with the part before it if that is a number."""
-        parts = self.name.split(".")
-        return ".".join(parts[-2:] if parts[-1].isdecimal() else parts[-1:])
+        """The last part of the name, "to_q"; with the part before it if a number, "to_out.0"."""
+        return _target(self.name)
 
 
 class Entry(NamedTuple):
@@ -199,11 +198,8 @@ class WeightLayout:
             unmatched -= matched
             modules.append(LoRAModule(name, layer.in_features, layer.out_features))
         if unmatched or not modules:
-            linear = {
-                LoRAModule(name, 1, 1).target
-                for name, layer in denoiser.named_modules()
-                if isinstance(layer, nn.Linear)
-            }
+            layers = denoiser.named_modules()
+            linear = {_target(name) for name, layer in layers if isinstance(layer, nn.Linear)}
             raise W2WError(
                 f"targets {sorted(unmatched)} match no layer of {type(denoiser).__name__}: expected"
                 f" some of its linear layers ({_shorten(sorted(linear), 12)})"
@@ -419,12 +415,17 @@ class WeightLayout:
             )
             rank, alpha = _integer(facts["rank"]), float(facts["alpha"])
             base = str(facts.get("base", ""))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise W2WError(
                 f"a stored layout that cannot be read ({type(error).__name__}: {error}): expected"
                 " modules as [name, in, out], rank, alpha and base"
             ) from error
         return cls(modules, rank, alpha, base)
+
+
+def _target(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[-2:] if parts[-1].isdecimal() else parts[-1:])
 
 
 def _check_module(module: LoRAModule) -> None:

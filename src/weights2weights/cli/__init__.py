@@ -70,7 +70,9 @@ class Program(click.Group):
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    """Join the lines of a message and mask what could steer a terminal; names come from files."""
+    line = " ".join(str(message).split())
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
 @click.command(

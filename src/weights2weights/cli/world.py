@@ -1,0 +1,40 @@
+"""`w2w world`: draw the subjects of a world as ordinary picture folders."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name", default="people")
+@click.option("--subjects", default=50, show_default=True, type=click.IntRange(1))
+@click.option("--pictures", default=10, show_default=True, type=click.IntRange(1), help="Of each.")
+@click.option(
+    "--size", default=128, show_default=True, type=click.IntRange(16, 4096), help="Pixels."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--grid", is_flag=True, help="Also draw all of them on one sheet, grid.png.")
+def command(
+    name: str, subjects: int, pictures: int, size: int, seed: int, out: Path, grid: bool
+) -> None:
+    r"""Draw the subjects of a world: a folder of pictures each, and labels.csv.
+
+    \b
+    Example: w2w world people --subjects 50 --pictures 10 --out people
+    """
+    from tqdm import tqdm
+
+    from ..worlds.folders import draw_grid, write_subjects
+
+    out.mkdir(parents=True, exist_ok=True)
+    written = write_subjects(name, out, subjects=subjects, pictures=pictures, size=size, seed=seed)
+    for _ in tqdm(written, total=subjects, unit="subject"):
+        pass
+    click.echo(f"{subjects} subjects × {pictures} pictures and labels.csv in {out}")
+    if grid:
+        sheet = draw_grid(
+            name, rows=subjects, columns=pictures, size=min(size, 128), seed=seed, same=True
+        )
+        sheet.save(out / "grid.png")
+        click.echo(f"all of them on one sheet: {out / 'grid.png'}")

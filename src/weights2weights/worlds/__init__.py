@@ -1,0 +1,61 @@
+"""Drawn worlds: sources of subjects whose every trait is known, and the recipe that learns them.
+
+A world draws subjects; the recipe trains an autoencoder, a text-to-image model and scorers on its
+pictures. `people` is the embedded one, whose trained base ships with the package.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class World:
+    """A kind of subject that can be drawn.
+
+    Attributes:
+        name: the world's name, as on the command line.
+        class_noun: what one subject is called in prompts ("person").
+        label_names: the binary attributes of a subject.
+        attribute_prompts: label → a prompt that asks for it and one that asks for its opposite.
+        sample_subject: generator → a subject; equal states give equal subjects.
+        sample_picture: generator → the circumstances of one picture.
+        draw: subject, circumstances, size → uint8 RGB image (size, size, 3).
+        caption: subject, circumstances, generator → one description.
+        labels: subject → label name → whether it holds.
+    """
+
+    name: str
+    class_noun: str
+    label_names: tuple[str, ...]
+    attribute_prompts: dict[str, tuple[str, str]]
+    sample_subject: Callable[[np.random.Generator], Any]
+    sample_picture: Callable[[np.random.Generator], Any]
+    draw: Callable[[Any, Any, int], np.ndarray]
+    caption: Callable[[Any, Any, np.random.Generator], str]
+    labels: Callable[[Any], dict[str, bool]]
+
+    def subject(self, seed: int, index: int) -> Any:
+        """Give subject number `index` of the population `seed`."""
+        return self.sample_subject(np.random.default_rng((seed, index)))
+
+    def picture(self, seed: int, index: int, number: int) -> Any:
+        """Give the circumstances of picture `number` of that subject."""
+        return self.sample_picture(np.random.default_rng((seed, index, 1 + number)))
+
+
+def load_world(name: str) -> World:
+    """Give a world by name.
+
+    Raises:
+        W2WError: there is no such world.
+    """
+    from ..errors import W2WError
+
+    if name != "people":
+        raise W2WError(f"there is no world {name!r}: the only drawn world is 'people'")
+    from .people import PEOPLE
+
+    return PEOPLE

@@ -1,0 +1,19 @@
+"""The embedded world: drawn people, with CelebA's attribute names as labels."""
+
+from .. import World
+from .captions import ATTRIBUTE_PROMPTS, caption
+from .draw import draw
+from .picture import sample_picture
+from .traits import LABEL_NAMES, labels, sample_person
+
+PEOPLE = World(
+    name="people",
+    class_noun="person",
+    label_names=LABEL_NAMES,
+    attribute_prompts=ATTRIBUTE_PROMPTS,
+    sample_subject=sample_person,
+    sample_picture=sample_picture,
+    draw=draw,
+    caption=caption,
+    labels=labels,
+)

@@ -1,0 +1,53 @@
+"""A person in a picture, as SVG and as pixels."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from . import features, hair, head
+from .geometry import measure
+from .marks import group
+from .picture import Picture
+from .scenery import scenery
+from .traits import Person
+
+SCALE = 1.1  # how large heads stand in the picture
+
+
+def svg(person: Person, picture: Picture, size: int = 128) -> str:
+    """Draw a person as SVG text of `size` × `size` pixels, from the back to the front."""
+    face = measure(person, picture)
+    place = (
+        f"translate({64 + picture.shift_x:.2f},{61 + picture.shift_y:.2f}) "
+        f"rotate({picture.tilt:.2f}) scale({SCALE * picture.scale:.3f})"
+    )
+    parts = (
+        hair.back_hair(person, face),
+        head.body(person, picture, face),
+        head.ears(person, face),
+        head.head(person, face),
+        hair.beard(person, face),
+        features.nose(person, face),
+        features.mouth(person, picture, face),
+        hair.mustache(person, face),
+        features.eyes(person, picture, face),
+        hair.front_hair(person, face),
+        features.brows(person, picture, face),
+        features.glasses(person, face),
+        head.earrings(person, face),
+        hair.hat(person, face),
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128" width="{size}" '
+        f'height="{size}">{scenery(picture.scene)}{group(*parts, transform=place)}</svg>'
+    )
+
+
+def draw(person: Person, picture: Picture, size: int = 128) -> np.ndarray:
+    """Draw a person as an RGB image, uint8, shape (size, size, 3)."""
+    import resvg_py
+
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg(person, picture, size)))
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))

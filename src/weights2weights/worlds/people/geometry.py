@@ -1,0 +1,65 @@
+"""Where things lie on one face: the few measures that several parts of a drawing share."""
+
+from dataclasses import dataclass
+
+from .palette import BLACK, HAIR, RGB, SHADOW, WHITE, mix, skin_tone
+from .picture import Picture
+from .traits import Person
+
+SIDES = (-1, 1)  # left and right in the picture
+
+
+@dataclass(frozen=True)
+class Face:
+    """Measures in 1/128 of the picture, origin between the ears, y downwards; shared colours."""
+
+    half_width: float
+    chin: float
+    crown: float
+    jaw_corner: float
+    jaw_start: float
+    jaw_pull: float
+    eye_x: float
+    eye_y: float
+    mouth_y: float
+    turn: float
+    hair_half_width: float
+    hair_top: float
+    skin: RGB
+    shade: RGB
+    line: RGB
+    hair: RGB
+    hair_back: RGB
+    hair_gloss: RGB
+
+
+def measure(person: Person, picture: Picture) -> Face:
+    """Work out the measures of a person's face in a picture."""
+    half_width = 30 + 1.5 * person.face_width + 5.5 * person.chubby
+    crown = -36 - 0.8 * person.face_height
+    square = 0.15 + 0.85 * person.jaw + 0.2 * person.chubby
+    volume = 1.4 * person.hair_volume
+    lit = WHITE if picture.light > 0 else BLACK
+    skin = mix(skin_tone(person.skin), lit, 0.05 * abs(picture.light))
+    tint = WHITE if person.hair_shade > 0 else BLACK
+    hair = mix(HAIR[person.hair_color], tint, 0.08 * abs(person.hair_shade))
+    return Face(
+        half_width=half_width,
+        chin=37 + 1.8 * person.face_height,
+        crown=crown,
+        jaw_corner=6 + 8 * square,
+        jaw_start=13 + 15 * square,
+        jaw_pull=9 + 8 * square,
+        eye_x=12.6 + 0.8 * person.eye_gap,
+        eye_y=-3 + 1.0 * person.eye_height,
+        mouth_y=21 + 1.0 * person.mouth_height,
+        turn=1.5 * picture.turn,
+        hair_half_width=half_width + 5 + volume,
+        hair_top=crown - 9 - volume,
+        skin=skin,
+        shade=mix(skin, SHADOW, 0.22),
+        line=mix(skin, SHADOW, 0.42),
+        hair=hair,
+        hair_back=mix(hair, BLACK, 0.3),
+        hair_gloss=mix(hair, WHITE, 0.22),
+    )

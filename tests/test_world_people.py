@@ -1,0 +1,160 @@
+"""The drawn people: what the labels say is what the pictures show and the captions tell."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from weights2weights.errors import W2WError
+from weights2weights.worlds import load_world
+from weights2weights.worlds.people import PEOPLE
+from weights2weights.worlds.people.captions import compose
+from weights2weights.worlds.people.traits import LABEL_NAMES, labels
+
+PLAIN = replace(
+    PEOPLE.subject(1, 0),
+    male=True,
+    age=0.2,
+    skin=0.3,
+    chubby=0.1,
+    hairline="full",
+    hair_color="brown",
+    hair_length=0.1,
+    wavy=False,
+    beard="none",
+    mustache=False,
+    glasses="none",
+    hat="none",
+    jaw=0.1,
+    nose_width=0.1,
+    lips=0.1,
+    brow_thickness=0.1,
+    eye_narrowness=0.1,
+    eye_color="brown",
+    lipstick=False,
+    rosy_cheeks=False,
+    freckles=False,
+    earrings=False,
+    necklace=False,
+)
+
+# For each label the traits that make it differ from the plain person.
+CHANGES = {
+    "Male": {"male": False},
+    "Young": {"age": 0.8},
+    "Bald": {"hairline": "bald"},
+    "Receding_Hairline": {"hairline": "receding"},
+    "Bangs": {"hairline": "bangs"},
+    "Long_Hair": {"hair_length": 0.8},
+    "Wavy_Hair": {"wavy": True},
+    "Black_Hair": {"hair_color": "black"},
+    "Brown_Hair": {"hair_color": "red"},
+    "Blond_Hair": {"hair_color": "blond"},
+    "Red_Hair": {"hair_color": "red"},
+    "Gray_Hair": {"hair_color": "gray"},
+    "Pale_Skin": {"skin": 0.05},
+    "Dark_Skin": {"skin": 0.9},
+    "No_Beard": {"beard": "full"},
+    "Full_Beard": {"beard": "full"},
+    "Goatee": {"beard": "goatee"},
+    "5_o_Clock_Shadow": {"beard": "stubble"},
+    "Mustache": {"mustache": True},
+    "Eyeglasses": {"glasses": "black"},
+    "Chubby": {"chubby": 0.9},
+    "Square_Jaw": {"jaw": 0.9},
+    "Big_Nose": {"nose_width": 0.9},
+    "Big_Lips": {"lips": 0.9},
+    "Bushy_Eyebrows": {"brow_thickness": 0.9},
+    "Narrow_Eyes": {"eye_narrowness": 0.9},
+    "Blue_Eyes": {"eye_color": "blue"},
+    "Wearing_Lipstick": {"lipstick": True},
+    "Rosy_Cheeks": {"rosy_cheeks": True},
+    "Freckles": {"freckles": True},
+    "Wearing_Earrings": {"earrings": True},
+    "Wearing_Necklace": {"necklace": True},
+    "Wearing_Hat": {"hat": "green"},
+}
+
+
+def test_same_seed_draws_the_same_picture():
+    def once() -> np.ndarray:
+        return PEOPLE.draw(PEOPLE.subject(7, 3), PEOPLE.picture(7, 3, 2), 48)
+
+    assert once().shape == (48, 48, 3)
+    assert once().dtype == np.uint8
+    np.testing.assert_array_equal(once(), once())
+
+
+def test_pictures_of_one_person_differ_and_persons_differ():
+    person, other = PEOPLE.subject(7, 3), PEOPLE.subject(7, 4)
+    assert person != other
+    assert PEOPLE.subject(8, 3) != person
+    assert PEOPLE.picture(7, 3, 0) != PEOPLE.picture(7, 3, 1)
+
+
+@pytest.mark.parametrize("label", LABEL_NAMES)
+def test_every_label_can_be_seen_at_64_pixels(label):
+    changed = replace(PLAIN, **CHANGES[label])
+    assert labels(changed)[label] != labels(PLAIN)[label]
+    picture = replace(PEOPLE.picture(1, 0, 0), expression="neutral")
+    before = PEOPLE.draw(PLAIN, picture, 64).astype(int)
+    after = PEOPLE.draw(changed, picture, 64).astype(int)
+    clearly = np.abs(after - before).max(-1) > 24
+    assert clearly.sum() >= 12, f"{label} changes {clearly.sum()} pixels"
+
+
+def test_labels_are_spread_and_correlate_as_among_people():
+    people = [PEOPLE.subject(5, index) for index in range(3000)]
+    table = np.array([list(labels(person).values()) for person in people])
+    share = dict(zip(LABEL_NAMES, table.mean(0), strict=True))
+    assert len(LABEL_NAMES) >= 25
+    assert all(0.04 < value < 0.8 for value in share.values()), share
+    column = {name: table[:, i].astype(float) for i, name in enumerate(LABEL_NAMES)}
+
+    def correlation(a: str, b: str) -> float:
+        return float(np.corrcoef(column[a], column[b])[0, 1])
+
+    assert correlation("Male", "No_Beard") < -0.4
+    assert correlation("Young", "Bald") < -0.1
+    assert correlation("Male", "Wearing_Lipstick") < -0.3
+    assert correlation("Dark_Skin", "Black_Hair") > 0.3
+
+
+def test_captions_tell_the_truth():
+    words = {
+        "Bald": "bald",
+        "Male": " man",
+        "Goatee": "goatee",
+        "Blond_Hair": "blond",
+        "Big_Nose": "big nose",
+        "Freckles": "freckles",
+    }
+    spoken = dict.fromkeys(words, 0)
+    for index in range(400):
+        person, picture = PEOPLE.subject(5, index), PEOPLE.picture(5, index, 0)
+        text = PEOPLE.caption(person, picture, np.random.default_rng(index))
+        for label, word in words.items():
+            if word in text and f"no {word}" not in text:
+                spoken[label] += 1
+                assert labels(person)[label], f"{label}: {text}"
+    assert min(spoken.values()) >= 5, spoken
+
+
+def test_complete_captions_name_every_positive_trait():
+    rng = np.random.default_rng(0)
+    person = replace(PLAIN, freckles=True, necklace=True, beard="goatee", hat="red")
+    text = compose(person, PEOPLE.picture(5, 0, 0), 1.0, rng)
+    for word in ("man", "young", "freckles", "necklace", "goatee", "hat", "shirt"):
+        assert word in text
+
+
+def test_every_attribute_has_a_prompt_and_its_opposite():
+    assert tuple(PEOPLE.attribute_prompts) == LABEL_NAMES
+    for wanted, opposite in PEOPLE.attribute_prompts.values():
+        assert wanted != opposite
+        assert wanted.startswith("a photo of")
+
+
+def test_an_unknown_world_is_named():
+    with pytest.raises(W2WError, match=r"cars.*people"):
+        load_world("cars")

@@ -1,0 +1,54 @@
+"""Populations on disk: drawn once, in chunks, the same however often the work is interrupted."""
+
+import csv
+
+import numpy as np
+from PIL import Image
+
+from weights2weights.worlds import pictures as module
+from weights2weights.worlds.folders import draw_grid, write_subjects
+from weights2weights.worlds.pictures import draw_pictures
+
+
+def test_populations_share_no_subject_and_rows_belong_together():
+    drawn = draw_pictures("people", 3, 4, pictures=2, captions=2, size=32)
+    assert drawn.images.shape == (8, 32, 32, 3)
+    assert drawn.subjects.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [len(texts) for texts in drawn.captions] == [2] * 8
+    np.testing.assert_array_equal(drawn.labels[0], drawn.labels[1])
+    other = draw_pictures("people", 4, 4, pictures=2, size=32)
+    assert not np.array_equal(drawn.images, other.images)
+
+
+def test_an_interrupted_drawing_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SUBJECTS_PER_CHUNK", 3)
+    whole = draw_pictures("people", 3, 7, captions=1, size=16, folder=tmp_path, workers=1)
+    chunks = sorted(tmp_path.glob("*.npz"))
+    assert len(chunks) == 3
+    chunks[1].unlink()
+    again = draw_pictures("people", 3, 7, captions=1, size=16, folder=tmp_path, workers=1)
+    np.testing.assert_array_equal(whole.images, again.images)
+    assert whole.captions == again.captions
+    assert again.subjects.tolist() == list(range(7))
+
+
+def test_subject_folders_and_label_table(tmp_path):
+    assert list(write_subjects("people", tmp_path, subjects=3, pictures=2, size=24)) == [1, 2, 3]
+    with (tmp_path / "labels.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 3
+    assert set(table[0]) > {"subject", "Male", "Bald"}
+    assert {row["Male"] for row in table} <= {"0", "1"}
+    for row in table:
+        files = sorted((tmp_path / row["subject"]).iterdir())
+        assert [file.name for file in files] == ["000.png", "001.png"]
+        with Image.open(files[0]) as image:
+            assert image.size == (24, 24)
+    more = tmp_path / "more"
+    list(write_subjects("people", more, subjects=4, pictures=1, size=24))
+    first = (tmp_path / table[0]["subject"] / "000.png").read_bytes()
+    assert (more / table[0]["subject"] / "000.png").read_bytes() == first
+
+
+def test_a_sheet_has_a_cell_per_picture():
+    assert draw_grid("people", rows=2, columns=3, size=16).size == (48, 32)

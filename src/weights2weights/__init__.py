@@ -13,10 +13,17 @@ __version__ = "0.1.0"
 _ROOMS = {
     "errors": ["W2WError"],
     "layout": ["LayoutDifference", "LoRAModule", "WeightLayout"],
+    "formats": ["LoRAFile", "read_lora", "write_lora"],
+    "base": ["Base", "load_base"],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
+    from .base import Base as Base
+    from .base import load_base as load_base
     from .errors import W2WError as W2WError
+    from .formats import LoRAFile as LoRAFile
+    from .formats import read_lora as read_lora
+    from .formats import write_lora as write_lora
     from .layout import LayoutDifference as LayoutDifference
     from .layout import LoRAModule as LoRAModule
     from .layout import WeightLayout as WeightLayout

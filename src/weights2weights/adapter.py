@@ -1,0 +1,390 @@
+"""Many personalised models in one forward pass: sample i of the batch runs through LoRA index[i].
+
+`adapt` puts a stack of K LoRAs, given as weight vectors (K, d), onto the linear layers that a
+`WeightLayout` names, for the length of a `with` block:
+
+    y_i = W x_i + (alpha / rank) · B_k A_k x_i,    k = index[i]
+
+The base's own weights are neither copied nor written. A target layer's class is swapped for a
+subclass that adds the low-rank term to what the layer itself computes, and swapped back at the end.
+Names, parameters, hooks and the state dict stay what they are throughout; `torch.compile` guards on
+classes and so sees every change. A and B are views into the weight vectors: an optimiser's step on
+those is seen at once.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, no_type_check
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .errors import W2WError
+from .layout import LoRAModule, WeightLayout
+
+_Linear = nn.Linear if TYPE_CHECKING else object
+
+
+@contextmanager
+def adapt(
+    denoiser: nn.Module,
+    layout: WeightLayout,
+    weights: Float[Tensor, "k d"],
+    index: Int[Tensor, " batch"] | None = None,
+) -> Iterator["Adapter"]:
+    """Let every sample of a batch run through its own LoRA; afterwards the denoiser is as before.
+
+    Costs two thin matrix products per target layer and no memory beyond the weights. A batch whose
+    samples stand in K equal consecutive groups is cheapest; any other order gathers its rows of A
+    and B in each pass. The layers of one denoiser carry one stack at a time; stacks on different
+    denoisers, or on disjoint layers of one, do not meet.
+
+    Args:
+        denoiser: a UNet or transformer with the layers of `layout`, compiled or not.
+        layout: what the d numbers are; gives the factor alpha / rank, which is not in `weights`.
+        weights: one flattened LoRA per row, any floating dtype and device; layers compute in their
+            own. A leaf that requires gradients (training; steps in place take effect), the result
+            of a computation (inversion; assign `Adapter.weights` anew in each step), or a constant.
+        index: for each sample the row of `weights` that it runs through. None: the batch is K
+            equal consecutive groups, the first of them through row 0. A batch that is a multiple of
+            the index repeats it, as the [unconditional, conditional] halves of classifier-free
+            guidance need: **with guidance and K > 1, give an index** such as `torch.arange(K)`.
+
+    Yields:
+        the `Adapter`, which replaces weights and index, or switches the stack off.
+
+    Raises:
+        W2WError: on entry, if layers are missing, of another width, not `nn.Linear`, already
+            adapted or taken over by something else, or if `weights` or `index` do not fit; in a
+            forward pass, if the batch cannot be divided. The denoiser is unchanged in every case.
+
+    Example:
+        >>> layers = nn.ModuleDict({"to_q": nn.Linear(2, 1)})
+        >>> layout = WeightLayout.from_denoiser(layers, targets=["to_q"], alpha=10.0)
+        >>> x, two_loras = torch.ones(2, 2), torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 0.5]])
+        >>> plain = layers["to_q"](x)
+        >>> with adapt(layers, layout, two_loras):
+        ...     [round(value) for value in (layers["to_q"](x) - plain).flatten().tolist()]
+        [5, 10]
+
+    Source: Dravid et al. 2024, arXiv:2406.09413, section 3.1, for LoRAs one at a time.
+    """
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wrapped
+    adapter = Adapter(layout, _find_layers(denoiser, layout), weights, index)
+    with adapter._on_layers(), adapter._seen_by_checkpoints(denoiser):
+        yield adapter
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """An index, read: a batch is cut into equally long groups of samples that share one row.
+
+    Attributes:
+        index: as it was given.
+        size: number of its entries.
+        rows: row of the weights for each group.
+        in_order: whether the rows are 0 … K - 1, so that nothing needs to be gathered.
+    """
+
+    index: Tensor
+    size: int
+    rows: Tensor
+    in_order: bool
+
+    @classmethod
+    def read(cls, index: Tensor, K: int) -> "_Groups":
+        if index.ndim != 1 or index.is_floating_point() or not index.numel():
+            raise W2WError(
+                f"an index of shape {tuple(index.shape)} and {index.dtype}: expected one whole"
+                " number per sample, the row of its LoRA"
+            )
+        on_cpu = index.detach().to("cpu", torch.int64)
+        if on_cpu.min() < 0 or on_cpu.max() >= K:
+            raise W2WError(
+                f"an index from {on_cpu.min()} to {on_cpu.max()} for {K} LoRAs: expected rows from"
+                f" 0 to {K - 1}"
+            )
+        _, lengths = torch.unique_consecutive(on_cpu, return_counts=True)
+        rows = on_cpu[:: math.gcd(*lengths.tolist())]
+        in_order = torch.equal(rows, torch.arange(K))
+        return cls(index, index.shape[0], rows.to(index.device), in_order)
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """All that a forward pass depends on, replaced as a whole.
+
+    Attributes:
+        weights: "k d".
+        tensors: per layer A "k r in" and B "k out r", which share memory with `weights`.
+        groups: which samples take which row, None for K equal consecutive groups.
+        enabled: False lets the plain base through.
+    """
+
+    weights: Tensor
+    tensors: Sequence[tuple[Tensor, Tensor]]
+    groups: _Groups | None
+    enabled: bool = True
+
+    @no_type_check  # run by torch.compile, which the checks of tests would stop
+    def select(self, A, B, batch):
+        """Give A and B for each of the equally long groups of a batch."""
+        groups, K = self.groups, A.shape[0]
+        size = K if groups is None else groups.size
+        if batch % size:
+            what = "LoRAs" if groups is None else "index entries"
+            raise W2WError(
+                f"a batch of {batch} for {size} {what}: expected a multiple of {size}; give an"
+                " index with one entry per sample"
+            )
+        if groups is None or K == 1:
+            return A, B
+        rows = groups.rows
+        if batch > size and rows.shape[0] > 1:
+            rows = rows.repeat(batch // size)
+        elif groups.in_order:
+            return A, B
+        rows = rows.to(A.device)
+        return A[rows], B[rows]
+
+
+class Adapter:
+    """The stack of LoRAs on a denoiser inside `with adapt(...)`.
+
+    Assigning `weights`, `index` or `enabled` acts from the next forward pass on and costs well
+    under a millisecond; a value that does not fit raises `W2WError` and leaves the stack as it was.
+    Under diffusers' gradient checkpointing every part of the network is recomputed with the stack
+    that its first pass saw, whatever was assigned since, also after the end of the block.
+
+    Attributes:
+        layout: what the numbers of a weight vector are.
+    """
+
+    def __init__(
+        self,
+        layout: WeightLayout,
+        layers: Sequence[nn.Linear],
+        weights: Float[Tensor, "k d"],
+        index: Int[Tensor, " batch"] | None = None,
+    ):
+        self.layout = layout
+        self._layers = layers
+        self._places = [
+            (
+                A.start,
+                B.start,
+                B.stop,
+                (-1, layout.rank, m.in_features),
+                (-1, m.out_features, layout.rank),
+            )
+            for m, A, B in layout.slices()
+        ]
+        self._scale = layout.scale
+        _check_weights(weights, layout)
+        groups = None if index is None else _Groups.read(index, weights.shape[0])
+        self._stack = _Stack(weights, self._cut(weights), groups)
+
+    @property
+    def weights(self) -> Float[Tensor, "k d"]:
+        """The K weight vectors in use, as they were given."""
+        return self._stack.weights
+
+    @weights.setter
+    def weights(self, weights: Float[Tensor, "k d"]) -> None:
+        _check_weights(weights, self.layout)
+        groups = self._stack.groups
+        if groups is not None and weights.shape[0] != self.weights.shape[0]:
+            groups = _Groups.read(groups.index, weights.shape[0])
+        tensors = self._cut(weights)
+        self._stack = replace(self._stack, weights=weights, tensors=tensors, groups=groups)
+
+    @property
+    def index(self) -> Int[Tensor, " batch"] | None:
+        """For each sample its row of `weights`; None for K equal consecutive groups."""
+        return None if self._stack.groups is None else self._stack.groups.index
+
+    @index.setter
+    def index(self, index: Int[Tensor, " batch"] | None) -> None:
+        groups = None if index is None else _Groups.read(index, self.weights.shape[0])
+        self._stack = replace(self._stack, groups=groups)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the LoRAs act; False gives the plain base, bit for bit."""
+        return self._stack.enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._stack = replace(self._stack, enabled=enabled)
+
+    def _cut(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cut the weights into A and B of every layer: one node of the autograd graph for all.
+
+        The "unsafe" split hides from autograd that its parts are views, so that an optimiser may
+        step on a leaf in place and later passes still use them. A slice per tensor would instead
+        cost a zero-filled gradient of size (k, d) each.
+        """
+        counts = [n for A, B, end, *_ in self._places for n in (B - A, end - B)]
+        with torch.enable_grad():  # the caller may be inside no_grad here and train later
+            parts = iter(torch.unsafe_split_with_sizes(weights, counts, dim=1))
+            return [
+                (next(parts).view(shape_A), next(parts).view(shape_B))
+                for *_, shape_A, shape_B in self._places
+            ]
+
+    @no_type_check
+    def _tensors(self, position):
+        """Give A and B of one layer, for all K."""
+        if not torch.compiler.is_compiling():
+            return self._stack.tensors[position]
+        # A compiled graph takes the weights whole: one input and one symbolic K, not two per layer.
+        A, B, end, shape_A, shape_B = self._places[position]
+        weights = self._stack.weights
+        return weights[:, A:B].view(shape_A), weights[:, B:end].view(shape_B)
+
+    @contextmanager
+    def _on_layers(self) -> Iterator[None]:
+        """Seat this adapter on its layers; then put back what was there."""
+        before = [(layer, type(layer), vars(layer).get("_seat")) for layer in self._layers]
+        try:
+            for position, layer in enumerate(self._layers):
+                vars(layer)["_seat"] = (self, position)
+                layer.__class__ = _adapted(type(layer))
+            yield
+        finally:
+            for layer, cls, seat in before:
+                layer.__class__ = cls
+                vars(layer)["_seat"] = seat
+                if seat is None:
+                    del vars(layer)["_seat"]
+
+    @contextmanager
+    def _seen_by_checkpoints(self, denoiser: nn.Module) -> Iterator[None]:
+        """Let diffusers' gradient checkpoints remember the stack of their first pass."""
+        name = "_gradient_checkpointing_func"
+        before = [(m, vars(m)[name]) for m in denoiser.modules() if callable(vars(m).get(name))]
+        try:
+            for module, checkpoint in before:
+                setattr(module, name, partial(self._checkpoint, checkpoint))
+            yield
+        finally:
+            for module, checkpoint in before:
+                setattr(module, name, checkpoint)
+
+    @no_type_check
+    def _checkpoint(self, checkpoint, function, *args, **kwargs):
+        if not torch.compiler.is_compiling():
+            function = partial(self._with_stack, self._stack, function)
+        return checkpoint(function, *args, **kwargs)
+
+    def _with_stack(self, stack: _Stack, function: Callable[..., Any], *args: Any, **kwargs: Any):
+        """Run a part of the denoiser with an earlier stack, also when this adapter is off again."""
+        current = self._stack
+        seat = vars(self._layers[0]).get("_seat")
+        if stack is current and seat is not None and seat[0] is self:
+            return function(*args, **kwargs)
+        with self._on_layers():
+            self._stack = stack
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._stack = current
+
+
+class _AdaptedLayer(_Linear):
+    """What a linear layer is while it carries LoRAs; `_seat` is (adapter, position in layout)."""
+
+    _seat: tuple[Adapter, int]
+
+    @no_type_check
+    def forward(self, x):
+        adapter, position = self._seat
+        stack = adapter._stack
+        if not stack.enabled:
+            return super().forward(x)
+        A, B = stack.select(*adapter._tensors(position), x.shape[0])
+        grouped = x.reshape(A.shape[0], -1, x.shape[-1])
+        y = super().forward(grouped)  # under autocast, y and not x says what to compute in
+        y = _add_low_rank(y, grouped.to(y.dtype), A.to(y), B.to(y), adapter._scale)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+
+@no_type_check
+def _add_low_rank(y, x, A, B, scale):
+    """Add scale · B A x to a fresh y, for each group g: x "g n in", A "g r in", B "g out r"."""
+    Ax = torch.bmm(x, A.mT)
+    if A.shape[1] == 1:  # an outer product, much cheaper as such on CPUs than as a matrix product
+        return y.addcmul_(Ax, B.mT, value=scale)
+    return y.baddbmm_(Ax, B.mT, alpha=scale)
+
+
+@cache
+def _adapted(cls: type[nn.Linear]) -> type[nn.Linear]:
+    """Give the adapted form of `nn.Linear` or of a subclass of it, quantised ones say."""
+    if issubclass(cls, _AdaptedLayer):
+        return cls
+    return type(f"Adapted{cls.__name__}", (_AdaptedLayer, cls), {})
+
+
+def _find_layers(denoiser: nn.Module, layout: WeightLayout) -> list[nn.Linear]:
+    """Give the layers of the layout in its order, once all are known to be adaptable."""
+    modules = dict(denoiser.named_modules())
+    missing = [module.name for module in layout.modules if module.name not in modules]
+    if missing:
+        base = f" of the layout's base, {layout.base}" if layout.base else " it was made for"
+        raise W2WError(
+            f"{type(denoiser).__name__} lacks {len(missing)} of the {len(layout.modules)} layers of"
+            f" the layout, such as {missing[0]}: expected the denoiser{base}"
+        )
+    for module in layout.modules:
+        parent = modules[module.name.rpartition(".")[0]]
+        _check_layer(modules[module.name], module, parent)
+    return [modules[module.name] for module in layout.modules]  # pyright: ignore[reportReturnType]
+
+
+def _check_layer(layer: nn.Module, module: LoRAModule, parent: nn.Module) -> None:
+    """Raise W2WError if a low-rank term on this layer cannot be added, or would not be seen."""
+    name, kind = module.name, type(layer).__name__
+    if isinstance(layer, _AdaptedLayer):
+        raise W2WError(
+            f"{name} is adapted already: expected a plain layer; leave the first `adapt` block, or"
+            " assign its adapter's weights"
+        )
+    if hasattr(layer, "base_layer"):
+        raise W2WError(
+            f"{name} carries a LoRA of PEFT already: expected a plain nn.Linear; call"
+            " `unload_lora_weights()` on the pipeline, or `unload()` on the PEFT model"
+        )
+    if not isinstance(layer, nn.Linear):
+        raise W2WError(
+            f"{name} is a {kind}: expected nn.Linear; choose targets that are linear layers"
+        )
+    if (layer.in_features, layer.out_features) != (module.in_features, module.out_features):
+        raise W2WError(
+            f"{name} is {layer.in_features} wide in and {layer.out_features} out: expected"
+            f" {module.in_features} and {module.out_features}; the layout is of another base"
+        )
+    if "forward" in vars(layer):
+        raise W2WError(
+            f"the forward of {name} is taken over by another library (sequential offloading, say):"
+            " expected a plain layer; remove those hooks first"
+        )
+    if getattr(parent, "fused_projections", False):
+        raise W2WError(
+            f"{name} is out of use, its attention has fused projections: expected separate ones;"
+            " call `unfuse_qkv_projections()` on the denoiser"
+        )
+
+
+def _check_weights(weights: Tensor, layout: WeightLayout) -> None:
+    if weights.ndim != 2 or not weights.shape[0] or weights.shape[1] != layout.numbers:
+        raise W2WError(
+            f"weights of shape {tuple(weights.shape)}: expected (K, {layout.numbers}), one row per"
+            f" LoRA of rank {layout.rank} on {len(layout.modules)} layers"
+        )
+    if not weights.is_floating_point():
+        raise W2WError(f"weights of {weights.dtype}: expected floating-point numbers")

@@ -413,7 +413,11 @@ REFUSED = {
         r"some_new_layer.*\[2, 4\] is unknown: expected the name of a linear layer",
     ),
     "formats mixed": ("kohya", put(f"unet.{FIRST}.lora_A.weight", 2, 4), "mixes the formats"),
-    "convolution": ("kohya", put(f"{KOHYA}.lora_down.weight", 2, 4, 3, 3), "2×4×3×3: expected a m"),
+    "convolution": (
+        "kohya",
+        put(f"{KOHYA}.lora_down.weight", 2, 4, 3, 3),
+        r"\[2, 4, 3, 3\] adapts a conv",
+    ),
     "B missing": ("kohya", drop(f"{KOHYA}.lora_up.weight"), "without its lora_B"),
     "alpha missing": ("kohya", drop(f"{KOHYA}.alpha"), "no alpha beside it and other modules have"),
     "alpha alone": (

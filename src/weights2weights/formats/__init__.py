@@ -96,6 +96,7 @@ def read_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
             kind = _format_of(file)
             described = _FORMATS[kind].describe(file, weights_path)
             shapes = {key: file.places[name].shape for key, name in described.names.items()}
+            _require_matrices(described.names, shapes)
             # Shapes and ranks come first: an alpha cannot mend them.
             layout = WeightLayout.from_shapes(shapes, described.alpha or alpha or 1.0)
             layout = WeightLayout(
@@ -201,6 +202,16 @@ def _format_of(file: CheckedFile) -> LoRAFormat:
             f" of peft (base_model.model.…), diffusers (unet.…) or kohya ({kohya.PREFIX}…)"
         )
     return cast(LoRAFormat, next(iter(found)))
+
+
+def _require_matrices(names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for key, shape in shapes.items():
+        if len(shape) != 2 or 0 in shape:
+            adapts = "adapts a convolution" if len(shape) == 4 else "is no matrix"
+            raise W2WError(
+                f"{names[key]} of shape {list(shape)} {adapts}: expected matrices, LoRAs of linear"
+                " layers only; train or extract one without it"
+            )
 
 
 def _alpha(described: Described, given: float | None, layout: WeightLayout) -> float:

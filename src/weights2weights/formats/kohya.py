@@ -34,10 +34,9 @@ _EXPECTED = f"{PREFIX}<module>.lora_down.weight, .lora_up.weight or .alpha"
 # fmt: off
 _WORDS = {
     "add_embedding", "add_k_proj", "add_v_proj", "attentions", "attn1", "attn2", "class_embedding",
-    "conv_shortcut", "down_blocks", "downsamplers", "encoder_hid_proj", "ff", "linear_1",
-    "linear_2", "mid_block", "net", "proj", "proj_in", "proj_out", "resnets", "time_emb_proj",
-    "time_embedding", "to_k", "to_out", "to_q", "to_v", "transformer_blocks", "up_blocks",
-    "upsamplers",
+    "down_blocks", "downsamplers", "encoder_hid_proj", "ff", "linear_1", "linear_2", "mid_block",
+    "net", "proj", "proj_in", "proj_out", "resnets", "time_emb_proj", "time_embedding", "to_k",
+    "to_out", "to_q", "to_v", "transformer_blocks", "up_blocks", "upsamplers",
 }
 # fmt: on
 _MOST_PARTS = max(word.count("_") for word in _WORDS) + 1

@@ -38,16 +38,29 @@ def svg(person: Person, picture: Picture, size: int = 128) -> str:
         head.earrings(person, face),
         hair.hat(person, face),
     )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128" width="{size}" '
-        f'height="{size}">{scenery(picture.scene)}{group(*parts, transform=place)}</svg>'
-    )
+    return _page(scenery(picture.scene) + group(*parts, transform=place), size)
 
 
 def draw(person: Person, picture: Picture, size: int = 128) -> np.ndarray:
     """Draw a person as an RGB image, uint8, shape (size, size, 3)."""
+    return _pixels(svg(person, picture, size))
+
+
+def rasterise(marks: str, size: int) -> np.ndarray:
+    """Draw SVG marks on a 128 × 128 canvas as an RGB image, uint8, shape (size, size, 3)."""
+    return _pixels(_page(marks, size))
+
+
+def _page(marks: str, size: int) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128" width="{size}" '
+        f'height="{size}">{marks}</svg>'
+    )
+
+
+def _pixels(page: str) -> np.ndarray:
     import resvg_py
 
-    png = bytes(resvg_py.svg_to_bytes(svg_string=svg(person, picture, size)))
+    png = bytes(resvg_py.svg_to_bytes(svg_string=page))
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("RGB"))

@@ -1,0 +1,135 @@
+"""How good a world's base and scorers are: figures and pictures, all on subjects never trained on.
+
+Each function answers one question and gives plain numbers; `check_world` asks all of them and
+writes `figures.json` and sheets of pictures.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..base import Base, load_base
+from ..generate import generate, grid
+from ..metrics.verification import roc_auc, verification_auc
+from . import World, load_world
+from .autoencoder import decode, encode, psnr
+from .people.draw import rasterise
+from .people.picture import BACKDROPS, SCENES
+from .people.scenery import scenery
+from .pictures import CHECK_POPULATION, Pictures, draw_pictures
+from .scorers import Scorer
+
+_SUBJECTS, _PICTURES = 300, 4
+
+
+def check_world(
+    world: str, base_folder: Path, scorer_folder: Path, out: Path, *, seeds: int = 15
+) -> dict[str, Any]:
+    """Measure a base and its scorers, and draw what they can do.
+
+    Args:
+        world: name of the world that they learned.
+        base_folder: the base, in diffusers layout.
+        scorer_folder: what `Scorer.save` wrote.
+        out: receives `figures.json` and the sheets.
+        seeds: pictures per attribute prompt.
+
+    Returns:
+        the figures, as in the file.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    base, scorer, drawn = load_base(str(base_folder)), Scorer.load(scorer_folder), load_world(world)
+    held_out = draw_pictures(
+        world, CHECK_POPULATION, _SUBJECTS, pictures=_PICTURES, captions=1, size=base.size
+    )
+    latents = encode(base.vae, held_out.images, "cpu")
+    round_trips = decode(base.vae, latents, "cpu")
+    agreement, sheet = attribute_agreement(base, scorer, drawn, list(range(seeds)))
+    sheet.save(out / "attributes.png")
+    figures = {
+        "base": base.hash,
+        "size": base.size,
+        "vae_psnr_db": psnr(held_out.images, round_trips),
+        "renders": scorer_figures(scorer, held_out, held_out.images),
+        "round_trips": scorer_figures(scorer, held_out, round_trips),
+        "attribute_agreement": agreement,
+        "scene_agreement": scene_agreement(base),
+        "seconds_per_picture": seconds_per_picture(base),
+    }
+    (out / "figures.json").write_text(json.dumps(figures, indent=1))
+    captioned = [texts[0] for texts in held_out.captions[::_PICTURES]][:100]
+    pictures = torch.cat([generate(base, None, None, [text], [0]) for text in captioned])
+    grid(pictures.view(10, 10, *pictures.shape[-3:]), cell=base.size).save(out / "grid.png")
+    return figures
+
+
+def scorer_figures(scorer: Scorer, drawn: Pictures, images: np.ndarray) -> dict[str, Any]:
+    """Give the verification AUC of identity and the AUC of each attribute on some pictures."""
+    subjects = torch.from_numpy(drawn.subjects)
+    seen, truth = scorer.attributes(images), torch.from_numpy(drawn.labels)
+    each = {name: roc_auc(seen[:, i], truth[:, i]) for i, name in enumerate(scorer.label_names)}
+    return {
+        "verification_auc": verification_auc(scorer.identity(images), subjects),
+        "mean_attribute_auc": float(np.mean(list(each.values()))),
+        "attribute_auc": each,
+    }
+
+
+def attribute_agreement(
+    base: Base, scorer: Scorer, world: World, seeds: list[int]
+) -> tuple[dict[str, Any], Any]:
+    """Draw every attribute's prompt and its opposite; give how often the reader agrees.
+
+    Returns:
+        (mean over all pictures and share per attribute), and a sheet with the first pictures: rows
+        are attributes, the left half asks for them, the right half for the opposite.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    shown = []
+    for column, name in enumerate(world.label_names):
+        pictures = generate(base, None, None, list(world.attribute_prompts[name]), seeds)[0]
+        seen = scorer.attributes(pictures.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
+        shares[name] = {
+            "wanted": float(seen[0].float().mean()),
+            "opposite": float((~seen[1]).float().mean()),
+        }
+        shown.append(torch.cat([pictures[0, :5], pictures[1, :5]]))
+    mean = float(np.mean([list(share.values()) for share in shares.values()]))
+    sheet = grid(torch.stack(shown), rows=world.label_names, cell=base.size)
+    return {"mean": mean, "attributes": shares}, sheet
+
+
+def scene_agreement(base: Base, seeds: int = 4) -> float:
+    """Ask for every scene and wall; give how often the border is most like the one asked for."""
+    phrases = {"beach": "on a beach", "forest": "in a forest", "city": "in a city"}
+    phrases |= {"night": "at night"} | {wall: f"{wall} background" for wall in BACKDROPS}
+    names = [*SCENES, *BACKDROPS]
+    drawn = np.stack([_border(rasterise(scenery(name), base.size)) for name in names])
+    prompts = [f"a photo of a person, {phrases[name]}" for name in names]
+    pictures = generate(base, None, None, prompts, list(range(seeds)))[0].numpy()
+    borders = np.stack([[_border(picture) for picture in row] for row in pictures])
+    distance = np.abs(borders[:, :, None] - drawn).mean((-1, -2))
+    return float((distance.argmin(-1) == np.arange(len(names))[:, None]).mean())
+
+
+def _border(image: np.ndarray) -> np.ndarray:
+    """Give the upper left and right corners, where no head or hair reaches."""
+    side = len(image) // 6
+    corners = [image[: 2 * side, :side], image[: 2 * side, -side:]]
+    return np.concatenate([corner.reshape(-1, 3) for corner in corners]).astype(float)
+
+
+def seconds_per_picture(base: Base, batch: int = 16) -> float:
+    """Give the seconds per picture of 20 steps with guidance, in a batch; the median of three."""
+    prompts, seeds = ["a photo of a person"], list(range(batch))
+    generate(base, None, None, prompts, seeds[:2], steps=2)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        generate(base, None, None, prompts, seeds, steps=20)
+        times.append((time.perf_counter() - started) / batch)
+    return float(np.median(times))

@@ -1,0 +1,200 @@
+"""From a renderer to a base model: every stage of a world's training, in order, resumable.
+
+draw pictures → autoencoder → words → denoiser → scorers → a Stable Diffusion folder
+
+Each stage leaves its result in the work folder and is skipped when the result is there, so the same
+call goes on after an interruption. Everything runs on a CPU in hours and on a GPU in minutes; the
+shipped base is the CPU recipe's.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import load_world
+from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
+from .denoiser import save_pipeline, train_denoiser
+from .pictures import BASE_POPULATION, SCORER_POPULATION, Pictures, draw_pictures
+from .scorers import Scorer, train_scorer
+from .text import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything.
+
+    Attributes:
+        size: pixels per side; the latents have a quarter of it (three autoencoder levels).
+        subjects: persons drawn for autoencoder and denoiser, one picture each.
+        captions: descriptions of each picture.
+        autoencoder_steps: of `autoencoder_batch` pictures.
+        denoiser_steps: of `denoiser_batch` pictures.
+        scorer_subjects: persons drawn for the scorers, four pictures each.
+        scorer_steps: of 64 persons, two pictures each.
+    """
+
+    size: int = 64
+    subjects: int = 60_000
+    captions: int = 4
+    autoencoder_steps: int = 5000
+    autoencoder_batch: int = 16
+    denoiser_steps: int = 9000
+    denoiser_batch: int = 32
+    scorer_subjects: int = 5000
+    scorer_steps: int = 900
+
+
+CPU = Recipe()
+GPU = Recipe(
+    subjects=200_000,
+    autoencoder_steps=20_000,
+    autoencoder_batch=64,
+    denoiser_steps=60_000,
+    denoiser_batch=256,
+    scorer_subjects=20_000,
+    scorer_steps=6000,
+)
+_SCORER_PICTURES = 4
+
+
+class TimeIsUp(Exception):
+    """The minutes given to a call are over; what is done is kept, and the next call goes on."""
+
+
+def train_world(
+    world: str,
+    work: Path,
+    recipe: Recipe = CPU,
+    *,
+    device: str = "cpu",
+    minutes: float = float("inf"),
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Train a world's base and scorers from nothing.
+
+    Args:
+        world: name of the world.
+        work: folder for checkpoints, logs and results; `base/` and `scorer/` in it are what ships.
+        recipe: how much of everything.
+        device: "cpu" or "cuda".
+        minutes: stop with checkpoints after this time.
+        say: receives a line per stage.
+
+    Returns:
+        `work`, with `base/` (diffusers layout, float16), `scorer/` and `recipe.json` complete.
+
+    Raises:
+        TimeIsUp: call again with the same arguments to go on.
+    """
+    deadline = time.monotonic() + 60 * minutes
+
+    def left() -> float:
+        return (deadline - time.monotonic()) / 60
+
+    drawn = draw_pictures(
+        world,
+        BASE_POPULATION,
+        recipe.subjects,
+        captions=recipe.captions,
+        size=recipe.size,
+        folder=work / "pictures",
+    )
+    say(f"{len(drawn.images):,} pictures of {recipe.size} pixels")
+    vae = _autoencoder(drawn, work, recipe, device, left())
+    say("autoencoder trained")
+    scorer = _scorer(world, vae, work, recipe, device, left())
+    scorer.save(work / "scorer")
+    say("scorers trained")
+    tokenizer = train_tokenizer(
+        (text for texts in drawn.captions for text in texts), work / "words"
+    )
+    networks = _require(
+        train_denoiser(
+            _latents(vae, drawn.images, work, device),
+            drawn.captions,
+            tokenizer,
+            work / "denoiser",
+            device=device,
+            steps=recipe.denoiser_steps,
+            batch=recipe.denoiser_batch,
+            minutes=left(),
+        )
+    )
+    save_pipeline(vae, tokenizer, networks, work / "base")
+    (work / "recipe.json").write_text(json.dumps({"world": world, **asdict(recipe)}, indent=1))
+    say(f"base in {work / 'base'}")
+    return work
+
+
+def _autoencoder(drawn: Pictures, work: Path, recipe: Recipe, device: str, minutes: float) -> Any:
+    stored = work / "autoencoder.pt"
+    if stored.exists():
+        vae = build_autoencoder(recipe.size)
+        vae.load_state_dict(torch.load(stored, weights_only=True))
+        return vae.to(device).eval().requires_grad_(False)
+    vae = _require(
+        train_autoencoder(
+            drawn.images,
+            work / "autoencoder",
+            device=device,
+            steps=recipe.autoencoder_steps,
+            batch=recipe.autoencoder_batch,
+            minutes=minutes,
+        )
+    )
+    torch.save(vae.state_dict(), stored)
+    return vae
+
+
+def _scorer(
+    world: str, vae: Any, work: Path, recipe: Recipe, device: str, minutes: float
+) -> Scorer:
+    drawn = draw_pictures(
+        world,
+        SCORER_POPULATION,
+        recipe.scorer_subjects,
+        pictures=_SCORER_PICTURES,
+        size=recipe.size,
+        folder=work / "pictures",
+    )
+    stored = work / "round-trips.npy"
+    if not stored.exists():
+        draft = work / "round-trips.tmp.npy"
+        np.save(draft, decode(vae, encode(vae, drawn.images, device), device))
+        draft.replace(stored)
+    shape = (recipe.scorer_subjects, _SCORER_PICTURES, *drawn.images.shape[1:])
+    views = np.concatenate([drawn.images.reshape(shape), np.load(stored).reshape(shape)], axis=1)
+    names = load_world(world).label_names
+    labels = drawn.labels[::_SCORER_PICTURES]
+    return _require(
+        train_scorer(
+            views,
+            labels,
+            names,
+            work / "scorer-run",
+            device=device,
+            steps=recipe.scorer_steps,
+            minutes=minutes,
+        )
+    )
+
+
+def _latents(vae: Any, images: np.ndarray, work: Path, device: str) -> torch.Tensor:
+    stored = work / "latents.pt"
+    if stored.exists():
+        return torch.load(stored, weights_only=True)
+    latents = encode(vae, images, device).half()
+    torch.save(latents, stored)
+    return latents
+
+
+def _require(trained: Any) -> Any:
+    if trained is None:
+        raise TimeIsUp
+    return trained

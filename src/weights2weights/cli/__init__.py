@@ -18,7 +18,13 @@ from .. import __version__
 from ..errors import W2WError
 
 # verb → (module, line of help), in the order in which data flows, as `w2w --help` lists them.
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "world": ("world", "Draw the subjects of a world: a folder of pictures each, and labels.csv."),
+    "train-world": (
+        "train_world",
+        "Train the base and the scorers of a drawn world, and check them.",
+    ),
+}
 
 
 class Program(click.Group):

@@ -15,11 +15,13 @@ _ROOMS = {
     "layout": ["LayoutDifference", "LoRAModule", "WeightLayout"],
     "formats": ["LoRAFile", "read_lora", "write_lora"],
     "base": ["Base", "load_base"],
+    "dataset": ["WeightDataset"],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
     from .base import Base as Base
     from .base import load_base as load_base
+    from .dataset import WeightDataset as WeightDataset
     from .errors import W2WError as W2WError
     from .formats import LoRAFile as LoRAFile
     from .formats import read_lora as read_lora

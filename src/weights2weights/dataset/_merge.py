@@ -1,0 +1,52 @@
+"""Several datasets become one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import W2WError
+from ._dataset import WeightDataset, row_info, shown
+from ._labels import merge_labels
+
+
+def merge(path: Path, datasets: Sequence[WeightDataset], *, resume: bool) -> WeightDataset:
+    """Do the work of `WeightDataset.merge`."""
+    if not datasets:
+        raise W2WError("no datasets to merge: expected at least one")
+    first = datasets[0]
+    for other in datasets[1:]:
+        first.layout.require_equal(other.layout, str(other.path))
+    hashes = sorted({dataset.base_hash for dataset in datasets} - {""})
+    if len(hashes) > 1:
+        raise W2WError(
+            f"datasets of {len(hashes)} base models ({shown(hashes)}): expected one; models of"
+            " several bases share no space"
+        )
+    recipes: list[Any] = []
+    for dataset in datasets:
+        recipes += [dataset.recipe] if dataset.recipe not in recipes else []
+    half = all(dataset.dtype == torch.float16 for dataset in datasets)
+    names = dict.fromkeys(n for dataset in datasets for n in (*dataset.names, *dataset.failed))
+    merged = WeightDataset.create(
+        path,
+        first.layout,
+        names=list(names),
+        labels=merge_labels(*(dataset._labels() for dataset in datasets)),
+        label_names=tuple(dict.fromkeys(n for d in datasets for n in d._label_names)),
+        base_hash=hashes[0] if hashes else "",
+        recipe=recipes[0] if len(recipes) == 1 else {"merged": recipes},
+        dtype=torch.float16 if half else torch.float32,
+        resume=resume,
+    )
+    rows: set[str] = set()
+    for dataset in datasets:
+        rows.update(dataset.names)
+        for chunk in dataset.blocks().chunks():
+            info = dataset._read(lambda now, chunk=chunk: row_info(now, chunk))
+            merged.append(chunk, dataset._rows(chunk), info=[info[name] for name in chunk])
+    reasons = {n: r for d in datasets for n, r in d.failed.items() if n not in rows}
+    merged.append((), torch.empty(0, merged.columns), failed=reasons)
+    merged.finish()
+    return merged

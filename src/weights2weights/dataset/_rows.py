@@ -1,0 +1,213 @@
+"""One safetensors file of named weight vectors: a shard, or a record that waits to join one.
+
+The file holds one tensor, `weights` "n d", and a header with everything else that belongs to its
+rows. Any safetensors reader opens it. It is written here rather than by the safetensors package for
+two reasons: that package holds the whole file in memory and orders header fields by chance, while
+shards must be streamed and must have the same bytes in every run.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._files import canonical_json, write_named
+from ..errors import W2WError
+from ._labels import Labels
+
+FIELD = "weights2weights"
+"""The metadata field of the header; its text is JSON."""
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16}
+"""What a row may be stored as, by its name in safetensors."""
+
+_MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+_READ_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class RowsFile:
+    """What the header of a file of rows says.
+
+    Attributes:
+        path: of the file.
+        names: of the rows, in order.
+        digests: of the bytes of every row; they tell intact rows of a damaged file apart.
+        info: JSON facts per row, or an empty object.
+        labels: name → label → value, for rows here or elsewhere.
+        failed: name → reason, subjects that yielded no row.
+        columns: length d of a row.
+        dtype: in which rows are stored.
+        start: offset of the first row in the file.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    columns: int
+    dtype: torch.dtype
+    start: int
+    info: tuple[dict[str, Any], ...] = ()
+    labels: Labels = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row."""
+        return self.columns * self.dtype.itemsize
+
+    def row(self, file: BufferedReader, index: int) -> bytearray | None:
+        """Read the bytes of one row; None if they are not those that were written."""
+        row = bytearray(self.row_bytes)
+        file.seek(self.start + index * self.row_bytes)
+        complete = file.readinto(row) == len(row)
+        return row if complete and digest(row) == self.digests[index] else None
+
+    def intact(self) -> Iterator[tuple[int, bytearray | None]]:
+        """Give every row with its index: its bytes, or None where it is damaged."""
+        with self.path.open("rb") as file:
+            for index in range(len(self.names)):
+                yield index, self.row(file, index)
+
+
+def digest(row: bytes | bytearray | memoryview) -> str:
+    """Give 32 hex digits that stand for the bytes of a row."""
+    return hashlib.blake2b(row, digest_size=16).hexdigest()
+
+
+def byte_view(rows: Tensor) -> memoryview:
+    """Give the bytes of a contiguous CPU tensor, without a copy."""
+    return rows.numpy().reshape(-1).view(np.uint8).data
+
+
+def write_rows(
+    folder: Path,
+    stem: str,
+    rows: Iterable[bytes | bytearray | memoryview],
+    *,
+    names: Sequence[str],
+    digests: Sequence[str],
+    columns: int,
+    dtype: torch.dtype,
+    info: Sequence[dict[str, Any]] = (),
+    labels: Labels | None = None,
+    failed: dict[str, str] | None = None,
+) -> tuple[Path, str]:
+    """Write a file of rows, named after `stem` and its own content.
+
+    Returns:
+        the path, and the SHA-256 of the file in hex.
+
+    Raises:
+        W2WError: the disk is full or the folder read-only.
+    """
+    facts = {
+        "names": list(names),
+        "digests": list(digests),
+        "info": list(info) if any(info) else [],
+        "labels": labels or {},
+        "failed": failed or {},
+    }
+    facts = {name: value for name, value in facts.items() if value or name in ("names", "digests")}
+    header = _header(canonical_json(facts).decode().strip(), len(names), columns, dtype)
+    return write_named(
+        folder, lambda sha256: f"{stem}-{sha256[:16]}.safetensors", _chain(header, rows)
+    )
+
+
+def read_header(path: Path, columns: int, dtype: torch.dtype) -> RowsFile:
+    """Read what a file of rows holds; the rows themselves are not read.
+
+    Args:
+        path: of the file, which may come from anywhere.
+        columns: length of a row that is expected.
+        dtype: of a row that is expected.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        W2WError: it is no file of such rows, or is damaged in its header.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 2 <= size <= min(_MOST_HEADER_BYTES, os.fstat(file.fileno()).st_size - 8):
+                raise ValueError(f"a header of {size:,} bytes does not fit")
+            header = json.loads(file.read(size))
+        tensor, metadata = header["weights"], header["__metadata__"]
+        facts = json.loads(metadata[FIELD])
+        file_columns, file_dtype = int(tensor["shape"][1]), DTYPES[tensor["dtype"]]
+        found = RowsFile(
+            path=path,
+            names=tuple(map(str, facts["names"])),
+            digests=tuple(map(str, facts["digests"])),
+            columns=file_columns,
+            dtype=file_dtype,
+            start=8 + size,
+            info=tuple(map(dict, facts.get("info") or [{} for _ in facts["names"]])),
+            labels={str(k): dict(v) for k, v in facts.get("labels", {}).items()},
+            failed={str(k): str(v) for k, v in facts.get("failed", {}).items()},
+        )
+        if not len(found.names) == len(found.digests) == len(found.info) == tensor["shape"][0]:
+            raise ValueError("names, digests and rows differ in number")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise W2WError(
+            f"{path} cannot be read as rows of a dataset ({reason}); expected a safetensors file"
+            " with a tensor 'weights'; w2w verify lists the damage"
+        ) from error
+    if (found.columns, found.dtype) != (columns, dtype):
+        raise W2WError(
+            f"{path} holds rows of {found.columns:,} {found.dtype} numbers: expected {columns:,} of"
+            f" {dtype}; it belongs to another dataset"
+        )
+    return found
+
+
+def read_into(path: Path, first_row: int, out: Tensor) -> None:
+    """Fill a contiguous CPU tensor "n d" with consecutive rows of a file, in the file's dtype.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        W2WError: the file ends too early.
+    """
+    wanted = byte_view(out)
+    with path.open("rb", buffering=0) as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(start + first_row * out.shape[1] * out.element_size())
+        filled = 0
+        while filled < len(wanted):
+            count = file.readinto(wanted[filled : filled + _READ_BYTES])
+            if not count:
+                raise W2WError(
+                    f"{path} ends too early: expected rows {first_row} to"
+                    f" {first_row + len(out) - 1} of {out.shape[1]:,} numbers; w2w verify lists the"
+                    " damage"
+                )
+            filled += count
+
+
+def _header(facts: str, rows: int, columns: int, dtype: torch.dtype) -> bytes:
+    name = next(name for name, known in DTYPES.items() if known == dtype)
+    size = rows * columns * dtype.itemsize
+    header = {
+        "__metadata__": {FIELD: facts},
+        "weights": {"dtype": name, "shape": [rows, columns], "data_offsets": [0, size]},
+    }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # rows start at a multiple of 8 bytes, as safetensors asks
+    return len(text).to_bytes(8, "little") + text
+
+
+def _chain(first: bytes, rest: Iterable[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest

@@ -24,6 +24,9 @@ VERBS: dict[str, tuple[str, str]] = {
         "train_world",
         "Train the base and the scorers of a drawn world, and check them.",
     ),
+    "export": ("export", "Write a model as a LoRA file for other programs."),
+    "info": ("info", "Say what a file or folder holds."),
+    "verify": ("verify", "Check every checksum, shape and number of a file or folder."),
 }
 
 

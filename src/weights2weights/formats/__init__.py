@@ -39,13 +39,25 @@ from ._safetensors import (
     shown,
 )
 
-__all__ = ["FORMATS", "LoRAFile", "LoRAFormat", "read_lora", "sniff", "write_lora"]
+__all__ = [
+    "FORMATS",
+    "AlphaMissing",
+    "LoRAFile",
+    "LoRAFormat",
+    "read_lora",
+    "sniff",
+    "write_lora",
+]
 
 LoRAFormat = Literal["peft", "diffusers", "kohya"]
 FORMATS: tuple[LoRAFormat, ...] = ("peft", "diffusers", "kohya")
 
 _FORMATS = {"peft": peft, "diffusers": diffusers, "kohya": kohya}
 _NUMBERS = {"F32", "F16", "BF16"}
+
+
+class AlphaMissing(W2WError):
+    """A LoRA whose file does not state alpha, and for which none was given."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +99,9 @@ def read_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
             alpha = rank; that is for the caller to say.
 
     Raises:
-        W2WError: anything else than one whole, finite LoRA of one rank and one alpha; a file
-            without alpha where none is given, or with another than the given one.
+        AlphaMissing: the file states no alpha and none is given.
+        W2WError: anything else than one whole, finite LoRA of one rank and one alpha; a given
+            alpha that contradicts the file.
     """
     with _told_with(path):
         weights_path = _locate(Path(path))
@@ -163,7 +176,7 @@ def _told_with(path: str | Path) -> Iterator[None]:
     try:
         yield
     except W2WError as error:
-        raise W2WError(f"{os.fspath(path)}: {error}") from error
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
 
 
 def _locate(path: Path) -> Path:
@@ -216,7 +229,7 @@ def _require_matrices(names: Mapping[str, str], shapes: Mapping[str, tuple[int, 
 
 def _alpha(described: Described, given: float | None, layout: WeightLayout) -> float:
     if described.alpha is None and given is None:
-        raise W2WError(
+        raise AlphaMissing(
             f"states no alpha, so its strength is unknown: expected alpha in the file; give it as"
             f" alpha=… (--alpha), which is {layout.rank}, the rank, if other programs showed it"
             " right"

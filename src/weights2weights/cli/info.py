@@ -1,0 +1,34 @@
+"""`w2w info`: say what a file or folder holds."""
+
+from typing import Any
+
+import click
+
+from ._output import json_option, report
+from .kinds import kind_of
+
+
+@click.command()
+@click.argument("path")
+@json_option
+def command(path: str, as_json: bool) -> None:
+    r"""Say what a file or folder holds.
+
+    PATH is a LoRA (PEFT folder, diffusers or kohya file), a dataset, a space, a model, or the name
+    of an embedded world.
+
+    \b
+    Example: w2w info somebody.safetensors
+    """
+    facts = kind_of(path).describe(path)
+    report(facts if as_json else _brief(facts), as_json)
+
+
+def _brief(value: Any, most: int = 100) -> Any:
+    """Shorten long texts and mask what could steer a terminal; headers are written by strangers."""
+    if isinstance(value, dict):
+        return {_brief(name): _brief(item) for name, item in value.items()}
+    if isinstance(value, str):
+        line = "".join(letter if letter.isprintable() else "\ufffd" for letter in value[: most + 1])
+        return line if len(value) <= most else line[: most - 1] + "…"
+    return value

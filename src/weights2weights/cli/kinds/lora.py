@@ -1,0 +1,43 @@
+"""A LoRA: a PEFT folder, a diffusers file or a kohya file. It takes all places."""
+
+from typing import Any
+
+
+def recognise(place: str) -> bool:
+    """Take every place; reading it tells what is missing."""
+    return True
+
+
+def describe(place: str) -> dict[str, Any]:
+    """Give format, rank, alpha, size and base; alpha and layout None where it is not stated."""
+    from ...formats import AlphaMissing, read_lora
+
+    try:
+        lora, stated = read_lora(place), True
+    except AlphaMissing:
+        lora, stated = read_lora(place, alpha=1.0), False
+    layout = lora.layout
+    return {
+        "format": lora.format,
+        "rank": layout.rank,
+        "alpha": layout.alpha if stated else None,
+        "numbers": layout.numbers,
+        "modules": len(layout.modules),
+        "targets": layout.targets,
+        "dtype": str(lora.weights.dtype).removeprefix("torch."),
+        "layout": layout.hash if stated else None,
+        "base": layout.base,
+        "metadata": lora.metadata,
+    }
+
+
+def verify(place: str) -> list[str]:
+    """Read the whole LoRA, which checks names, shapes, rank, alpha and every number."""
+    from ...errors import W2WError
+    from ...formats import read_lora
+
+    try:
+        read_lora(place)
+    except W2WError as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,137 @@
+"""The verbs info, verify and export on LoRA files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+
+from weights2weights.cli import kinds, main
+from weights2weights.formats import FORMATS, read_lora, write_lora
+from weights2weights.layout import LoRAModule, WeightLayout
+
+LAYOUT = WeightLayout(
+    (LoRAModule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 6, 4),),
+    rank=2,
+    alpha=27.0,
+    base="somebody/base",
+)
+
+
+def run(*args: object):
+    return CliRunner().invoke(main, [str(arg) for arg in args], prog_name="w2w")
+
+
+def write(folder: Path, kind: str = "kohya", metadata: dict[str, str] | None = None) -> Path:
+    path = folder / ("adapter" if kind == "peft" else f"{kind}.safetensors")
+    return write_lora(path, torch.arange(20.0), LAYOUT, kind, metadata)
+
+
+def forget_alpha(path: Path) -> None:
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_info_says_what_a_lora_is(tmp_path, kind):
+    result = run("info", write(tmp_path, kind), "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    metadata = facts.pop("metadata")
+    assert facts == {
+        "format": kind,
+        "rank": 2,
+        "alpha": 27.0,
+        "numbers": 20,
+        "modules": 1,
+        "targets": ["to_q"],
+        "dtype": "float32",
+        "layout": LAYOUT.hash,
+        "base": "somebody/base",
+    }
+    assert all(isinstance(text, str) for text in metadata.values())
+
+
+def test_info_says_that_alpha_is_missing_and_goes_on(tmp_path):
+    path = write(tmp_path, "diffusers")
+    forget_alpha(path)
+    facts = json.loads(run("info", path, "--json").output)
+    assert (facts["alpha"], facts["layout"], facts["numbers"]) == (None, None, 20)
+    assert "alpha     -" in run("info", path).output
+
+
+def test_info_for_people_is_short_and_cannot_steer_the_terminal(tmp_path):
+    strange = {"title": "\x1b[2J", "ss_tag_frequency": "tag " * 10_000}
+    path = write(tmp_path, "kohya", strange)
+    text = run("info", path).output
+    assert "\x1b" not in text and len(text) < 1500
+    assert json.loads(run("info", path, "--json").output)["metadata"].items() >= strange.items()
+
+
+@pytest.mark.parametrize("verb", ["info", "verify"])
+def test_what_is_not_there_is_one_line_and_exit_1(tmp_path, verb):
+    result = run(verb, tmp_path / "absent.safetensors")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "absent.safetensors: cannot be read (No such file or directory)" in result.stderr
+
+
+def test_verify_finds_a_sound_file_sound(tmp_path):
+    path = write(tmp_path)
+    assert run("verify", path).output == f"{path}: sound\n"
+    assert json.loads(run("verify", path, "--json").output) == {
+        "path": str(path),
+        "sound": True,
+        "problems": [],
+    }
+
+
+def test_verify_tells_each_problem_and_exits_with_1(tmp_path):
+    path = write(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    result = run("verify", path)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Error: {path}: is cut short")
+    facts = json.loads(run("verify", path, "--json").stdout)
+    assert not facts["sound"] and len(facts["problems"]) == 1
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_export_writes_any_format(tmp_path, kind):
+    source = write(tmp_path, "diffusers", {"note": "mine"})
+    out = tmp_path / "out" / ("adapter" if kind == "peft" else "out.safetensors")
+    result = run("export", source, "--format", kind, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output) == {"path": str(out), "format": kind, "rank": 2, "alpha": 27.0}
+    got = read_lora(out)
+    assert (got.format, got.layout, got.metadata["note"]) == (kind, LAYOUT, "mine")
+    assert torch.equal(got.weights, torch.arange(20.0))
+
+
+def test_export_takes_an_alpha_that_the_file_does_not_state(tmp_path):
+    source, out = write(tmp_path, "diffusers"), tmp_path / "out.safetensors"
+    forget_alpha(source)
+    result = run("export", source, "--format", "kohya", "--out", out)
+    assert (result.exit_code, out.exists()) == (1, False)
+    assert "--alpha" in result.stderr
+    assert run("export", source, "--format", "kohya", "--out", out, "--alpha", 27).exit_code == 0
+    assert read_lora(out).layout.alpha == 27
+
+
+@pytest.mark.parametrize("args", [[], ["--format", "kohya"], ["--format", "ckpt", "--out", "x"]])
+def test_bad_usage_exits_with_2(tmp_path, args):
+    assert run("export", write(tmp_path), *args).exit_code == 2
+
+
+@pytest.mark.parametrize("name", kinds.KINDS)
+def test_every_kind_has_its_three_functions(name, tmp_path):
+    page = __import__(f"weights2weights.cli.kinds.{name}", fromlist=["page"])
+    assert callable(page.describe) and callable(page.verify)
+    assert page.recognise(str(tmp_path / "absent")) is (name == "lora")
+
+
+def test_kinds_are_asked_in_the_order_of_the_table(tmp_path):
+    assert kinds.KINDS[-1] == "lora"
+    assert kinds.kind_of(str(write(tmp_path))).__name__.endswith(".lora")

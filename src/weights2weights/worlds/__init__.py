@@ -25,6 +25,8 @@ class World:
         draw: subject, circumstances, size → uint8 RGB image (size, size, 3).
         caption: subject, circumstances, generator → one description.
         labels: subject → label name → whether it holds.
+        scene_prompts: where a subject may stand → a prompt that asks for it.
+        draw_scene: one of those, size → uint8 RGB image without a subject.
     """
 
     name: str
@@ -36,6 +38,8 @@ class World:
     draw: Callable[[Any, Any, int], np.ndarray]
     caption: Callable[[Any, Any, np.random.Generator], str]
     labels: Callable[[Any], dict[str, bool]]
+    scene_prompts: dict[str, str]
+    draw_scene: Callable[[str, int], np.ndarray]
 
     def subject(self, seed: int, index: int) -> Any:
         """Give subject number `index` of the population `seed`."""

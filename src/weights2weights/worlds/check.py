@@ -17,9 +17,6 @@ from ..generate import generate, grid
 from ..metrics.verification import roc_auc, verification_auc
 from . import World, load_world
 from .autoencoder import decode, encode, psnr
-from .people.draw import rasterise
-from .people.picture import BACKDROPS, SCENES
-from .people.scenery import scenery
 from .pictures import CHECK_POPULATION, Pictures, draw_pictures
 from .scorers import Scorer
 
@@ -57,7 +54,7 @@ def check_world(
         "renders": scorer_figures(scorer, held_out, held_out.images),
         "round_trips": scorer_figures(scorer, held_out, round_trips),
         "attribute_agreement": agreement,
-        "scene_agreement": scene_agreement(base),
+        "scene_agreement": scene_agreement(base, drawn),
         "seconds_per_picture": seconds_per_picture(base),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1))
@@ -103,17 +100,14 @@ def attribute_agreement(
     return {"mean": mean, "attributes": shares}, sheet
 
 
-def scene_agreement(base: Base, seeds: int = 4) -> float:
-    """Ask for every scene and wall; give how often the border is most like the one asked for."""
-    phrases = {"beach": "on a beach", "forest": "in a forest", "city": "in a city"}
-    phrases |= {"night": "at night"} | {wall: f"{wall} background" for wall in BACKDROPS}
-    names = [*SCENES, *BACKDROPS]
-    drawn = np.stack([_border(rasterise(scenery(name), base.size)) for name in names])
-    prompts = [f"a photo of a person, {phrases[name]}" for name in names]
-    pictures = generate(base, None, None, prompts, list(range(seeds)))[0].numpy()
+def scene_agreement(base: Base, world: World, seeds: int = 4) -> float:
+    """Ask for every scene; give how often the picture's border is most like the one asked for."""
+    scenes = world.scene_prompts
+    drawn = np.stack([_border(world.draw_scene(scene, base.size)) for scene in scenes])
+    pictures = generate(base, None, None, list(scenes.values()), list(range(seeds)))[0].numpy()
     borders = np.stack([[_border(picture) for picture in row] for row in pictures])
     distance = np.abs(borders[:, :, None] - drawn).mean((-1, -2))
-    return float((distance.argmin(-1) == np.arange(len(names))[:, None]).mean())
+    return float((distance.argmin(-1) == np.arange(len(scenes))[:, None]).mean())
 
 
 def _border(image: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The embedded world: drawn people, with CelebA's attribute names as labels."""
 
 from .. import World
-from .captions import ATTRIBUTE_PROMPTS, caption
-from .draw import draw
+from .captions import ATTRIBUTE_PROMPTS, SCENE_PROMPTS, caption
+from .draw import draw, draw_scene
 from .picture import sample_picture
 from .traits import LABEL_NAMES, labels, sample_person
 
@@ -16,4 +16,6 @@ PEOPLE = World(
     draw=draw,
     caption=caption,
     labels=labels,
+    scene_prompts=SCENE_PROMPTS,
+    draw_scene=draw_scene,
 )

@@ -6,7 +6,7 @@ usually come with it; partial ones teach what to do when little is said.
 
 import numpy as np
 
-from .picture import SCENES, Picture
+from .picture import BACKDROPS, SCENES, Picture
 from .traits import (
     CHUBBY,
     DARK,
@@ -73,6 +73,13 @@ ATTRIBUTE_PROMPTS = {
     ),
     "Wearing_Hat": ("a photo of a person with hat", "a photo of a person with no hat"),
 }
+
+
+def _place(scene: str) -> str:
+    return _PLACES[scene] if scene in SCENES else f"{scene} background"
+
+
+SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCENES + BACKDROPS}
 
 
 def caption(person: Person, picture: Picture, rng: np.random.Generator) -> str:
@@ -185,7 +192,3 @@ def _has(present: bool, word: str, absent: str) -> str:
 
 def _colored(color: str, noun: str, rng: np.random.Generator) -> str:
     return f"{color} {noun}" if chance(rng, 0.5) else noun
-
-
-def _place(scene: str) -> str:
-    return _PLACES[scene] if scene in SCENES else f"{scene} background"

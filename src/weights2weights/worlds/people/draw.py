@@ -46,9 +46,9 @@ def draw(person: Person, picture: Picture, size: int = 128) -> np.ndarray:
     return _pixels(svg(person, picture, size))
 
 
-def rasterise(marks: str, size: int) -> np.ndarray:
-    """Draw SVG marks on a 128 × 128 canvas as an RGB image, uint8, shape (size, size, 3)."""
-    return _pixels(_page(marks, size))
+def draw_scene(scene: str, size: int = 128) -> np.ndarray:
+    """Draw a scene or wall with nobody in it, uint8, shape (size, size, 3)."""
+    return _pixels(_page(scenery(scene), size))
 
 
 def _page(marks: str, size: int) -> str:

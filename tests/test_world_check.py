@@ -1,0 +1,67 @@
+"""The measures of a base, on a base that is known to be as good or as bad as can be."""
+
+from dataclasses import replace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+
+from weights2weights.base import Base
+from weights2weights.worlds import check
+from weights2weights.worlds.people import PEOPLE
+from weights2weights.worlds.scorers import Scorer, ScorerNetwork
+
+
+def test_scenes_are_told_apart_by_their_borders(monkeypatch):
+    asked = {prompt: scene for scene, prompt in PEOPLE.scene_prompts.items()}
+
+    def perfect(base, weights, layout, prompts, seeds):
+        people = [PEOPLE.subject(5, seed) for seed in seeds]
+        rows = []
+        for prompt in prompts:
+            pictures = [PEOPLE.picture(5, seed, 0) for seed in seeds]
+            placed = [_at(picture, asked[prompt]) for picture in pictures]
+            drawn = [PEOPLE.draw(a, b, 64) for a, b in zip(people, placed, strict=True)]
+            rows.append(np.stack(drawn))
+        return torch.from_numpy(np.stack(rows))[None]
+
+    monkeypatch.setattr(check, "generate", perfect)
+    assert check.scene_agreement(Mock(spec=Base, size=64), PEOPLE) >= 0.95
+
+    def shuffled(*arguments):
+        return perfect(*arguments).roll(1, dims=1)
+
+    monkeypatch.setattr(check, "generate", shuffled)
+    assert check.scene_agreement(Mock(spec=Base, size=64), PEOPLE) <= 0.1
+
+
+def _at(picture, scene):
+    return replace(picture, scene=scene)
+
+
+@pytest.fixture
+def reader_of_redness():
+    """A scorer whose every attribute is "the upper left pixel is red"."""
+
+    class Red(ScorerNetwork):
+        def forward(self, signal):
+            logits = 50 * (signal[:, :1, 0, 0] - signal[:, 1:2, 0, 0])
+            return signal.mean((2, 3)), logits.expand(-1, len(PEOPLE.label_names))
+
+    return Scorer(Red(len(PEOPLE.label_names)), PEOPLE.label_names)
+
+
+def test_agreement_counts_wanted_and_opposite_apart(monkeypatch, reader_of_redness):
+    def half_right(base, weights, layout, prompts, seeds):
+        pictures = torch.zeros(1, 2, len(seeds), 64, 64, 3, dtype=torch.uint8)
+        pictures[0, 0, ::2, ..., 0] = 255  # every second picture is as wanted, no opposite one is
+        return pictures + torch.tensor([0, 1, 0], dtype=torch.uint8)
+
+    monkeypatch.setattr(check, "generate", half_right)
+    figures, sheet = check.attribute_agreement(
+        Mock(spec=Base, size=64), reader_of_redness, PEOPLE, list(range(6))
+    )
+    assert figures["attributes"]["Bald"] == {"wanted": 0.5, "opposite": 1.0}
+    assert figures["mean"] == pytest.approx(0.75)
+    assert sheet.height >= 64 * len(PEOPLE.label_names)

@@ -17,7 +17,7 @@ ORDER = [
     {"errors"},
     {"_files", "layout"},
     {"formats"},
-    {"adapter", "dataset"},
+    {"adapter", "dataset", "models"},
     {"base", "pca"},
     {"subjects", "space"},
     {"train", "directions", "sample", "invert", "generate"},

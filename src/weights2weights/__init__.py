@@ -14,11 +14,15 @@ _ROOMS = {
     "errors": ["W2WError"],
     "layout": ["LayoutDifference", "LoRAModule", "WeightLayout"],
     "formats": ["LoRAFile", "read_lora", "write_lora"],
+    "adapter": ["Adapter", "adapt"],
     "base": ["Base", "load_base"],
     "dataset": ["WeightDataset"],
+    "pca": ["PCA", "fit_pca"],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
+    from .adapter import Adapter as Adapter
+    from .adapter import adapt as adapt
     from .base import Base as Base
     from .base import load_base as load_base
     from .dataset import WeightDataset as WeightDataset
@@ -29,6 +33,8 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .layout import LayoutDifference as LayoutDifference
     from .layout import LoRAModule as LoRAModule
     from .layout import WeightLayout as WeightLayout
+    from .pca import PCA as PCA
+    from .pca import fit_pca as fit_pca
 
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -13,9 +13,10 @@ parts, `add_noise` and `noise_target`, are the formulas of the forward process a
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -481,6 +482,18 @@ def _choose_attention(unet: Any, device: torch.device) -> None:
 
     if device.type == "cpu" and unet.config.sample_size**2 <= 1024:
         unet.set_attn_processor(AttnProcessor())
+
+
+def free_memory(device: torch.device) -> int:
+    """Give the bytes that are free on a device now, roughly where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1])
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 4 * 2**30
 
 
 def _as_pixels(images: Any, factor: int) -> UInt8[Tensor, "n h w 3"]:

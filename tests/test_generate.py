@@ -120,12 +120,12 @@ def test_injection_changes_the_model_at_its_timestep(base, layout, weights):
     """With four steps, 751, 501, 251 and 1, of which the edit takes those up to T."""
     draw = {
         T: generate(base, weights, layout, PROMPTS[:1], [0], steps=4, inject_at=T)
-        for T in (751, 750, 501, 500, 2, 1, 0)
+        for T in (751, 750, 501, 500, 251)
     }
     assert torch.equal(draw[750], draw[501])
-    assert torch.equal(draw[500], draw[2])
-    distinct = [draw[T] for T in (751, 750, 500, 1, 0)]
-    assert len(torch.unique(torch.stack(distinct).flatten(1), dim=0)) == 5
+    assert torch.equal(draw[500], draw[251])
+    distinct = [draw[T] for T in (751, 750, 500)]
+    assert len(torch.unique(torch.stack(distinct).flatten(1), dim=0)) == 3
 
 
 def test_too_little_memory_halves_the_chunk(base, layout, weights, pictures, monkeypatch):

@@ -6,6 +6,7 @@ pictures. `people` is the embedded one, whose trained base ships with the packag
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,3 +64,8 @@ def load_world(name: str) -> World:
     from .people import PEOPLE
 
     return PEOPLE
+
+
+def shipped(world: str, part: str) -> Path:
+    """Give the folder in which the package holds a world's "base", "scorer" or "space"."""
+    return Path(__file__).parent / world / part

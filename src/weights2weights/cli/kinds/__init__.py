@@ -13,7 +13,10 @@ its name into the table, before `lora`, which takes whatever is left and says wh
 from importlib import import_module
 from types import ModuleType
 
-KINDS = ("lora",)
+KINDS = (
+    "world",
+    "lora",
+)
 
 
 def kind_of(place: str) -> ModuleType:

@@ -1,0 +1,50 @@
+"""An embedded world: the base, scorers and space that ship inside the package."""
+
+from typing import Any
+
+
+def recognise(place: str) -> bool:
+    """Say whether a place is the name of an embedded world, and no file of that name is there."""
+    from pathlib import Path
+
+    from ...worlds import shipped
+
+    return place.isidentifier() and shipped(place, "base").is_dir() and not Path(place).exists()
+
+
+def describe(place: str) -> dict[str, Any]:
+    """Give the folders of a world's parts, the side of its pictures in pixels and its labels."""
+    from ...base import load_base
+    from ...worlds import load_world, shipped
+
+    base, space = load_base(place), shipped(place, "space")
+    return {
+        "world": place,
+        "folder": shipped(place, "base"),
+        "base": base.hash,
+        "size": base.size,
+        "scorer": shipped(place, "scorer"),
+        "space": space if space.is_dir() else None,
+        "labels": list(load_world(place).label_names),
+    }
+
+
+def verify(place: str) -> list[str]:
+    """Load the base and the scorers, and tell of numbers that are not finite."""
+    from ...base import load_base
+    from ...worlds import shipped
+    from ...worlds.scorers import Scorer
+
+    base, scorer = load_base(place), Scorer.load(shipped(place, "scorer"))
+    networks = {
+        "unet": base.unet,
+        "vae": base.vae,
+        "text_encoder": base.text_encoder,
+        "scorer": scorer.network,
+    }
+    return [
+        f"{part}: {name} holds numbers that are not finite; install the package again"
+        for part, network in networks.items()
+        for name, values in network.state_dict().items()
+        if not values.isfinite().all()
+    ]

@@ -171,6 +171,12 @@ def test_facts_for_a_person_are_aligned_lines(verb):
     ]
 
 
+def test_facts_from_files_cannot_steer_the_terminal(verb):
+    verb(lambda as_json: report({"na\x9bme": "\x1b[2J"}, as_json), json_option)
+    assert run("act").stdout == "na\ufffdme  \ufffd[2J\n"
+    assert run("act", "--json").stdout == '{"na\\u009bme": "\\u001b[2J"}\n'
+
+
 def test_runs_as_a_module():
     result = subprocess.run(
         [sys.executable, "-m", "weights2weights", "--version"], capture_output=True, text=True

@@ -16,6 +16,7 @@ import click
 
 from .. import __version__
 from ..errors import W2WError
+from ._output import one_line
 
 # verb → (module, line of help), in the order in which data flows, as `w2w --help` lists them.
 VERBS: dict[str, tuple[str, str]] = {
@@ -66,22 +67,16 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except W2WError as error:
-            raise click.ClickException(_one_line(error)) from error
+            raise click.ClickException(one_line(error)) from error
         except BrokenPipeError:
             raise  # the reader of our output has left; click ends the program without a word
         except OSError as error:
             if error.filename is None:
                 raise
-            raise click.ClickException(_one_line(f"{error.filename}: {error.strerror}")) from error
+            raise click.ClickException(one_line(f"{error.filename}: {error.strerror}")) from error
         except KeyboardInterrupt:
             click.echo("Interrupted; what was written so far is kept.", err=True)
             raise SystemExit(130) from None
-
-
-def _one_line(message: object) -> str:
-    """Join the lines of a message and mask what could steer a terminal; names come from files."""
-    line = " ".join(str(message).split())
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
 
 
 @click.command(

@@ -13,6 +13,11 @@ json_option = click.option(
 )
 
 
+def one_line(message: object) -> str:
+    """Join the lines of a message and mask what could steer a terminal; names come from files."""
+    return _printable(" ".join(str(message).split()))
+
+
 def report(facts: Mapping[str, Any], as_json: bool) -> None:
     """Print named facts on stdout.
 
@@ -20,9 +25,10 @@ def report(facts: Mapping[str, Any], as_json: bool) -> None:
         facts: names to values; values may be nested mappings, lists, paths, NumPy or torch scalars.
         as_json: one line of JSON, with null for NaN and infinities, which JSON cannot say.
             Otherwise one aligned line per fact, nested facts indented below their name.
+            Letters that could steer a terminal are masked there; JSON escapes them.
     """
     plain = _plain(facts)
-    click.echo(json.dumps(plain, ensure_ascii=False) if as_json else "\n".join(_lines(plain)))
+    click.echo(json.dumps(plain) if as_json else "\n".join(_lines(plain)))
 
 
 def _plain(value: Any) -> Any:
@@ -40,6 +46,7 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+    facts = {_printable(name): value for name, value in facts.items()}
     width = max((len(name) for name in facts), default=0)
     lines = []
     for name, value in facts.items():
@@ -62,4 +69,8 @@ def _text(value: Any) -> str:
             return f"{value:.4g}"
         case list():
             return ", ".join(map(_text, value))
-    return str(value)
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

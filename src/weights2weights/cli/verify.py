@@ -2,8 +2,7 @@
 
 import click
 
-from . import _one_line
-from ._output import json_option, report
+from ._output import json_option, one_line, report
 from .kinds import kind_of
 
 
@@ -24,6 +23,6 @@ def command(path: str, as_json: bool) -> None:
     elif not problems:
         click.echo(f"{path}: sound")
     for problem in problems:
-        click.echo(f"Error: {_one_line(problem)}", err=True)
+        click.echo(f"Error: {one_line(problem)}", err=True)
     if problems:
         raise SystemExit(1)

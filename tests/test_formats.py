@@ -410,7 +410,7 @@ REFUSED = {
     "unknown layer": (
         "kohya",
         put("lora_unet_some_new_layer.lora_down.weight", 2, 4),
-        r"some_new_layer.*\[2, 4\] is unknown: expected the name of a linear layer",
+        r"some_new_layer.*\[2, 4\] is unknown: expected a linear layer of Stable",
     ),
     "formats mixed": ("kohya", put(f"unet.{FIRST}.lora_A.weight", 2, 4), "mixes the formats"),
     "convolution": (

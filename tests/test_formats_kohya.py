@@ -25,16 +25,6 @@ UNETS = {
     "Stable Diffusion 1": {"cross_attention_dim": 768},
     "Stable Diffusion 2": {"cross_attention_dim": 1024, "use_linear_projection": True},
     "Stable Diffusion XL": SDXL,
-    "with every further linear layer": {
-        "cross_attention_dim": 768,
-        "block_out_channels": (32, 32),
-        "down_block_types": ("SimpleCrossAttnDownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("SimpleCrossAttnUpBlock2D", "AttnUpBlock2D"),
-        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-        "class_embed_type": "timestep",
-        "encoder_hid_dim": 64,
-        "encoder_hid_dim_type": "text_proj",
-    },
 }
 
 BLOCK = "transformer_blocks"
@@ -69,8 +59,25 @@ def test_a_name_can_be_read_in_one_way_only():
 def test_every_linear_layer_comes_back(unet):
     layers = linear_layers(unet)
     names = {kohya.underscored(layer): layer for layer in layers}
-    assert len(names) == len(layers) > 40
+    assert len(names) == len(layers) > 180
     assert all(kohya.dotted(name) == layer for name, layer in names.items())
+
+
+@pytest.mark.parametrize("unet", UNETS)
+def test_diffusers_reads_the_same_layer_from_every_name(unet):
+    from diffusers.loaders import lora_conversion_utils
+    from diffusers.utils import convert_unet_state_dict_to_peft
+
+    for layer in linear_layers(unet):
+        name = kohya.PREFIX + kohya.underscored(layer)
+        tensors = {f"{name}.{part}.weight": torch.zeros(1, 1) for part in ("lora_down", "lora_up")}
+        tensors[f"{name}.alpha"] = torch.tensor(27.0)
+        found, alphas = lora_conversion_utils._convert_non_diffusers_lora_to_diffusers(tensors)
+        found = convert_unet_state_dict_to_peft(
+            {key.removeprefix("unet."): tensor for key, tensor in found.items()}
+        )
+        assert set(found) == {f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"}
+        assert list(alphas.values()) == [27.0]
 
 
 def test_words_are_those_of_unets_and_no_more():
@@ -138,7 +145,14 @@ def test_what_names_no_layer_is_not_guessed(name):
 
 
 @pytest.mark.parametrize(
-    "layer", ["to.q", "blocks.0.attn.qkv", "to_q.01", "down.blocks_0.to_q", "time_embed.0"]
+    "layer",
+    [
+        "to.q",
+        "to_q.01",
+        "down.blocks_0.to_q",
+        "time_embed.0",
+        "down_blocks.0.attentions.0.add_k_proj",
+    ],
 )
 def test_a_layer_that_could_not_come_back_gets_no_name(layer):
     with pytest.raises(W2WError, match=r"no kohya name.*export it as peft or diffusers"):

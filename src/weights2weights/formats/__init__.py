@@ -177,6 +177,9 @@ def _told_with(path: str | Path) -> Iterator[None]:
         yield
     except W2WError as error:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise W2WError(f"{os.fspath(path)}: cannot be read ({reason}); check the path") from error
 
 
 def _locate(path: Path) -> Path:

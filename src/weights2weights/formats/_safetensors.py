@@ -104,16 +104,12 @@ def open_checked(path: Path) -> Iterator[CheckedFile]:
 
     Raises:
         W2WError: no regular file, a pickle, or a header that is cut, oversized or inconsistent.
+        OSError: the system refuses.
     """
     refuse_pickle(path)
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise W2WError(f"is no regular file: expected a {_SUFFIX} file")
-        file = path.open("rb")
-    except OSError as error:
-        raise W2WError(f"cannot be read ({error.strerror}); check the path") from error
-    with file:
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        raise W2WError(f"is no regular file: expected a {_SUFFIX} file")
+    with path.open("rb") as file:
         metadata, places, data_start = _read_header(file)
         yield CheckedFile(metadata, places, file, data_start)
 

@@ -3,12 +3,13 @@
 Keys `lora_unet_<module>.lora_down.weight` (A), `.lora_up.weight` (B) and, for each module, a scalar
 `.alpha`. In `<module>` every dot has become an underscore, so `attn1.to_q` is `attn1_to_q`, and the
 way back has to know which underscores belong to a word. `_WORDS` holds every word in the path of a
-linear layer of diffusers' UNets. Where one of them continues another (`proj_in` and `proj`), what
-follows (`in`) begins no word and is no number. So at each place only the longest word that fits can
-lead to the end: a name has one reading or none, and `dotted` finds it.
+linear layer of Stable Diffusion 1, 2 and XL, the UNets that this format knows. Where one of them
+continues another (`proj_in` and `proj`), what follows (`in`) begins no word and is no number. So at
+each place only the longest word that fits can lead to the end: a name has one reading or none, and
+`dotted` finds it.
 
 Names in the older LDM spelling (`input_blocks_4_1_…`), in which most SDXL files come, are respelled
-on reading. It counts two resnets per block, as the UNets of Stable Diffusion 1, 2 and XL have.
+on reading. It counts two resnets per block, as those UNets have.
 """
 
 import math
@@ -33,10 +34,9 @@ _EXPECTED = f"{PREFIX}<module>.lora_down.weight, .lora_up.weight or .alpha"
 
 # fmt: off
 _WORDS = {
-    "add_embedding", "add_k_proj", "add_v_proj", "attentions", "attn1", "attn2", "class_embedding",
-    "down_blocks", "downsamplers", "encoder_hid_proj", "ff", "linear_1", "linear_2", "mid_block",
-    "net", "proj", "proj_in", "proj_out", "resnets", "time_emb_proj", "time_embedding", "to_k",
-    "to_out", "to_q", "to_v", "transformer_blocks", "up_blocks", "upsamplers",
+    "add_embedding", "attentions", "attn1", "attn2", "down_blocks", "ff", "linear_1", "linear_2",
+    "mid_block", "net", "proj", "proj_in", "proj_out", "resnets", "time_emb_proj", "time_embedding",
+    "to_k", "to_out", "to_q", "to_v", "transformer_blocks", "up_blocks",
 }
 # fmt: on
 _MOST_PARTS = max(word.count("_") for word in _WORDS) + 1
@@ -58,10 +58,12 @@ def underscored(module: str) -> str:
         W2WError: the name does not come back from `dotted`, so that no program could know it again.
     """
     name = module.replace(".", "_")
+    # The one spelling of SDXL's size embedding that diffusers understands is the older one.
+    name = _TO_LDM.get(name, name)
     if dotted(name) != module:
         raise W2WError(
             f"layer {shown(module)} has no kohya name that leads back to it: expected the linear"
-            " layers of a diffusers UNet; export it as peft or diffusers"
+            " layers of Stable Diffusion 1, 2 or XL; export it as peft or diffusers"
         )
     return name
 
@@ -93,6 +95,7 @@ _LDM_LAYERS = {
     "label_emb_0_0": "add_embedding_linear_1",
     "label_emb_0_2": "add_embedding_linear_2",
 }
+_TO_LDM = {ours: ldm for ldm, ours in _LDM_LAYERS.items() if ours.startswith("add_embedding")}
 
 
 def _from_ldm(name: str) -> str:
@@ -125,7 +128,7 @@ def describe(file: CheckedFile, path: Path) -> Described:
     for (name, part), key in pair_names(file, _KEY, _EXPECTED).items():
         module = dotted(name)
         if module is None:
-            refuse_key(file, key, f"the name of a linear layer of a diffusers UNet after {PREFIX}")
+            refuse_key(file, key, f"a linear layer of Stable Diffusion 1, 2 or XL after {PREFIX}")
         if part == "alpha":
             found, place = alphas, module
         else:

@@ -59,11 +59,8 @@ def _read_config(path: Path) -> dict:
     config_path = path.with_name(CONFIG_NAME)
     if path.name != WEIGHTS_NAME or not config_path.is_file():
         return {}
-    try:
-        with config_path.open("rb") as file:
-            raw = file.read(MAX_HEADER + 1)
-    except OSError as error:
-        raise W2WError(f"{CONFIG_NAME} cannot be read ({error.strerror})") from error
+    with config_path.open("rb") as file:
+        raw = file.read(MAX_HEADER + 1)
     if len(raw) > MAX_HEADER:
         raise W2WError(f"{CONFIG_NAME} exceeds {MAX_HEADER:,} bytes: expected a PEFT config")
     config = parse_json(raw, CONFIG_NAME)

@@ -381,6 +381,10 @@ def test_compiled_networks_see_every_change(backend: str):
     torch._dynamo.reset()
     compiled = torch.compile(toy, backend=backend, fullgraph=True)
     check_compiled(compiled, toy, toy, (x,))
+    layout = WeightLayout.from_denoiser(toy)
+    with adapt(toy, layout, random_weights(layout, 2)), torch.autocast("cpu", torch.bfloat16):
+        assert compiled(x).dtype == torch.bfloat16
+        torch.testing.assert_close(compiled(x), toy(x))
 
 
 def test_replacing_weights_does_not_compile_again():

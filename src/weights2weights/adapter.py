@@ -13,7 +13,7 @@ those is seen at once.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -74,8 +74,10 @@ def adapt(
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.1, for LoRAs one at a time.
     """
     denoiser = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wrapped
-    adapter = Adapter(layout, _find_layers(denoiser, layout), weights, index)
-    with adapter._on_layers(), adapter._seen_by_checkpoints(denoiser):
+    modules = dict(denoiser.named_modules())
+    layers = _find_layers(modules, layout)
+    adapter = Adapter(layout, layers, weights, index)
+    with adapter._on_layers(), adapter._seen_by_checkpoints(modules.values()):
         yield adapter
 
 
@@ -120,7 +122,7 @@ class _Stack:
 
     Attributes:
         weights: "k d".
-        tensors: per layer A "k r in" and B "k out r", which share memory with `weights`.
+        tensors: per layer A "k in r" and B "k r out", which share memory with `weights`.
         groups: which samples take which row, None for K equal consecutive groups.
         enabled: False lets the plain base through.
     """
@@ -173,16 +175,7 @@ class Adapter:
     ):
         self.layout = layout
         self._layers = layers
-        self._places = [
-            (
-                A.start,
-                B.start,
-                B.stop,
-                (-1, layout.rank, m.in_features),
-                (-1, m.out_features, layout.rank),
-            )
-            for m, A, B in layout.slices()
-        ]
+        self._spans = [(A.start, B.start, B.stop) for _, A, B in layout.slices()]
         self._scale = layout.scale
         _check_weights(weights, layout)
         groups = None if index is None else _Groups.read(index, weights.shape[0])
@@ -228,13 +221,16 @@ class Adapter:
         step on a leaf in place and later passes still use them. A slice per tensor would instead
         cost a zero-filled gradient of size (k, d) each.
         """
-        counts = [n for A, B, end, *_ in self._places for n in (B - A, end - B)]
+        counts = [n for start, middle, end in self._spans for n in (middle - start, end - middle)]
         with torch.enable_grad():  # the caller may be inside no_grad here and train later
             parts = iter(torch.unsafe_split_with_sizes(weights, counts, dim=1))
-            return [
-                (next(parts).view(shape_A), next(parts).view(shape_B))
-                for *_, shape_A, shape_B in self._places
-            ]
+            return [self._shape(A, B) for A, B in zip(parts, parts, strict=True)]
+
+    @no_type_check
+    def _shape(self, A, B):
+        """Give A "k in r" and B "k r out", ready for products from the right."""
+        rank = self.layout.rank
+        return A.unflatten(1, (rank, -1)).mT, B.unflatten(1, (-1, rank)).mT
 
     @no_type_check
     def _tensors(self, position):
@@ -242,9 +238,9 @@ class Adapter:
         if not torch.compiler.is_compiling():
             return self._stack.tensors[position]
         # A compiled graph takes the weights whole: one input and one symbolic K, not two per layer.
-        A, B, end, shape_A, shape_B = self._places[position]
+        start, middle, end = self._spans[position]
         weights = self._stack.weights
-        return weights[:, A:B].view(shape_A), weights[:, B:end].view(shape_B)
+        return self._shape(weights[:, start:middle], weights[:, middle:end])
 
     @contextmanager
     def _on_layers(self) -> Iterator[None]:
@@ -263,10 +259,10 @@ class Adapter:
                     del vars(layer)["_seat"]
 
     @contextmanager
-    def _seen_by_checkpoints(self, denoiser: nn.Module) -> Iterator[None]:
+    def _seen_by_checkpoints(self, modules: Iterable[nn.Module]) -> Iterator[None]:
         """Let diffusers' gradient checkpoints remember the stack of their first pass."""
         name = "_gradient_checkpointing_func"
-        before = [(m, vars(m)[name]) for m in denoiser.modules() if callable(vars(m).get(name))]
+        before = [(m, vars(m)[name]) for m in modules if callable(vars(m).get(name))]
         try:
             for module, checkpoint in before:
                 setattr(module, name, partial(self._checkpoint, checkpoint))
@@ -306,20 +302,23 @@ class _AdaptedLayer(_Linear):
         stack = adapter._stack
         if not stack.enabled:
             return super().forward(x)
+        kind = x.device.type
+        if x.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))  # here once, not in each of the products below
         A, B = stack.select(*adapter._tensors(position), x.shape[0])
         grouped = x.reshape(A.shape[0], -1, x.shape[-1])
-        y = super().forward(grouped)  # under autocast, y and not x says what to compute in
+        y = super().forward(grouped)
         y = _add_low_rank(y, grouped.to(y.dtype), A.to(y), B.to(y), adapter._scale)
         return y.view(*x.shape[:-1], y.shape[-1])
 
 
 @no_type_check
 def _add_low_rank(y, x, A, B, scale):
-    """Add scale · B A x to a fresh y, for each group g: x "g n in", A "g r in", B "g out r"."""
-    Ax = torch.bmm(x, A.mT)
-    if A.shape[1] == 1:  # an outer product, much cheaper as such on CPUs than as a matrix product
-        return y.addcmul_(Ax, B.mT, value=scale)
-    return y.baddbmm_(Ax, B.mT, alpha=scale)
+    """Add scale · x A B to a fresh y, for each group g: x "g n in", A "g in r", B "g r out"."""
+    xA = torch.bmm(x, A)
+    if A.shape[2] == 1:  # an outer product, which CPUs do faster as such than as a matrix product
+        return y.addcmul_(xA, B, value=scale)
+    return y.baddbmm_(xA, B, alpha=scale)
 
 
 @cache
@@ -330,15 +329,14 @@ def _adapted(cls: type[nn.Linear]) -> type[nn.Linear]:
     return type(f"Adapted{cls.__name__}", (_AdaptedLayer, cls), {})
 
 
-def _find_layers(denoiser: nn.Module, layout: WeightLayout) -> list[nn.Linear]:
+def _find_layers(modules: Mapping[str, nn.Module], layout: WeightLayout) -> list[nn.Linear]:
     """Give the layers of the layout in its order, once all are known to be adaptable."""
-    modules = dict(denoiser.named_modules())
     missing = [module.name for module in layout.modules if module.name not in modules]
     if missing:
         base = f" of the layout's base, {layout.base}" if layout.base else " it was made for"
         raise W2WError(
-            f"{type(denoiser).__name__} lacks {len(missing)} of the {len(layout.modules)} layers of"
-            f" the layout, such as {missing[0]}: expected the denoiser{base}"
+            f"{type(modules['']).__name__} lacks {len(missing)} of the {len(layout.modules)} layers"
+            f" of the layout, such as {missing[0]}: expected the denoiser{base}"
         )
     for module in layout.modules:
         parent = modules[module.name.rpartition(".")[0]]

@@ -1,0 +1,393 @@
+"""Subjects: a folder of pictures each, perhaps with masks, and a table of labels.
+
+    subjects/
+      adam/  1.jpg  2.png  2.mask.png  3.webp
+      eve/   …
+      labels.csv          name, Bald, Young, …
+
+Pictures are PNG, JPEG or WebP of any size and kind: turned as their EXIF says, transparency laid on
+white, 16-bit and grey ones scaled, then the largest centred square of them is resized. A mask is a
+picture beside its picture, named `<picture>.mask.png`, of the same size: white counts, black does
+not. It goes through the very same crop. What cannot be read fails its subject with one line that
+says why, and no other.
+"""
+
+import csv
+import hashlib
+import os
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from .errors import W2WError
+
+if TYPE_CHECKING:
+    import pandas
+    from PIL.Image import Image
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MASK_SUFFIX = ".mask"
+
+LABEL_FILES = ("labels.csv", "labels.parquet")
+"""Where `find_labels` looks, beside the folders of the subjects."""
+
+MOST_PIXELS = 100_000_000
+"""Larger pictures are refused unread: a few kilobytes of PNG can unfold into gigabytes."""
+
+LEAST_SIDE = 16
+"""Pixels that a picture needs per side to show anything."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+
+_TRUTHS = {"true": 1.0, "yes": 1.0, "t": 1.0, "false": 0.0, "no": 0.0, "f": 0.0}
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>", "-", "?"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be learned: a name and its pictures, not read yet.
+
+    Attributes:
+        name: of the folder, in Unicode's composed form.
+        pictures: its picture files, sorted by name.
+        masks: the mask of each picture, or None.
+        problem: why it cannot be learned, known without reading a picture; "" if nothing is.
+    """
+
+    name: str
+    pictures: tuple[Path, ...] = ()
+    masks: tuple[Path | None, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of one subject, read.
+
+    Attributes:
+        pixels: uint8 "n size size 3".
+        masks: how much each pixel counts, from 0 to 1, or None where nothing is masked.
+        digest: SHA-256 of the files and of how they were read, in hex: equal digests, equal pixels.
+    """
+
+    pixels: UInt8[Tensor, "n size size 3"]
+    masks: Float[Tensor, "n size size"] | None
+    digest: str
+
+
+def find_subjects(*folders: str | Path) -> list[Subject]:
+    """Find the subjects in folders of folders, sorted by name; no picture is opened.
+
+    A folder that holds pictures itself and no folders is one subject. Two folders whose names are
+    the same text are one subject with a problem, since nobody can say which is meant.
+
+    Raises:
+        W2WError: a folder does not exist, or there are no subjects at all.
+    """
+    found: dict[str, list[Path]] = {}
+    for folder in map(Path, folders):
+        for path in _subject_folders(folder):
+            found.setdefault(_readable_name(path.name), []).append(path)
+    if not found:
+        raise W2WError(
+            f"{', '.join(map(str, folders)) or 'nothing'} holds no subjects: expected one folder of"
+            " PNG, JPEG or WebP pictures per subject"
+        )
+    return [_subject(name, paths) for name, paths in sorted(found.items())]
+
+
+def read_pictures(subject: Subject, size: int) -> Pictures:
+    """Read the pictures and masks of a subject as squares of one size.
+
+    Raises:
+        W2WError: the subject has a problem, or one of its files is broken, too large or too small,
+            animated, or a mask of another shape than its picture. The message names the file.
+    """
+    if subject.problem:
+        raise W2WError(subject.problem)
+    digest = hashlib.sha256(f"centred square, {size} px, 1\n".encode())
+    pixels, masks = [], []
+    for picture, mask in zip(subject.pictures, subject.masks, strict=True):
+        data = _read_file(picture)
+        digest.update(hashlib.sha256(data).digest())
+        image = decode_picture(data, picture.name)
+        pixels.append(np.asarray(square(image, size)))
+        if mask is not None:
+            data = _read_file(mask)
+            digest.update(b"mask" + hashlib.sha256(data).digest())
+            masks.append(_mask_weights(decode_mask(data, mask.name, image.size), mask.name, size))
+        else:
+            masks.append(torch.ones(size, size))
+    return Pictures(
+        torch.from_numpy(np.stack(pixels)),
+        torch.stack(masks) if any(subject.masks) else None,
+        digest.hexdigest(),
+    )
+
+
+def decode_picture(data: bytes, name: str) -> "Image":
+    """Read a picture file as upright RGB, whatever it holds.
+
+    Args:
+        data: bytes of a PNG, JPEG or WebP.
+        name: of the file, for messages.
+
+    Raises:
+        W2WError: it is none, is damaged, animated, too large or too small.
+    """
+    return _decode(data, name, _as_rgb)
+
+
+def decode_mask(data: bytes, name: str, size: tuple[int, int]) -> "Image":
+    """Read a mask file as an upright picture of grey levels, 255 where the subject is.
+
+    Args:
+        data: bytes of a PNG, JPEG or WebP.
+        name: of the file, for messages.
+        size: width and height of its picture, once upright.
+
+    Raises:
+        W2WError: as `decode_picture`, or the mask has another size.
+    """
+    mask = _decode(data, name, _as_grey)
+    if mask.size != size:
+        raise W2WError(
+            f"{name} is {mask.width}×{mask.height} px for a picture of {size[0]}×{size[1]}:"
+            " expected a mask of the same size"
+        )
+    return mask
+
+
+def square(image: "Image", size: int) -> "Image":
+    """Give the largest centred square, resized: the one crop for pictures and masks alike."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box)
+
+
+def find_labels(*folders: str | Path) -> Path | None:
+    """Give the label table beside the subjects' folders, or None.
+
+    Raises:
+        W2WError: there are several.
+    """
+    candidates = [Path(folder) / name for folder in folders for name in LABEL_FILES]
+    found = [path for path in candidates if path.is_file()]
+    if len(found) > 1:
+        raise W2WError(
+            f"{len(found)} label tables ({', '.join(map(str, found))}): expected one; name it"
+        )
+    return found[0] if found else None
+
+
+def read_labels(path: str | Path) -> "pandas.DataFrame":
+    """Read a label table: a row per subject, a column per label.
+
+    The names stand in a column called name, subject, id or file, else in the first. Values are 0
+    and 1, −1 and 1, true and false, other numbers, or nothing where a label is missing.
+
+    Args:
+        path: a CSV or Parquet file.
+
+    Returns:
+        a table of float64 indexed by name, NaN where a label is missing.
+
+    Raises:
+        W2WError: the file cannot be read, a name or column comes twice, or a value is no label.
+    """
+    import pandas
+
+    path = Path(path)
+    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    lowered = [str(column).strip().lower() for column in header]
+    key = next((lowered.index(n) for n in ("name", "subject", "id", "file") if n in lowered), 0)
+    names = [_readable_name(str(row[key]).strip()) for row in rows]
+    columns = [i for i in range(len(header)) if i != key]
+    labels = [str(header[i]).strip() for i in columns]
+    for what, values in (("subject", names), ("label", labels)):
+        value, times = max(Counter(values).items(), key=lambda item: item[1], default=("", 0))
+        if times > 1:
+            raise W2WError(f"{path}: {what} {value!r} comes {times} times; expected each once")
+    table = [
+        [_label(row[i], path, name, header[i]) for i in columns]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    index = pandas.Index(names, name="name", dtype="str")
+    return pandas.DataFrame(table, index=index, columns=labels, dtype="float64")
+
+
+def _subject_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise W2WError(f"{folder} is no folder: expected one that holds a folder per subject")
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    inner = [entry for entry in entries if entry.is_dir()]
+    return inner or ([folder.resolve()] if any(map(_is_picture, entries)) else [])
+
+
+def _subject(name: str, paths: Sequence[Path]) -> Subject:
+    if len(paths) > 1:
+        folders = ", ".join(str(path) for path in paths)
+        return Subject(name, problem=f"{len(paths)} folders have this name ({folders}); rename one")
+    try:
+        files = sorted(path for path in paths[0].iterdir() if path.is_file())
+    except OSError as error:
+        return Subject(name, problem=f"{paths[0]} cannot be listed: {error.strerror}")
+    masks = {path.stem.removesuffix(MASK_SUFFIX): path for path in files if _is_mask(path)}
+    pictures = [path for path in files if _is_picture(path)]
+    if orphans := masks.keys() - {path.stem for path in pictures}:
+        orphan = masks[min(orphans)].name
+        return Subject(name, problem=f"{orphan} is the mask of no picture; rename or remove it")
+    if not pictures:
+        others = sorted({path.suffix for path in files if path.suffix}) if files else []
+        seen = f" (there are files of {', '.join(others)})" if others else ""
+        return Subject(name, problem=f"no pictures{seen}: expected PNG, JPEG or WebP")
+    return Subject(name, tuple(pictures), tuple(masks.get(path.stem) for path in pictures))
+
+
+def _is_mask(path: Path) -> bool:
+    return path.stem.endswith(MASK_SUFFIX) and path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _is_picture(path: Path) -> bool:
+    visible = not path.name.startswith(".")
+    return visible and path.suffix.lower() in PICTURE_SUFFIXES and not _is_mask(path)
+
+
+def _readable_name(name: str) -> str:
+    """Give a file name as text that can be stored: composed, without undecodable bytes."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise W2WError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _decode(data: bytes, name: str, convert: Callable[["Image"], "Image"]) -> "Image":
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata; what matters is checked below
+            with Image.open(BytesIO(data), formats=_FORMATS) as image:
+                _require_usable(image, name)
+                image.load()
+                return convert(ImageOps.exif_transpose(image))
+    except W2WError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        why = "no picture" if isinstance(error, UnidentifiedImageError) else "far too large"
+        raise W2WError(
+            f"{name} is {why}: expected a PNG, JPEG or WebP of up to {MOST_PIXELS:,} pixels"
+        ) from error
+    except Exception as error:  # decoders meet damage with nearly any exception there is
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise W2WError(f"{name} is damaged ({reason}): expected a whole picture") from error
+
+
+def _require_usable(image: "Image", name: str) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise W2WError(
+            f"{name} has {width}×{height} pixels: expected at most {MOST_PIXELS:,}; scale it down"
+        )
+    if min(width, height) < LEAST_SIDE:
+        raise W2WError(f"{name} has {width}×{height} pixels: expected at least {LEAST_SIDE} a side")
+    # MPO is what phones write as JPEG with a second view; the first is the picture
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise W2WError(f"{name} is animated: expected a still picture; save one frame of it")
+
+
+def _as_rgb(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return _from_16_bits(image).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _as_grey(image: "Image") -> "Image":
+    return _from_16_bits(image) if image.mode.startswith("I") else _as_rgb(image).convert("L")
+
+
+def _from_16_bits(image: "Image") -> "Image":
+    from PIL import Image
+
+    levels = np.asarray(image).astype(np.float32) / 257  # 65,535 becomes 255
+    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+
+
+def _mask_weights(mask: "Image", name: str, size: int) -> Tensor:
+    weights = torch.from_numpy(np.array(square(mask, size), dtype=np.float32)) / 255
+    if weights.max() == 0:
+        raise W2WError(
+            f"{name} is black within the centred square: expected white where the subject is"
+        )
+    return weights
+
+
+def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise W2WError(f"{path} cannot be read as CSV ({error}): expected UTF-8 text") from error
+    if not rows:
+        raise W2WError(f"{path} is empty: expected a first row that names the columns")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            raise W2WError(
+                f"{path}: row {number} has {len(row)} cells: expected {len(rows[0])}, as the first"
+            )
+    return rows[0], rows[1:]
+
+
+def _read_parquet(path: Path) -> tuple[list[Any], list[list[Any]]]:
+    import pandas
+    import pyarrow
+
+    try:
+        frame = pandas.read_parquet(path)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise W2WError(f"{path} cannot be read as Parquet ({reason})") from error
+    if not isinstance(frame.index, pandas.RangeIndex):
+        frame = frame.reset_index(names="name" if frame.index.name is None else None)
+    return list(frame.columns), [list(row) for row in frame.itertuples(index=False)]
+
+
+def _label(value: Any, path: Path, name: str, label: Any) -> float:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return float("nan")
+    text = str(value).strip().lower()
+    if text in _MISSING:
+        return float("nan")
+    try:
+        number = _TRUTHS[text] if text in _TRUTHS else float(text)
+        if np.isfinite(number):
+            return number
+    except ValueError:
+        pass
+    raise W2WError(
+        f"{path}: {label!r} of {name!r} is {str(value)[:40]!r}: expected 0 or 1, -1 or 1, true or"
+        " false, another number, or nothing; turn text into one column of 0 and 1 per value"
+    )

@@ -455,7 +455,15 @@ REFUSED = {
     "no LoRA": (
         "kohya",
         lambda tensors, metadata: (tensors.clear(), tensors.update(w=torch.zeros(3))),
-        r"'w' of shape \[3\] is of no known LoRA format",
+        r"'w' of shape \[3\] is unknown: expected keys of peft",
+    ),
+    "text encoder only": (
+        "kohya",
+        lambda tensors, metadata: (
+            tensors.clear(),
+            tensors.update({"lora_te1_text_model_encoder.alpha": torch.zeros(())}),
+        ),
+        "belongs to a text encoder",
     ),
     "float64": (
         "peft",

@@ -347,6 +347,7 @@ def peak_of(code: str, path: Path) -> int:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
+@pytest.mark.timeout(600)  # seven headers of 4 MB each, in a process of its own
 def test_hostile_headers_take_less_than_200_mb(tmp_path):
     assert peak_of(HOSTILE, tmp_path) < 200e6
 

@@ -30,14 +30,8 @@ from .._files import make_folder
 from ..errors import W2WError
 from ..layout import WeightLayout
 from . import diffusers, kohya, peft
-from ._parts import Described
-from ._safetensors import (
-    DTYPES,
-    CheckedFile,
-    open_checked,
-    refuse_pickle,
-    shown,
-)
+from ._parts import Described, refuse_key
+from ._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, shown
 
 __all__ = [
     "FORMATS",
@@ -145,10 +139,27 @@ def write_lora(
     Raises:
         W2WError: weights of another length or dtype, or not finite; layer names that kohya cannot
             express; metadata other than strings; a path that cannot be written.
+
+    Example:
+        >>> layout = WeightLayout((LoRAModule("mid_block.attentions.0.proj_in", 2, 3),), 1, 27.0)
+        >>> path = write_lora("somebody.safetensors", torch.arange(5.0), layout, "kohya")
+        >>> lora = read_lora(path)
+        >>> lora.format, lora.layout.alpha, lora.weights
+        ('kohya', 27.0, tensor([0., 1., 2., 3., 4.]))
     """
     path = Path(path)
     if format not in _FORMATS:
         raise W2WError(f"format {shown(format)}: expected one of {', '.join(FORMATS)}")
+    if format != "peft" and not path.is_dir() and path.suffix != ".safetensors":
+        raise W2WError(f"{path} would not be recognised: expected a name ending in .safetensors")
+    tensors = _writable_tensors(weights, layout)
+    metadata = _without_stated(metadata or {})
+    make_folder(path.parent)
+    return _FORMATS[format].write(path, tensors, layout, metadata)
+
+
+def _writable_tensors(weights: Tensor, layout: WeightLayout) -> dict[str, Tensor]:
+    """Cut one weight vector into its tensors, once sure that reading would take them back."""
     if weights.shape != (layout.numbers,):
         raise W2WError(
             f"weights of shape {list(weights.shape)}: expected [{layout.numbers}], one LoRA of the"
@@ -159,15 +170,15 @@ def write_lora(
     tensors = layout.unflatten(weights.detach().cpu())
     for key, tensor in tensors.items():
         _require_finite(tensor, key)
-    metadata = {**(metadata or {})}
+    return tensors
+
+
+def _without_stated(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Drop what any format states by itself: it would be stale in a file of another format."""
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
         raise W2WError("metadata holds other things than strings: expected text to text")
-    if format != "peft" and not path.is_dir() and path.suffix != ".safetensors":
-        raise W2WError(f"{path} would not be recognised: expected a name ending in .safetensors")
-    for kind in _FORMATS.values():
-        metadata = {key: value for key, value in metadata.items() if key not in kind.OWN_METADATA}
-    make_folder(path.parent)
-    return _FORMATS[format].write(path, tensors, layout, metadata)
+    stated = set().union(*(kind.OWN_METADATA for kind in _FORMATS.values()))
+    return {key: value for key, value in metadata.items() if key not in stated}
 
 
 @contextmanager
@@ -212,11 +223,10 @@ def _format_of(file: CheckedFile) -> LoRAFormat:
         keys = " and ".join(map(shown, found.values()))
         raise W2WError(f"mixes the formats {', '.join(found)} ({keys}): expected one in a file")
     if not found:
-        key, place = next(iter(file.places.items()))
-        raise W2WError(
-            f"{shown(key)} of shape {list(place.shape)} is of no known LoRA format: expected keys"
-            f" of peft (base_model.model.…), diffusers (unet.…) or kohya ({kohya.PREFIX}…)"
+        expected = (
+            f"keys of peft (base_model.model.…), diffusers (unet.…) or kohya ({kohya.PREFIX}…)"
         )
+        refuse_key(file, next(iter(file.places)), expected)
     return cast(LoRAFormat, next(iter(found)))
 
 

@@ -268,6 +268,16 @@ def test_statistics_of_any_float(dtype):
     torch.testing.assert_close(statistics.std, matrix.double().std(0), rtol=1e-6, atol=0)
 
 
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6))
+@settings(max_examples=40)
+def test_statistics_know_nothing_of_blocks(heights):
+    matrix = torch.randn(sum(heights) + 1, 5, generator=torch.Generator().manual_seed(0))
+    cut = [TensorBlocks(part, 17) for part in matrix.split([1, *heights]) if len(part)]
+    one, other = column_statistics(TensorBlocks(matrix)), column_statistics(ChainedBlocks((*cut,)))
+    assert torch.equal(one.mean, other.mean)
+    assert torch.equal(one.scatter, other.scatter)
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(-1e3, 1e3))
 @settings(max_examples=25)
 def test_statistics_of_parts_merge_into_those_of_the_whole(first, second, offset):

@@ -336,16 +336,15 @@ def column_statistics(blocks: Blocks, progress: bool = False) -> ColumnStatistic
         W2WError: a number is NaN or infinite; the message names the rows.
     """
     statistics, bad = None, []
-    for block in _checked(blocks, "statistics" if progress else None):
-        for group in block.split(_GROUP) if len(block) else ():
-            first = 0 if statistics is None else statistics.rows
-            part = _group_statistics(group)
-            if not part.scatter.sum().isfinite():
-                finite = group.isfinite().all(1)
-                bad += [first + int(row) for row in (~finite).nonzero()] or [first]
-                # keep counting rows; the sums are of no use any more
-                part = ColumnStatistics(len(group), *torch.zeros(2, blocks.columns).double())
-            statistics = part if statistics is None else statistics.merge(part)
+    for group in _groups(_checked(blocks, "statistics" if progress else None), _GROUP):
+        first = 0 if statistics is None else statistics.rows
+        part = _group_statistics(group)
+        if not part.scatter.sum().isfinite():
+            finite = group.isfinite().all(1)
+            bad += [first + int(row) for row in (~finite).nonzero()] or [first]
+            # keep counting rows; the sums are of no use any more
+            part = ColumnStatistics(len(group), *torch.zeros(2, blocks.columns).double())
+        statistics = part if statistics is None else statistics.merge(part)
     if bad:
         names = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
         raise W2WError(
@@ -383,6 +382,21 @@ def _checked(blocks: Blocks, title: str | None = None) -> Iterator[Tensor]:
             f"the blocks had {rows} rows in this pass, expected {blocks.rows}; "
             "nothing may be added to the matrix while it is decomposed"
         )
+
+
+def _groups(blocks: Iterator[Tensor], height: int) -> Iterator[Tensor]:
+    """Cut a stream anew into groups of equal height, so that its blocks leave no trace."""
+    rest: list[Tensor] = []
+    for block in blocks:
+        while missing := height - sum(map(len, rest)):
+            if len(block) < missing:
+                break
+            yield torch.cat([*rest, block[:missing]]) if rest else block[:missing]
+            block, rest = block[missing:], []
+        if len(block):
+            rest.append(block.clone())  # the next block may overwrite this one
+    if rest:
+        yield torch.cat(rest)
 
 
 def _nonzero(std: Tensor) -> Tensor:

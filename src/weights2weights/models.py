@@ -1,0 +1,186 @@
+"""The model file: one point of a space, or one LoRA, with how it came about.
+
+What sampling, editing and inversion make is a *model*, and this is the file it travels in: a
+safetensors file with `coefficients` (m numbers: a point of a space), `weights` (d numbers: a whole
+LoRA), or both, and these strings in its header:
+
+| key | value |
+|---|---|
+| `format` | `weights2weights-model` |
+| `format_version` | `1` |
+| `layout` | the `WeightLayout` as JSON, so that weights can be exported without their space |
+| `layout_hash` | its hash |
+| `space` | hash of the space of the coefficients; empty for weights alone |
+| `base_hash` | content hash of the base model; empty if unknown |
+| `origin` | JSON: how it came about, such as `{"verb": "sample", "seed": 0, "row": 3}` |
+
+Without coefficients it serves any space of its layout; without weights only its own space can turn
+it into weights. Verbs that take a model also take a LoRA file of another program: `read_model`
+reads both.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ._files import canonical_json, make_folder
+from .errors import W2WError
+from .formats import read_lora
+from .formats._safetensors import open_checked, parse_json, write_safetensors
+from .layout import WeightLayout
+
+FORMAT = "weights2weights-model"
+FORMAT_VERSION = 1
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A personalised diffusion model: a point of a space, a LoRA, or both.
+
+    Attributes:
+        layout: what each of the d weights is.
+        coefficients: float32, the point in its space, or None.
+        weights: float32, plain A and B entries in the order of `layout`, or None.
+        space: hash of the space of the coefficients, "" if there are none.
+        base_hash: content hash of the base model, "" if unknown.
+        origin: how it came about, JSON values.
+
+    Raises:
+        W2WError: neither coefficients nor weights, numbers that are not finite, weights of another
+            length than the layout's, coefficients without a space.
+    """
+
+    layout: WeightLayout
+    coefficients: Float[Tensor, " m"] | None = None
+    weights: Float[Tensor, " d"] | None = None
+    space: str = ""
+    base_hash: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.coefficients is None and self.weights is None:
+            raise W2WError("a model with neither coefficients nor weights: expected one of them")
+        if self.weights is not None and self.weights.shape != (self.layout.numbers,):
+            raise W2WError(
+                f"weights of shape {list(self.weights.shape)}: expected [{self.layout.numbers}],"
+                " one LoRA of the layout"
+            )
+        if self.coefficients is not None and not (self.coefficients.ndim == 1 and self.space):
+            raise W2WError(
+                f"coefficients of shape {list(self.coefficients.shape)} in space {self.space!r}:"
+                " expected one axis and the hash of their space"
+            )
+        for name in ("coefficients", "weights"):
+            tensor = getattr(self, name)
+            if tensor is not None and not tensor.isfinite().all():
+                raise W2WError(f"{name} hold NaN or infinite numbers; this model is broken")
+            if tensor is not None:
+                object.__setattr__(self, name, tensor.float())
+
+
+def write_model(path: str | Path, model: Model) -> Path:
+    """Write a model file, whole or not at all; equal models give equal bytes.
+
+    Args:
+        path: a name ending in `.safetensors`; its folder is made if absent.
+        model: what to write.
+
+    Returns:
+        the path.
+
+    Raises:
+        W2WError: another ending, an origin that JSON cannot hold, a failure to write.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise W2WError(f"{path} would not be recognised: expected a name ending in .safetensors")
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "layout": json.dumps(model.layout.to_dict(), separators=(",", ":")),
+        "layout_hash": model.layout.hash,
+        "space": model.space,
+        "base_hash": model.base_hash,
+        "origin": canonical_json(dict(model.origin)).decode(),
+    }
+    tensors = {"coefficients": model.coefficients, "weights": model.weights}
+    present = {
+        name: tensor.detach().float().cpu()
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
+    make_folder(path.parent)
+    write_safetensors(path, present, metadata)
+    return path
+
+
+def is_model(path: str | Path) -> bool:
+    """Say whether a path is a model file of ours; any other file or folder is not."""
+    try:
+        with open_checked(Path(path)) as file:
+            return file.metadata.get("format") == FORMAT
+    except W2WError:
+        return False
+
+
+def read_model(path: str | Path) -> Model:
+    """Read a model file, or a LoRA of another program as a model with weights.
+
+    Raises:
+        W2WError: neither; or a model file that is damaged, of a later version, or contradicts
+            itself. The message begins with the path.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise W2WError(f"{path} does not exist; give a model or LoRA file")
+    if not is_model(path):
+        lora = read_lora(path)
+        origin = {"file": path.name, "format": lora.format}
+        return Model(lora.layout, weights=lora.weights.float(), origin=origin)
+    try:
+        with open_checked(path) as file:
+            return _parse(file)
+    except W2WError as error:
+        raise W2WError(f"{path}: {error}") from error
+
+
+def _parse(file: Any) -> Model:
+    strings = file.metadata
+    version = strings.get("format_version", "")
+    if version != str(FORMAT_VERSION):
+        raise W2WError(
+            f"is of format version {version!r}: expected {FORMAT_VERSION}; a newer weights2weights"
+            " may read it"
+        )
+    try:
+        layout = WeightLayout.from_dict(parse_json(strings["layout"], "the layout"))
+        origin = parse_json(strings["origin"], "the origin")
+        space, base_hash, layout_hash = (
+            strings[key] for key in ("space", "base_hash", "layout_hash")
+        )
+    except KeyError as error:
+        raise W2WError(f"lacks {error} in its header; the file is damaged: make it anew") from error
+    if layout.hash != layout_hash:
+        raise W2WError(
+            f"has a layout of hash {layout.hash}: expected {layout_hash}; the file is damaged"
+        )
+    left_over = set(file.places) - {"coefficients", "weights"}
+    if left_over or not isinstance(origin, dict):
+        raise W2WError(
+            "holds more than coefficients, weights and an origin; the file is damaged: make it anew"
+        )
+    tensors = {name: file.read(name) for name in file.places}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS or tensor.ndim != 1:
+            raise W2WError(
+                f"holds {name} as {tensor.dtype} {list(tensor.shape)}: expected one axis of floats"
+            )
+    return Model(layout, space=space, base_hash=base_hash, origin=origin, **tensors)

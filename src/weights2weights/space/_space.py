@@ -1,0 +1,596 @@
+"""`WeightSpace`: models as points of a linear space, and back."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..dataset import WeightDataset
+from ..errors import W2WError
+from ..layout import WeightLayout
+from ..models import Model
+from ..pca import PCA, Blocks, ChainedBlocks, ColumnStatistics, fit_pca
+from . import _labels
+
+if TYPE_CHECKING:
+    import pandas
+
+_CHUNK = 2**25  # numbers of the components that are converted to float32 at a time
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSpace:
+    """A space of models, frozen: every method returns new values.
+
+    A weight vector w has coefficients c = ((w − mean) / std) @ componentsᵀ; a point c is the model
+    c @ components · std + mean. Coefficients are not rescaled: along component j the training
+    models spread with `spread[j]`.
+
+    Attributes:
+        layout: what each of the d numbers of a weight vector is; holds the name of the base.
+        mean: float32, of the training models.
+        std: float32, unbiased, 1 where a number never varies.
+        components: orthonormal rows by falling variance, float32 or float16.
+        coefficients: of the training models on the first k components; k = m unless the space was
+            imported with fewer.
+        names: of the training models.
+        labels: one row per training model, indexed by name; booleans and numbers, some missing.
+            Default: no labels.
+        variances: of the training models along each component. Default: from the coefficients.
+        base_hash: content hash of the base model, "" if unknown.
+        facts: how the space was fitted, JSON values: `captured_variance`, `error_bound`, …
+
+    Raises:
+        W2WError: shapes that do not fit each other.
+
+    Example:
+        >>> layout = WeightLayout((LoRAModule("to_q", 2, 1),), rank=1, alpha=1.0, base="")
+        >>> space = WeightSpace(layout, mean=torch.zeros(3), std=torch.tensor([1.0, 2.0, 4.0]),
+        ...                     components=torch.eye(3)[:2])
+        >>> space.project(torch.tensor([3.0, 2.0, 8.0]))
+        tensor([3., 1.])
+    """
+
+    layout: WeightLayout
+    mean: Float[Tensor, " d"]
+    std: Float[Tensor, " d"]
+    components: Float[Tensor, "m d"]
+    coefficients: Float[Tensor, "n k"] = field(default_factory=lambda: torch.empty(0, 0))
+    names: tuple[str, ...] = ()
+    labels: "pandas.DataFrame" = None  # type: ignore[assignment]  # see __post_init__
+    variances: Float[Tensor, " m"] = None  # type: ignore[assignment]  # see __post_init__
+    base_hash: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        numbers, count = self.layout.numbers, len(self.components)
+        shapes = {
+            "mean": (self.mean, (numbers,)),
+            "std": (self.std, (numbers,)),
+            "components": (self.components, (count, numbers)),
+            "coefficients": (self.coefficients, (len(self.names), self.coefficients.shape[1])),
+        }
+        if self.variances is not None:
+            shapes["variances"] = (self.variances, (count,))
+        for name, (tensor, shape) in shapes.items():
+            if tensor.shape != shape:
+                raise W2WError(
+                    f"{name} of shape {list(tensor.shape)}: expected {list(shape)} for"
+                    f" {count} components, {numbers} numbers and {len(self.names)} models"
+                )
+        if self.coefficients.shape[1] > count:
+            raise W2WError(
+                f"coefficients on {self.coefficients.shape[1]} components: expected at most {count}"
+            )
+        if self.variances is None:
+            variances = torch.zeros(count)
+            variances[: len(self.spread)] = self.spread**2
+            object.__setattr__(self, "variances", variances)
+        object.__setattr__(self, "labels", _labels.tidy(self.labels, self.names))
+
+    # Fitting.
+
+    @classmethod
+    def fit(
+        cls, dataset: WeightDataset, components: int, labels: Any = None, **options: Any
+    ) -> "WeightSpace":
+        """Fit a space to a dataset of models.
+
+        Reads the dataset some six times, and once more for the coefficients of its models. Memory:
+        for d × (m + oversampling) numbers and the n × m coefficients; see `fit_pca`.
+
+        Args:
+            dataset: the training models; its labels come along.
+            components: m; fewer come back if the models span fewer.
+            labels: a table indexed by name, in place of the labels of the dataset.
+            options: any of `fit_pca`.
+
+        Raises:
+            W2WError: as in `fit_pca`; damaged rows.
+        """
+        return cls.fit_blocks(
+            dataset.blocks(),
+            components,
+            layout=dataset.layout,
+            names=dataset.names,
+            labels=dataset.labels if labels is None else labels,
+            base_hash=dataset.base_hash,
+            **options,
+        )
+
+    @classmethod
+    def fit_blocks(
+        cls,
+        blocks: Blocks,
+        components: int,
+        *,
+        layout: WeightLayout,
+        names: Sequence[str] | None = None,
+        labels: Any = None,
+        base_hash: str = "",
+        **options: Any,
+    ) -> "WeightSpace":
+        """Fit a space to any stream of weight vectors; see `fit`.
+
+        Args:
+            blocks: the rows.
+            components: m.
+            layout: of the rows.
+            names: of the rows; default: their numbers.
+            labels: a table indexed by name.
+            base_hash: content hash of the base model.
+            options: any of `fit_pca`.
+
+        Raises:
+            W2WError: rows of another length than the layout's; as in `fit_pca`.
+        """
+        if blocks.columns != layout.numbers:
+            raise W2WError(
+                f"rows of {blocks.columns} numbers: expected {layout.numbers} by their layout"
+            )
+        pca = fit_pca(blocks, components, **options)
+        names = tuple(map(str, range(blocks.rows))) if names is None else tuple(names)
+        return cls._of_pca(pca, blocks, layout, names, labels, base_hash)
+
+    def update(
+        self,
+        new: WeightDataset,
+        old: WeightDataset | None = None,
+        components: int | None = None,
+        **options: Any,
+    ) -> "WeightSpace":
+        """Give the space of the training models and further ones, from a warm start.
+
+        Coefficients of the old space mean nothing in the new one: project models anew.
+
+        Args:
+            new: the models that join, with their labels.
+            old: the training models, in the order of `names`. Without them their reconstruction
+                from coefficients stands in, which loses what lies outside the space.
+            components: m; default: as many as now.
+            options: any of `fit_pca` but `start` and `statistics`.
+
+        Raises:
+            W2WError: other layouts, names that are there already, `old` of other models.
+        """
+        import pandas
+
+        self.layout.require_equal(new.layout, str(new.path))
+        if old is not None and old.names != self.names:
+            raise W2WError(
+                f"{old.path} holds other models than those of this space: expected its"
+                f" {len(self.names)} training models in their order"
+            )
+        known = set(self.names)
+        twice = [name for name in new.names if name in known]
+        if twice:
+            raise W2WError(f"{twice[0]!r} is in this space already: expected models with new names")
+        before = old.blocks() if old is not None else _Reconstructions(self)
+        pca = self._pca().update(new.blocks(), before, components, **options)
+        return self._of_pca(
+            pca,
+            ChainedBlocks((before, new.blocks())),
+            self.layout,
+            (*self.names, *new.names),
+            pandas.concat([self.labels, new.labels]),
+            self.base_hash,
+        )
+
+    @classmethod
+    def _of_pca(
+        cls,
+        pca: PCA,
+        blocks: Blocks,
+        layout: WeightLayout,
+        names: tuple[str, ...],
+        labels: Any,
+        base_hash: str,
+    ) -> "WeightSpace":
+        facts = {
+            "captured_variance": pca.captured_variance,
+            "error_bound": pca.error_bound,
+            "total_variance": pca.total_variance,
+            "passes": pca.passes,
+        }
+        space = cls(layout, pca.mean, pca.std, pca.components, base_hash=base_hash, facts=facts)
+        coefficients = torch.empty(blocks.rows, len(pca.components))
+        row = 0
+        for block in blocks:
+            coefficients[row : row + len(block)] = space.project(block)
+            row += len(block)
+        return replace(
+            space, coefficients=coefficients, names=names, labels=labels, variances=pca.variances
+        )
+
+    def _pca(self) -> PCA:
+        """Give the fit that this space came from, as far as `PCA.update` needs it."""
+        rows = len(self.names)
+        varies = (self.components != 0).any(0)
+        scatter = torch.where(varies, self.std.double() ** 2 * (rows - 1), 0.0)
+        return PCA(
+            mean=self.mean,
+            std=self.std,
+            components=self.components.float(),
+            variances=self.variances,
+            total_variance=float(varies.sum()),
+            captured_variance=self.captured_variance,
+            error_bound=float(self.facts.get("error_bound", math.nan)),
+            rows=rows,
+            passes=0,
+            statistics=ColumnStatistics(rows, self.mean.double(), scatter),
+        )
+
+    # What it is.
+
+    def __len__(self) -> int:
+        """Number m of components."""
+        return len(self.components)
+
+    @property
+    def numbers(self) -> int:
+        """Length d of a weight vector."""
+        return self.layout.numbers
+
+    @cached_property
+    def center(self) -> Float[Tensor, " k"]:
+        """Mean of the training models' coefficients, float32: about 0, except by import."""
+        return self.coefficients.float().mean(0) if len(self.names) else torch.zeros(0)
+
+    @cached_property
+    def spread(self) -> Float[Tensor, " k"]:
+        """Standard deviation of the training models' coefficients, unbiased, float32."""
+        if len(self.names) < 2:
+            return torch.zeros(self.coefficients.shape[1])
+        return self.coefficients.float().std(0)
+
+    @property
+    def captured_variance(self) -> float:
+        """Fraction of the training models' standardised variance that the components hold."""
+        return float(self.facts.get("captured_variance", math.nan))
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits that name the coordinates: layout, mean, std, signs of component 0.
+
+        The same for float16 and float32 copies and for any number of components, since a point of
+        a truncated space is the same model in the whole one.
+        """
+        digest = hashlib.sha256(self.layout.hash.encode())
+        for tensor in (self.mean, self.std):
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(torch.signbit(self.components[0]).cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return (
+            f"WeightSpace({len(self)} components of {self.numbers:,} numbers,"
+            f" {len(self.names):,} models, {self.labels.shape[1]} labels)"
+        )
+
+    # Points and models.
+
+    def project(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
+        """Give the coefficients of LoRA weight vectors in this space.
+
+        Standardise every number with the training mean and std, then multiply with the m
+        orthonormal components: c = ((w − mean) / std) @ components.T. The part of w outside the
+        space is lost; see `outside`.
+
+        Args:
+            weights: flattened LoRAs in the order of `layout`, any floating dtype; plain A and B
+                entries, before the alpha/r factor.
+
+        Returns:
+            float32 coefficients on the device of `components`.
+
+        Raises:
+            W2WError: the last axis is not d (another rank, base model or set of target modules).
+
+        Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2. Inverse: `reconstruct`.
+        """
+        if weights.shape[-1:] != (self.numbers,):
+            raise W2WError(
+                f"weights of shape {list(weights.shape)}: expected a last axis of {self.numbers};"
+                " use models of the layout that this space was fitted to"
+            )
+        rows = (weights.to(self.components.device).float() - self.mean) / self.std
+        return torch.cat([rows @ part.mT for part in self._components()], dim=-1)
+
+    def reconstruct(self, coefficients: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch d"]:
+        """Give the weight vectors of points: w = c @ components · std + mean.
+
+        Differentiable in the coefficients.
+
+        Args:
+            coefficients: on the first j ≤ m components; the others count as 0.
+
+        Returns:
+            float32 weight vectors on the device of `components`.
+
+        Raises:
+            W2WError: more coefficients than components.
+        """
+        count = coefficients.shape[-1]
+        if count > len(self):
+            raise W2WError(
+                f"{count} coefficients: expected at most {len(self)}, one per component of this"
+                " space"
+            )
+        points = coefficients.to(self.components.device).float()
+        rows = points.new_zeros(*points.shape[:-1], self.numbers)
+        first = 0
+        for part in self._components(count):
+            rows = rows + points[..., first : first + len(part)] @ part
+            first += len(part)
+        return rows * self.std + self.mean
+
+    def outside(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Give what `project` loses: w − reconstruct(project(w)). Added back, it restores w."""
+        return weights.to(self.components.device).float() - self.reconstruct(self.project(weights))
+
+    def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """Give how much of weight vectors lies outside: 0 for points of the space, at most 1.
+
+        The norm of the standardised remainder over that of the standardised vector.
+        """
+        rows = (weights.to(self.components.device).float() - self.mean) / self.std
+        remainder = self.outside(weights) / self.std
+        return remainder.norm(dim=-1) / rows.norm(dim=-1).clamp(min=1e-30)
+
+    def _components(self, count: int | None = None) -> Iterator[Tensor]:
+        """Give the first components in float32, a part at a time if they must be converted."""
+        components = self.components if count is None else self.components[:count]
+        plain = components.dtype == torch.float32
+        height = max(len(components) if plain else _CHUNK // self.numbers, 1)
+        return (components[i : i + height].float() for i in range(0, len(components), height))
+
+    def truncate(self, components: int) -> "WeightSpace":
+        """Give the space of the first components; all else stays.
+
+        Raises:
+            W2WError: none, or more than there are.
+        """
+        if not 1 <= components <= len(self):
+            raise W2WError(f"{components} components: expected 1 to {len(self)}")
+        captured = self.captured_variance * float(
+            self.variances[:components].sum() / self.variances.sum().clamp(min=1e-30)
+        )
+        facts = {**self.facts, "captured_variance": captured}
+        return replace(
+            self,
+            components=self.components[:components],
+            variances=self.variances[:components],
+            coefficients=self.coefficients[:, :components],
+            facts=facts,
+        )
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "WeightSpace":
+        """Give the space with mean, std and components on a device, components in a dtype."""
+        return replace(
+            self,
+            mean=self.mean.to(device),
+            std=self.std.to(device),
+            components=self.components.to(device=device, dtype=dtype),
+        )
+
+    def neighbours(self, coefficients: Float[Tensor, "*batch j"], count: int = 5) -> "Neighbours":
+        """Find the training models nearest to points, by cosine similarity of coefficients, exact.
+
+        Args:
+            coefficients: the points, on at least the first k components, where k is the number of
+                components that training coefficients are known for; further ones are ignored. With
+                fewer, only those are compared.
+            count: how many to find, at most as many as there are models.
+
+        Raises:
+            W2WError: the space holds no training models.
+
+        Source: Dravid et al. 2024, section 4.2: proof that a sample is no copy.
+        """
+        if not self.names:
+            raise W2WError("this space holds no training models to be neighbours")
+        width = min(coefficients.shape[-1], self.coefficients.shape[1])
+        training = self.coefficients[:, :width].float()
+        training = training / training.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        points = coefficients[..., :width].float().cpu()
+        points = points / points.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+        count = min(count, len(self.names))
+        shape = points.shape[:-1]
+        rows = points.reshape(-1, width)
+        height = max(_CHUNK // len(training), 1)
+        found = [(part @ training.T).topk(count) for part in rows.split(height)]
+        indices = torch.cat([part.indices for part in found])
+        similarities = torch.cat([part.values for part in found])
+        return Neighbours(
+            similarities.reshape(*shape, count), indices.reshape(*shape, count), self.names
+        )
+
+    # Model files.
+
+    def coefficients_of(self, model: Model) -> Float[Tensor, " m"]:
+        """Give the point of a model: its coefficients in this space, or its weights projected.
+
+        Raises:
+            W2WError: coefficients of another space and no weights, or another layout.
+        """
+        self.layout.require_equal(model.layout, "the model")
+        if model.coefficients is not None and model.space == self.hash:
+            point = torch.zeros(max(len(self), len(model.coefficients)))
+            point[: len(model.coefficients)] = model.coefficients
+            return point[: len(self)]
+        if model.weights is not None:
+            return self.project(model.weights)
+        raise W2WError(
+            f"a model of space {model.space}: expected one of space {self.hash}, or one with"
+            " weights; give the space that it was made in"
+        )
+
+    def weights_of(self, model: Model) -> Float[Tensor, " d"]:
+        """Give the weight vector of a model: its weights, or its point reconstructed.
+
+        Raises:
+            W2WError: coefficients of another space and no weights, or another layout; more
+                coefficients than this space has components.
+        """
+        self.layout.require_equal(model.layout, "the model")
+        if model.weights is not None:
+            return model.weights.to(self.components.device)
+        coefficients = model.coefficients
+        if coefficients is None or model.space != self.hash:
+            return self.reconstruct(self.coefficients_of(model))
+        if len(coefficients) > len(self) and coefficients[len(self) :].any():
+            raise W2WError(
+                f"a model with {len(coefficients)} coefficients: this space was truncated to"
+                f" {len(self)} components; give the whole space"
+            )
+        return self.reconstruct(coefficients[: len(self)])
+
+    def model(self, coefficients: Float[Tensor, " j"], origin: Mapping[str, Any]) -> Model:
+        """Give a point of this space as a model that can be written to a file."""
+        return Model(
+            self.layout,
+            coefficients=coefficients.detach().float().cpu(),
+            space=self.hash,
+            base_hash=self.base_hash,
+            origin=origin,
+        )
+
+    # Keeping and sharing.
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write the space into a folder, with its model card; see the package's text.
+
+        `config.json` is written last, so a folder that has one is whole. Saving the same space
+        twice gives the same tensors, byte for byte.
+
+        Args:
+            folder: made if absent; a space that it holds is replaced.
+            dtype: of the components and coefficients on disk, float32 or float16; default: as they
+                are. float16 halves the files and moves a reconstructed model by a relative 3e-4.
+
+        Returns:
+            the folder.
+
+        Raises:
+            W2WError: another dtype, a failure to write.
+        """
+        from ._store import save
+
+        return save(self, Path(folder), dtype)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **download: Any) -> "WeightSpace":
+        """Load a space from a folder, the Hugging Face hub, or the package ("people").
+
+        Tensors are memory-mapped: memory is used as they are read, never more than the files' size.
+
+        Args:
+            source: a folder, a hub id such as "someone/space", or the word of an embedded world.
+            download: for hub ids, what `huggingface_hub.snapshot_download` takes: `revision`,
+                `token`, `cache_dir`, `local_files_only`, …
+
+        Raises:
+            W2WError: nothing there, a later format version, or files that are damaged or
+                contradict each other.
+        """
+        from ._store import find_space, load
+
+        return load(cls, find_space(source, **download))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: torch.dtype | None = torch.float16,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload space",
+    ) -> str:
+        """Upload the space and its card to the Hugging Face hub, making the repository if absent.
+
+        Args:
+            repo_id: "user/name".
+            dtype: see `save_pretrained`.
+            private: whether a new repository is private.
+            token: of the hub; default: that of the login.
+            commit_message: of the upload.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            W2WError: the hub refuses.
+        """
+        from ._store import push
+
+        return push(self, repo_id, dtype, private, token, commit_message)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The training models nearest to some points.
+
+    Attributes:
+        similarities: cosines, falling.
+        indices: which training models.
+        names: of all training models.
+    """
+
+    similarities: Float[Tensor, "*batch c"]
+    indices: Int[Tensor, "*batch c"]
+    names: tuple[str, ...] = field(repr=False)
+
+    def of(self, point: int) -> list[tuple[str, float]]:
+        """Give (name, similarity) of the neighbours of one point, nearest first."""
+        indices = self.indices.reshape(-1, self.indices.shape[-1])[point].tolist()
+        similarities = self.similarities.reshape(-1, self.indices.shape[-1])[point].tolist()
+        return [(self.names[i], s) for i, s in zip(indices, similarities, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Reconstructions:
+    """The training models as far as the space holds them, as a stream of rows."""
+
+    space: WeightSpace
+    rows_per_block: int = 256
+
+    @property
+    def rows(self) -> int:
+        return len(self.space.names)
+
+    @property
+    def columns(self) -> int:
+        return self.space.numbers
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for part in self.space.coefficients.split(self.rows_per_block):
+            yield self.space.reconstruct(part)

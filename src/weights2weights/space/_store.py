@@ -1,0 +1,309 @@
+"""The folder of a space: written in fixed memory, read through a memory map, checked first."""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
+from ..errors import W2WError
+from ..formats._safetensors import open_checked, parse_json
+from ..layout import WeightLayout
+from . import _labels
+from ._card import card
+
+if TYPE_CHECKING:
+    from ._space import WeightSpace
+
+FORMAT = "weights2weights-space"
+FORMAT_VERSION = 1
+
+CONFIG, TENSORS, MODELS, LABELS, CARD = (
+    "config.json",
+    "space.safetensors",
+    "models.safetensors",
+    "models.parquet",
+    "README.md",
+)
+
+_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
+_CHUNK_BYTES = 256 << 20  # converted and written at a time
+
+
+def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
+    """Write a space; see `WeightSpace.save_pretrained`."""
+    if dtype is not None and dtype not in _DTYPES:
+        raise W2WError(f"dtype {dtype}: expected torch.float32 or torch.float16")
+    make_folder(folder)
+    remove_config(folder)
+    files = {
+        TENSORS: _write_tensors(
+            folder / TENSORS,
+            {
+                "mean": (space.mean, torch.float32),
+                "std": (space.std, torch.float32),
+                "variances": (space.variances, torch.float32),
+                "components": (space.components, _storable(space.components, dtype)),
+            },
+        ),
+        MODELS: _write_tensors(
+            folder / MODELS,
+            {"coefficients": (space.coefficients, _storable(space.coefficients, dtype))},
+        ),
+        LABELS: write_atomic(folder / LABELS, [_labels.to_parquet(space.labels)]),
+    }
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "layout": space.layout.to_dict(),
+        "layout_hash": space.layout.hash,
+        "hash": space.hash,
+        "base_hash": space.base_hash,
+        "numbers": space.numbers,
+        "components": len(space),
+        "models": len(space.names),
+        "labels": list(space.labels.columns),
+        "facts": dict(space.facts),
+        "sha256": files,
+    }
+    write_atomic(folder / CARD, [card(space).encode()])
+    write_atomic(folder / CONFIG, [canonical_json(config)])
+    return folder
+
+
+def remove_config(folder: Path) -> None:
+    """Take away the file that says that a space is whole, before its parts change."""
+    try:
+        (folder / CONFIG).unlink(missing_ok=True)
+    except OSError as error:
+        raise W2WError(f"cannot replace {folder / CONFIG}: {error.strerror}") from error
+
+
+def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Give the dtype to store a tensor in: the wanted one, unless its numbers are too large."""
+    dtype = dtype or (tensor.dtype if tensor.dtype in _DTYPES else torch.float32)
+    too_large = dtype == torch.float16 and tensor.numel() and float(tensor.abs().max()) > 6e4
+    return torch.float32 if too_large else dtype
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, tuple[Tensor, torch.dtype]]) -> str:
+    """Write a safetensors file of tensors converted on the way; give its SHA-256."""
+    order = sorted(tensors, key=lambda name: (-tensors[name][1].itemsize, name))
+    header, end = {}, 0
+    for name in order:
+        tensor, dtype = tensors[name]
+        begin, end = end, end + tensor.numel() * dtype.itemsize
+        shape = list(tensor.shape)
+        header[name] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [begin, end]}
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    data = chain.from_iterable(_chunks(*tensors[name]) for name in order)
+    return write_atomic(path, chain([struct.pack("<Q", len(raw)) + raw], data))
+
+
+def _chunks(tensor: Tensor, dtype: torch.dtype) -> Iterator[memoryview]:
+    """Give the bytes of a tensor, also of a transposed view of a mapped file, in fixed memory."""
+    if not tensor.numel():
+        return
+    width = tensor[0].numel() * max(dtype.itemsize, tensor.dtype.itemsize)
+    for part in tensor.split(max(_CHUNK_BYTES // width, 1)):
+        part = part.detach().cpu().to(dtype).contiguous()
+        yield part.view(-1).view(torch.uint8).numpy().data
+
+
+def find_space(source: str | Path, **download: Any) -> Path:
+    """Give the folder of a space: a folder, an embedded world's, or one fetched from the hub.
+
+    Raises:
+        W2WError: nothing of that name.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    embedded = Path(__file__).parents[1] / "worlds" / str(source) / "space"
+    if str(source).isidentifier() and embedded.is_dir():
+        return embedded
+    if not isinstance(source, str) or source.count("/") != 1 or folder.exists():
+        raise W2WError(
+            f"space {str(source)!r}: expected an existing folder, a hub id such as someone/space,"
+            " or the word of an embedded world that has one (people)"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [CONFIG, TENSORS, MODELS, LABELS, CARD]
+    try:
+        return Path(snapshot_download(source, allow_patterns=wanted, **download))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise W2WError(
+            f"space {source!r} is no folder here and cannot be fetched from the hub"
+            f" ({type(error).__name__}); check the name, the network and your access"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read and check `config.json`.
+
+    Raises:
+        W2WError: there is none, or it is damaged or of a later version.
+    """
+    path = folder / CONFIG
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise W2WError(
+            f"{folder} holds no space: expected {CONFIG}; fit one with w2w fit"
+        ) from error
+    config = parse_json(raw, str(path))
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise W2WError(f"{path} is not that of a space: expected the format {FORMAT}")
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise W2WError(
+            f"{path} is of format version {version!r}: expected {FORMAT_VERSION}; a newer"
+            " weights2weights may read it"
+        )
+    kinds = {
+        "layout": dict,
+        "layout_hash": str,
+        "hash": str,
+        "base_hash": str,
+        "numbers": int,
+        "components": int,
+        "models": int,
+        "labels": list,
+        "facts": dict,
+        "sha256": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(config.get(name), kind):
+            raise W2WError(f"{path} lacks {name}; fetch or save the space again")
+    return config
+
+
+def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
+    """Load a space; see `WeightSpace.from_pretrained`."""
+    config = read_config(folder)
+    layout = WeightLayout.from_dict(config["layout"])
+    count, models, numbers = config["components"], config["models"], config["numbers"]
+    if layout.numbers != numbers or layout.hash != config["layout_hash"]:
+        raise W2WError(f"{folder / CONFIG} contradicts its layout; fetch or save the space again")
+    tensors = _map_tensors(
+        folder / TENSORS,
+        {
+            "mean": (numbers,),
+            "std": (numbers,),
+            "variances": (count,),
+            "components": (count, numbers),
+        },
+    )
+    coefficients = _map_tensors(folder / MODELS, {"coefficients": (models, None)})
+    labels = _labels.from_parquet(folder / LABELS)
+    if len(labels) != models:
+        raise W2WError(
+            f"{folder / LABELS} has {len(labels)} rows: expected {models}; fetch or save the space"
+            " again"
+        )
+    return kind(
+        layout,
+        **tensors,
+        **coefficients,
+        names=tuple(map(str, labels.index)),
+        labels=labels,
+        base_hash=config["base_hash"],
+        facts=config["facts"],
+    )
+
+
+def _map_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Tensor]:
+    """Map a file whose header says exactly these tensors; None stands for any size."""
+    from safetensors import safe_open
+
+    try:
+        with open_checked(path) as file:
+            places = file.places
+    except W2WError as error:
+        raise W2WError(f"{path} {error}") from error
+    if set(places) != set(shapes):
+        raise W2WError(f"{path} holds {', '.join(places)}: expected {', '.join(shapes)}")
+    for name, shape in shapes.items():
+        place = places[name]
+        sizes = zip(place.shape, shape, strict=False)
+        fits = len(place.shape) == len(shape) and all(b in (None, a) for a, b in sizes)
+        if not fits or place.dtype not in _DTYPES.values():
+            raise W2WError(
+                f"{path} holds {name} as {place.dtype} {list(place.shape)}: expected F32 or F16"
+                f" {[size or 'any' for size in shape]}; fetch or save the space again"
+            )
+    with safe_open(path, framework="pt") as file:
+        mapped = {name: file.get_tensor(name) for name in shapes}
+    small = {name: tensor.float() for name, tensor in mapped.items() if tensor.ndim == 1}
+    return mapped | small
+
+
+def verify_space(folder: str | Path) -> list[str]:
+    """Read everything a space's folder holds and tell what is wrong; empty if all is well.
+
+    Raises:
+        W2WError: there is no space, or its `config.json` cannot be read.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    present = {path.name for path in list_files(folder)}
+    problems = []
+    for name in (TENSORS, MODELS, LABELS):
+        if name not in present:
+            problems.append(f"{name} is missing")
+        elif checksum(folder / name) != config["sha256"].get(name):
+            problems.append(f"{name} has other bytes than when it was saved")
+    if problems:
+        return problems
+    from ._space import WeightSpace
+
+    space = load(WeightSpace, folder)
+    if space.hash != config["hash"]:
+        problems.append(f"the space has hash {space.hash}, expected {config['hash']}")
+    for name in ("mean", "std", "variances", "components", "coefficients"):
+        tensor = getattr(space, name)
+        height = max(_CHUNK_BYTES // (4 * tensor[0].numel()), 1) if tensor.numel() else 1
+        if not all(part.isfinite().all() for part in tensor.split(height)):
+            problems.append(f"{name} hold NaN or infinite numbers")
+    if not (space.std > 0).all():
+        problems.append("std holds zeros or negative numbers")
+    return problems
+
+
+def push(
+    space: "WeightSpace",
+    repo_id: str,
+    dtype: torch.dtype | None,
+    private: bool | None,
+    token: str | bool | None,
+    commit_message: str,
+) -> str:
+    """Upload a space; see `WeightSpace.push_to_hub`."""
+    from tempfile import TemporaryDirectory
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    hub = HfApi(token=token)
+    try:
+        repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            save(space, Path(folder), dtype)
+            return str(
+                hub.upload_folder(
+                    repo_id=repo_id, folder_path=folder, commit_message=commit_message
+                )
+            )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise W2WError(
+            f"the hub did not take {repo_id!r} ({type(error).__name__}); check the name, the"
+            " network and `hf auth login`"
+        ) from error

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "train_world",
         "Train the base and the scorers of a drawn world, and check them.",
     ),
+    "import": ("import_", "Put LoRA files of others into a dataset."),
     "export": ("export", "Write a model as a LoRA file for other programs."),
     "info": ("info", "Say what a file or folder holds."),
     "verify": ("verify", "Check every checksum, shape and number of a file or folder."),

@@ -12,10 +12,19 @@ A dataset is a folder:
 - `quarantine/`: damaged files that were moved aside, if there ever were any.
 
 `_rows` writes and reads one file of rows, `_manifest` and `_labels` the other two kinds of file;
-`_snapshot` says what a folder holds, `_writer` changes it, `_check` verifies it.
+`_snapshot` says what a folder holds, `_writer` changes it, `_check` verifies it; `_imported` fills
+it with LoRA files of others.
 """
 
 from ._check import Problem
 from ._dataset import NoSuchRow, WeightBlocks, WeightDataset
+from ._imported import Imported, import_loras
 
-__all__ = ["NoSuchRow", "Problem", "WeightBlocks", "WeightDataset"]
+__all__ = [
+    "Imported",
+    "NoSuchRow",
+    "Problem",
+    "WeightBlocks",
+    "WeightDataset",
+    "import_loras",
+]

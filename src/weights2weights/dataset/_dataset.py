@@ -106,7 +106,7 @@ class WeightDataset:
             recipe=json.loads(canonical_json(dict(recipe or {}))),
             shard_rows=shard_rows or default_shard_rows(layout.numbers * dtype.itemsize),
             planned=planned,
-            label_names=_label_names(label_names, table),
+            label_names=_label_columns(label_names, table),
         )
         _writer.begin(Path(path), manifest, table, resume=resume)
         return cls.open(path)
@@ -315,7 +315,12 @@ class WeightDataset:
         Raises:
             W2WError: the label table is damaged.
         """
-        return to_frame(self._labels(), self.names, self._label_names)
+        return to_frame(self._labels(), self.names, self.label_names)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Columns of `labels`."""
+        return self._snapshot.label_names
 
     @property
     def info(self) -> dict[str, dict[str, Any]]:
@@ -354,6 +359,9 @@ class WeightDataset:
         """
         names = self._names_of(rows)
         return self._rows([names])[0] if isinstance(names, str) else self._rows(names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in (self._snapshot.places if self._selected is None else self._selected)
 
     def __iter__(self) -> Iterator[Float[Tensor, "d"]]:
         for block in self.blocks():
@@ -407,10 +415,10 @@ class WeightDataset:
         """
         from ._torch import TorchRows
 
-        absent = [name for name in label_names if name not in self._label_names]
+        absent = [name for name in label_names if name not in self.label_names]
         if absent:
             raise W2WError(
-                f"no label {absent[0]!r}: expected some of {shown(self._label_names) or 'none'}"
+                f"no label {absent[0]!r}: expected some of {shown(self.label_names) or 'none'}"
             )
         return TorchRows(self, tuple(label_names))
 
@@ -483,10 +491,6 @@ class WeightDataset:
         known = self._read(lambda now: now.labels)
         return {name: known[name] for name in self.names if name in known}
 
-    @property
-    def _label_names(self) -> tuple[str, ...]:
-        return self._snapshot.label_names
-
     def _names_of(self, rows: Rows) -> str | tuple[str, ...]:
         if isinstance(rows, str):
             return rows
@@ -551,7 +555,7 @@ def row_info(now: Snapshot, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {name: headers[place.file].info[place.row] for name, place in places.items()}
 
 
-def _label_names(wanted: Sequence[str], table: dict[str, Any]) -> tuple[str, ...]:
+def _label_columns(wanted: Sequence[str], table: dict[str, Any]) -> tuple[str, ...]:
     check_labels({"": dict.fromkeys(wanted)})
     return label_names(check_names(wanted, "label name"), [table])
 

@@ -34,7 +34,7 @@ def merge(path: Path, datasets: Sequence[WeightDataset], *, resume: bool) -> Wei
         first.layout,
         names=list(names),
         labels=merge_labels(*(dataset._labels() for dataset in datasets)),
-        label_names=tuple(dict.fromkeys(n for d in datasets for n in d._label_names)),
+        label_names=tuple(dict.fromkeys(n for d in datasets for n in d.label_names)),
         base_hash=hashes[0] if hashes else "",
         recipe=recipes[0] if len(recipes) == 1 else {"merged": recipes},
         dtype=torch.float16 if half else torch.float32,

@@ -15,6 +15,7 @@ from types import ModuleType
 
 KINDS = (
     "world",
+    "dataset",
     "lora",
 )
 

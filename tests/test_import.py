@@ -1,0 +1,245 @@
+"""`w2w import`: LoRA files of others become rows; what does not fit is listed, the others go in."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from weights2weights import cli
+from weights2weights.dataset import WeightDataset, import_loras
+from weights2weights.errors import W2WError
+from weights2weights.formats import write_lora
+from weights2weights.layout import LoRAModule, WeightLayout
+
+MODULES = tuple(
+    LoRAModule(f"down_blocks.0.attentions.0.transformer_blocks.0.attn{i}.to_{part}", 4, 6)
+    for i in (1, 2)
+    for part in ("q", "v")
+)
+LAYOUT = WeightLayout(MODULES, rank=1, alpha=27.0, base="tiny")
+OTHER = WeightLayout(MODULES, rank=4, alpha=27.0, base="tiny")
+
+
+def weights(seed: int, layout: WeightLayout = LAYOUT) -> torch.Tensor:
+    return torch.randn(layout.numbers, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def loras(tmp_path) -> Path:
+    """A folder of LoRAs of every format, of one layout."""
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    write_lora(folder / "anna.safetensors", weights(0), LAYOUT, "kohya")
+    write_lora(folder / "bo b.safetensors", weights(1), LAYOUT, "diffusers")
+    write_lora(folder / "çelik", weights(2), LAYOUT, "peft")
+    return folder
+
+
+BAD = ("alpha", "fewer", "rank", "text", "torn")
+
+
+def run(*args: object):
+    return CliRunner().invoke(cli.main, ["import", *map(str, args)], prog_name="w2w")
+
+
+def test_a_folder_of_every_format(tmp_path, loras):
+    result = run(loras, "--out", tmp_path / "set", "--json")
+    assert result.exit_code == 0, result.stderr
+    dataset = WeightDataset.open(tmp_path / "set")
+    assert json.loads(result.stdout) == {
+        "path": str(tmp_path / "set"),
+        "models": 3,
+        "added": 3,
+        "known": 0,
+        "refused": {},
+        "layout": LAYOUT.hash,
+        "bases": {"tiny": 3},
+    }
+    assert dataset.names == ("anna", "bo b", "çelik")
+    assert torch.equal(dataset[:], torch.stack([weights(i) for i in range(3)]))
+    assert dataset.layout == LAYOUT
+    assert dataset.finished
+    assert dataset.verify() == []
+    assert dataset.info["bo b"] == {
+        "base": "tiny",
+        "file": "bo b.safetensors",
+        "format": "diffusers",
+    }
+
+
+def test_repeating_changes_nothing_and_more_may_follow(tmp_path, loras):
+    out = tmp_path / "set"
+    files = [loras / "anna.safetensors", loras / "bo b.safetensors", loras / "çelik"]
+    assert run(*files[:2], "--out", out).exit_code == 0
+    before = (out / "manifest.json").read_bytes()
+    again = run(*files[:2], "--out", out, "--json")
+    assert (json.loads(again.stdout)["added"], json.loads(again.stdout)["known"]) == (0, 2)
+    assert (out / "manifest.json").read_bytes() == before
+    assert run(*files, "--out", out).exit_code == 0
+    run(*files, "--out", tmp_path / "once")
+    assert (out / "manifest.json").read_bytes() == (tmp_path / "once/manifest.json").read_bytes()
+
+
+def test_what_does_not_fit_is_listed_and_the_others_go_in(tmp_path, loras):
+    write_lora(loras / "rank.safetensors", weights(3, OTHER), OTHER, "kohya")
+    louder = WeightLayout(MODULES, rank=1, alpha=1.0)
+    write_lora(loras / "alpha.safetensors", weights(3), louder, "kohya")
+    fewer = WeightLayout(MODULES[:2], rank=1, alpha=27.0)
+    write_lora(loras / "fewer.safetensors", weights(3, fewer), fewer, "kohya")
+    (loras / "torn.safetensors").write_bytes((loras / "anna.safetensors").read_bytes()[:-9])
+    (loras / "text.safetensors").write_text("no LoRA")
+    good = [loras / "anna.safetensors", loras / "bo b.safetensors", loras / "çelik"]
+    bad = [loras / f"{name}.safetensors" for name in ("absent", *BAD)]
+    result = run(good[0], *bad, *good[1:], "--out", tmp_path / "set")
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    found = {Path(line.split(":")[1].strip().split(" has ")[0]).stem: line for line in lines}
+    assert found.keys() == {"absent", *BAD}
+    assert "another layout: rank 4, expected 1" in found["rank"]
+    assert "another layout: alpha 1, expected 27" in found["alpha"]
+    assert "another layout: 4 missing" in found["fewer"]
+    assert WeightDataset.open(tmp_path / "set").names == ("anna", "bo b", "çelik")
+    assert "refused" in result.stdout
+
+
+def test_the_dataset_sets_the_layout(tmp_path, loras):
+    WeightDataset.create(tmp_path / "set", OTHER)
+    result = run(loras, "--out", tmp_path / "set", "--json")
+    assert result.exit_code == 1
+    facts = json.loads(result.stdout)
+    assert (facts["models"], len(facts["refused"])) == (0, 3)
+
+
+def test_nothing_readable_makes_no_dataset(tmp_path):
+    (tmp_path / "text.safetensors").write_text("no LoRA")
+    result = run(tmp_path / "text.safetensors", "--out", tmp_path / "set", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["layout"] is None
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_name_that_is_taken(tmp_path, loras):
+    run(loras, "--out", tmp_path / "set")
+    write_lora(tmp_path / "anna.safetensors", weights(9), LAYOUT, "kohya")
+    result = run(tmp_path / "anna.safetensors", "--out", tmp_path / "set")
+    assert result.exit_code == 1
+    assert "holds other weights as 'anna'" in result.stderr
+    assert torch.equal(WeightDataset.open(tmp_path / "set")["anna"], weights(0))
+
+
+def test_names_that_come_twice_get_their_folder(tmp_path):
+    for i, place in enumerate(["x/one/lora", "x/two/lora", "y/two/lora", "x/solo"]):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        write_lora(tmp_path / f"{place}.safetensors", weights(i), LAYOUT, "kohya")
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    outcome = import_loras(files, tmp_path / "set")
+    assert set(outcome.added) == {"one/lora", "x/two/lora", "y/two/lora", "solo"}
+    same = [tmp_path / "x/solo.safetensors", tmp_path / "x/one/../solo.safetensors"]
+    assert import_loras(same, tmp_path / "other").added == ["solo"]
+    write_lora(tmp_path / "x" / "solo", weights(4), LAYOUT, "peft")
+    with pytest.raises(W2WError, match=r"solo.safetensors and .*solo would have one name"):
+        import_loras([same[0], tmp_path / "x/solo"], tmp_path / "other")
+
+
+def test_files_that_other_programs_name_are_called_after_their_folder(tmp_path):
+    for i, name in enumerate(("anna", "bo")):
+        (tmp_path / name).mkdir()
+        write_lora(tmp_path / name, weights(i), LAYOUT, "diffusers")
+    write_lora(tmp_path / "cleo", weights(2), LAYOUT, "peft")
+    inside = tmp_path / "anna" / "pytorch_lora_weights.safetensors"
+    outcome = import_loras([inside, tmp_path / "bo", tmp_path / "cleo"], tmp_path / "set")
+    assert outcome.added == ["anna", "bo", "cleo"]
+
+
+def test_labels_and_base(tmp_path, loras):
+    table = tmp_path / "labels.csv"
+    table.write_text("name,Bald,Age\nanna,1,30\nbo b,-1,\nnobody,1,5\n")
+    result = run(loras, "--out", tmp_path / "set", "--labels", table, "--base", "my base")
+    assert result.exit_code == 0, result.stderr
+    dataset = WeightDataset.open(tmp_path / "set")
+    assert dataset.layout.base == "my base"
+    assert dataset.labels["Bald"].iloc[:2].tolist() == [True, False]
+    assert dataset.labels["Age"].dropna().tolist() == [30]
+    assert dataset.finished
+
+
+def test_alpha_that_files_do_not_state(tmp_path):
+    from safetensors.torch import save_file
+
+    (tmp_path / "loras").mkdir()
+    tensors = {
+        key.replace("base_model.model", "unet"): tensor
+        for key, tensor in LAYOUT.unflatten(weights(0)).items()
+    }
+    save_file(tensors, tmp_path / "loras" / "anna.safetensors")
+    assert "states no alpha" in run(tmp_path / "loras", "--out", tmp_path / "set").stderr
+    result = run(tmp_path / "loras", "--out", tmp_path / "set", "--alpha", "27")
+    assert result.exit_code == 0, result.stderr
+    assert WeightDataset.open(tmp_path / "set").layout.alpha == 27
+
+
+def test_float16(tmp_path, loras):
+    write_lora(loras / "huge.safetensors", 1e6 * weights(0), LAYOUT, "kohya")
+    result = run(loras, "--out", tmp_path / "set", "--dtype", "float16")
+    assert result.exit_code == 1
+    assert "beyond float16" in result.stderr
+    dataset = WeightDataset.open(tmp_path / "set")
+    assert dataset.dtype == torch.float16
+    assert torch.equal(dataset["anna"], weights(0).half().float())
+    again = run(loras / "anna.safetensors", "--out", tmp_path / "set", "--json")
+    assert json.loads(again.stdout)["known"] == 1
+
+
+def test_more_than_one_base_is_told(tmp_path, loras):
+    other = WeightLayout(MODULES, rank=1, alpha=27.0, base="another")
+    write_lora(loras / "zoe.safetensors", weights(5), other, "kohya")
+    result = run(loras, "--out", tmp_path / "set")
+    assert result.exit_code == 0
+    assert "Note: the files name several base models (another, tiny)." in result.stderr
+
+
+def test_nothing_to_import(tmp_path):
+    assert run("--out", tmp_path / "set").exit_code == 2
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(W2WError, match="a folder without LoRAs"):
+        import_loras([tmp_path / "empty"], tmp_path / "set")
+    with pytest.raises(W2WError, match="no files to import"):
+        import_loras([], tmp_path / "set")
+
+
+def test_batches(tmp_path, loras, monkeypatch):
+    """Many files are stored batch by batch, with memory for one batch."""
+    monkeypatch.setattr("weights2weights.dataset._imported._BATCH_BYTES", 1)
+    outcome = import_loras([loras], tmp_path / "set")
+    assert outcome.added == ["anna", "bo b", "çelik"]
+    assert torch.equal(
+        WeightDataset.open(tmp_path / "set")[:], torch.stack([weights(i) for i in range(3)])
+    )
+
+
+def test_info_and_verify_know_a_dataset(tmp_path, loras):
+    out = tmp_path / "set"
+    run(loras, "--out", out)
+    WeightDataset.open(out).mark_failed("dora", "no pictures")
+    runner = CliRunner()
+    facts = json.loads(runner.invoke(cli.main, ["info", str(out), "--json"]).stdout)
+    expected = {"models": 3, "numbers": LAYOUT.numbers, "layout": LAYOUT.hash, "base": "tiny"}
+    assert {name: facts[name] for name in expected} == expected
+    assert (facts["failed"], facts["failures"]) == (1, {"dora": "no pictures"})
+    assert runner.invoke(cli.main, ["info", str(out)]).exit_code == 0
+    assert runner.invoke(cli.main, ["verify", str(out)]).exit_code == 0
+    (shard,) = (out / "shards").iterdir()
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    result = runner.invoke(cli.main, ["verify", str(out)])
+    assert result.exit_code == 1
+    assert "row 'çelik'" in result.stderr
+    (out / "manifest.json").write_text("{")
+    for verb in ("info", "verify"):
+        result = runner.invoke(cli.main, [verb, str(out)])
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+        assert "manifest.json cannot be read" in result.stderr

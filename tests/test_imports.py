@@ -19,8 +19,8 @@ ORDER = [
     {"formats"},
     {"adapter", "dataset", "models"},
     {"base", "pca"},
-    {"subjects", "space"},
-    {"train", "directions", "sample", "invert", "generate"},
+    {"subjects", "space", "generate"},
+    {"train", "directions", "sample", "published", "invert"},
     {"metrics"},
     {"evaluate"},
     {"worlds"},
@@ -116,6 +116,17 @@ def test_contents_page_says_the_same_to_python_and_to_type_checkers():
 def test_every_name_of_the_contents_page_exists(name):
     assert getattr(weights2weights, name) is not None
     assert name in dir(weights2weights)
+
+
+def test_no_name_hides_a_room():
+    assert not set(weights2weights._HOMES) & set(RANK)
+
+
+def test_rooms_open_when_they_are_named():
+    opened = "; ".join(f"print(w2w.{room}.__name__)" for room in weights2weights._ROOMS)
+    program = [sys.executable, "-c", f"import weights2weights as w2w; {opened}"]
+    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [f"weights2weights.{room}" for room in weights2weights._ROOMS]
 
 
 def test_unknown_name_is_an_attribute_error():

@@ -3,6 +3,9 @@
 This page is the table of contents, in the order in which data flows: images of a subject → LoRA →
 dataset of weight vectors → space → samples, directions, inversions → images and LoRA files. A name
 is imported from its room when it is first used, so that `import weights2weights` costs nothing.
+
+A function that is named like its room is called there, `w2w.generate.generate(...)`: as attributes
+of the package the two would hide each other.
 """
 
 from importlib import import_module
@@ -17,7 +20,12 @@ _ROOMS = {
     "adapter": ["Adapter", "adapt"],
     "base": ["Base", "load_base"],
     "dataset": ["WeightDataset"],
+    "models": ["Model", "read_model", "write_model"],
     "pca": ["PCA", "fit_pca"],
+    "space": ["WeightSpace"],
+    "sample": ["report_samples"],
+    "published": ["import_published"],
+    "generate": [],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
@@ -33,8 +41,14 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .layout import LayoutDifference as LayoutDifference
     from .layout import LoRAModule as LoRAModule
     from .layout import WeightLayout as WeightLayout
+    from .models import Model as Model
+    from .models import read_model as read_model
+    from .models import write_model as write_model
     from .pca import PCA as PCA
     from .pca import fit_pca as fit_pca
+    from .published import import_published as import_published
+    from .sample import report_samples as report_samples
+    from .space import WeightSpace as WeightSpace
 
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -42,6 +56,8 @@ __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
     if name in _HOMES:
         value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         globals()[name] = value
@@ -50,4 +66,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_ROOMS])

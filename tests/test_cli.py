@@ -52,6 +52,7 @@ def fail_with(error: BaseException):
 def test_every_verb_of_the_table_exists_and_explains_itself(verb_name):
     result = run(verb_name, "--help")
     assert result.exit_code == 0, result.output
+    assert "\\b" not in result.output, "write the docstring without r, so that click sees \\b"
     _, line = cli.VERBS[verb_name]
     command = cli.main.get_command(click.Context(cli.main), verb_name)
     assert (command.help or "").split("\n")[0] == line, (

@@ -83,7 +83,7 @@ class Program(click.Group):
 @click.command(
     cls=Program,
     subcommand_metavar="VERB [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="weights2weights %(version)s")
 def main() -> None:

@@ -25,7 +25,7 @@ from ._output import json_option, report
 @click.option("--alpha", type=float, help="LoRA alpha of a MODEL whose file does not state it.")
 @json_option
 def command(model: Path, kind: str, out: Path, alpha: float | None, as_json: bool) -> None:
-    r"""Write a model as a LoRA file for other programs.
+    """Write a model as a LoRA file for other programs.
 
     MODEL is a LoRA file or folder of any format. Every number, rank, alpha and the name of the base
     are kept.

@@ -34,7 +34,7 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    r"""Put LoRA files of others into a dataset.
+    """Put LoRA files of others into a dataset.
 
     FILES are LoRAs (PEFT or diffusers folders, diffusers or kohya files) or folders of them. The
     dataset, or else the first file, sets the layout. Files of another layout, and files that cannot

@@ -12,7 +12,7 @@ from .kinds import kind_of
 @click.argument("path")
 @json_option
 def command(path: str, as_json: bool) -> None:
-    r"""Say what a file or folder holds.
+    """Say what a file or folder holds.
 
     PATH is a LoRA (PEFT folder, diffusers or kohya file), a dataset, a space, a model, or the name
     of an embedded world.

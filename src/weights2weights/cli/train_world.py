@@ -28,7 +28,7 @@ from ._output import json_option, report
 def command(
     name: str, out: Path, recipe: str, device: str, minutes: float | None, as_json: bool
 ) -> None:
-    r"""Train the base and the scorers of a drawn world, and check them.
+    """Train the base and the scorers of a drawn world, and check them.
 
     The same call goes on where an earlier one stopped. Figures and pictures are in OUT/check.
 

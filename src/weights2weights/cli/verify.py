@@ -10,7 +10,7 @@ from .kinds import kind_of
 @click.argument("path")
 @json_option
 def command(path: str, as_json: bool) -> None:
-    r"""Check every checksum, shape and number of a file or folder.
+    """Check every checksum, shape and number of a file or folder.
 
     Prints a line for each problem on stderr and exits with 1 if there is one.
 

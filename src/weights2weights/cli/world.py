@@ -18,7 +18,7 @@ import click
 def command(
     name: str, subjects: int, pictures: int, size: int, seed: int, out: Path, grid: bool
 ) -> None:
-    r"""Draw the subjects of a world: a folder of pictures each, and labels.csv.
+    """Draw the subjects of a world: a folder of pictures each, and labels.csv.
 
     \b
     Example: w2w world people --subjects 50 --pictures 10 --out people

@@ -43,7 +43,8 @@ class WeightSpace:
         names: of the training models.
         labels: one row per training model, indexed by name; booleans and numbers, some missing.
             Default: no labels.
-        variances: of the training models along each component. Default: from the coefficients.
+        variances: of the training models along each component. Default: 0,
+            unknown.
         base_hash: content hash of the base model, "" if unknown.
         facts: how the space was fitted, JSON values: `captured_variance`, `error_bound`, …
 
@@ -90,9 +91,7 @@ class WeightSpace:
                 f"coefficients on {self.coefficients.shape[1]} components: expected at most {count}"
             )
         if self.variances is None:
-            variances = torch.zeros(count)
-            variances[: len(self.spread)] = self.spread**2
-            object.__setattr__(self, "variances", variances)
+            object.__setattr__(self, "variances", torch.zeros(count))
         object.__setattr__(self, "labels", _labels.tidy(self.labels, self.names))
 
     # Fitting.
@@ -390,6 +389,27 @@ class WeightSpace:
             coefficients=self.coefficients[:, :components],
             facts=facts,
         )
+
+    def with_models(
+        self, coefficients: Float[Tensor, "n k"], names: Sequence[str], labels: Any = None
+    ) -> "WeightSpace":
+        """Give the same space with other training models, and variances measured on them.
+
+        Args:
+            coefficients: of the models on the first k components.
+            names: of the models.
+            labels: a table indexed by name, or None for no labels.
+
+        Raises:
+            W2WError: shapes that do not fit each other.
+        """
+        bare = WeightSpace(self.layout, self.mean, self.std, self.components)
+        models = replace(
+            bare, coefficients=coefficients, names=tuple(names), labels=_labels.tidy(labels, names)
+        )
+        variances = torch.zeros(len(self))
+        variances[: len(models.spread)] = models.spread**2
+        return replace(models, variances=variances, base_hash=self.base_hash, facts=self.facts)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

@@ -16,6 +16,8 @@ from types import ModuleType
 KINDS = (
     "world",
     "dataset",
+    "space",
+    "model",
     "lora",
 )
 

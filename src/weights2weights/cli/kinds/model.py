@@ -1,0 +1,44 @@
+"""A model file: a point of a space, as `w2w sample`, `edit` and `invert` write it."""
+
+from typing import Any
+
+
+def recognise(place: str) -> bool:
+    """Take safetensors files whose header says that they are a model."""
+    from ...models import is_model
+
+    return is_model(place)
+
+
+def describe(place: str) -> dict[str, Any]:
+    """Give its space, base, size and how it came about."""
+    from ...models import FORMAT, read_model
+
+    model = read_model(place)
+    layout = model.layout
+    return {
+        "format": FORMAT,
+        "rank": layout.rank,
+        "alpha": layout.alpha,
+        "numbers": layout.numbers,
+        "modules": len(layout.modules),
+        "space": model.space,
+        "components": None if model.coefficients is None else len(model.coefficients),
+        "weights": model.weights is not None,
+        "layout": layout.hash,
+        "base": layout.base,
+        "base_hash": model.base_hash,
+        "origin": dict(model.origin),
+    }
+
+
+def verify(place: str) -> list[str]:
+    """Read it, which checks header, shapes and every number."""
+    from ...errors import W2WError
+    from ...models import read_model
+
+    try:
+        read_model(place)
+    except W2WError as error:
+        return [str(error)]
+    return []

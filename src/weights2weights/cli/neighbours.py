@@ -1,0 +1,40 @@
+"""`w2w neighbours`: the training models nearest to a model."""
+
+from pathlib import Path
+
+import click
+
+from ._output import json_option, one_line, report
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--space", default="people", show_default=True, help="A folder, hub id or world.")
+@click.option(
+    "-n", "--count", type=click.IntRange(1), default=5, show_default=True, help="For each model."
+)
+@json_option
+def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> None:
+    """Find the training models nearest to a model.
+
+    MODELS are model files or LoRAs of any format. Nearness is the cosine of the coefficients; a
+    model that is a copy of a training model has a neighbour at 1.
+
+    \b
+    Example: w2w neighbours people/sample-3-0000.safetensors
+    """
+    from ..models import read_model
+    from ..space import WeightSpace
+
+    opened = WeightSpace.from_pretrained(space)
+    found = {}
+    for path in models:
+        point = opened.coefficients_of(read_model(path))
+        nearest = opened.neighbours(point, count).of(0)
+        found[str(path)] = [{"name": name, "similarity": value} for name, value in nearest]
+    if as_json:
+        report({"space": opened.hash, "neighbours": found}, as_json)
+        return
+    for path, nearest in found.items():
+        click.echo(one_line(path))
+        report({one_line(item["name"]): item["similarity"] for item in nearest}, as_json)

@@ -1,0 +1,72 @@
+"""`w2w sample`: new models from a space."""
+
+from pathlib import Path
+
+import click
+
+from ._output import json_option, report
+
+
+@click.command()
+@click.argument("space", default="people")
+@click.option("-n", "--count", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the new models and their report.json.",
+)
+@click.option(
+    "--components",
+    type=click.IntRange(1),
+    help="Draw along the first this many.  [default: all whose spread is known]",
+)
+@click.option(
+    "--spread",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Factor on the training models' spread; below 1 gives more ordinary models.",
+)
+@json_option
+def command(
+    space: str,
+    count: int,
+    seed: int,
+    out: Path,
+    components: int | None,
+    spread: float,
+    as_json: bool,
+) -> None:
+    """Draw new models from a space.
+
+    Writes one model file each, and report.json, which compares them with the training models. Model
+    number i depends on the seed and on i only.
+
+    \b
+    Example: w2w sample people -n 16 --seed 3 --out people
+    """
+    from .._files import canonical_json, make_folder, write_atomic
+    from ..models import write_model
+    from ..sample import report_samples
+    from ..sample import sample as draw
+    from ..space import WeightSpace
+
+    opened = WeightSpace.from_pretrained(space)
+    points = draw(opened, count, seed=seed, components=components, spread=spread)
+    make_folder(out)
+    files = []
+    for row, point in enumerate(points):
+        origin = {"verb": "sample", "seed": seed, "row": row, "spread": spread}
+        origin |= {"components": components} if components else {}
+        path = out / f"sample-{seed}-{row:04d}.safetensors"
+        files.append(write_model(path, opened.model(point, origin)))
+    comparison = {
+        key: value if value == value else None  # JSON knows no NaN
+        for key, value in report_samples(opened, points).to_dict().items()
+    }
+    facts = {"space": opened.hash, "seed": seed, "spread": spread, **comparison}
+    write_atomic(out / "report.json", [canonical_json(facts)])
+    listed = {"files": files} if as_json else {}
+    report({"path": out, **listed, **facts}, as_json)

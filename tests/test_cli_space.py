@@ -1,0 +1,177 @@
+"""The verbs of the space: every flag arrives, facts come out, failures are one line."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from click.testing import CliRunner
+
+from test_published import published
+from weights2weights import cli
+from weights2weights.dataset import WeightDataset
+from weights2weights.layout import LoRAModule, WeightLayout
+from weights2weights.models import Model, read_model, write_model
+from weights2weights.sample import sample
+from weights2weights.space import WeightSpace, _space
+
+LAYOUT = WeightLayout((LoRAModule("up.attn1.to_q", 12, 8),), 1, 27.0, "someone/base")
+NAMES = [f"p{row}" for row in range(40)]
+
+
+def run(*args, code: int = 0):
+    result = CliRunner().invoke(cli.main, list(map(str, args)), prog_name="w2w")
+    assert result.exit_code == code, result.output + result.stderr
+    return result
+
+
+def facts(*args) -> dict:
+    return json.loads(run(*args, "--json").stdout)
+
+
+def dataset(path, names=NAMES, seed=0) -> WeightDataset:
+    rows = torch.randn(len(names), 20, generator=torch.Generator().manual_seed(seed))
+    made = WeightDataset.create(path, LAYOUT, names=names)
+    made.append(names, rows, labels={name: {"Bald": i % 2} for i, name in enumerate(names)})
+    return made
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return dataset(tmp_path / "weights").path
+
+
+@pytest.fixture
+def space(tmp_path, weights):
+    run("fit", weights, "--out", tmp_path / "space", "--components", 6)
+    return tmp_path / "space"
+
+
+def test_fit_tells_what_it_fitted(tmp_path, weights):
+    told = facts("fit", weights, "--out", tmp_path / "s", "--components", 6)
+    space = WeightSpace.from_pretrained(tmp_path / "s")
+    assert (told["models"], told["numbers"], told["components"]) == (40, 20, 6)
+    assert told["captured_variance"] == pytest.approx(space.captured_variance)
+    assert told["labels"] == ["Bald"]
+    assert told["space"] == space.hash
+    assert told["seconds"] > 0
+    assert "captured_variance" in run("fit", weights, "--out", tmp_path / "s").stdout
+
+
+def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
+    given = {}
+
+    def fit_pca(blocks, components, **options):
+        given.update(options, components=components)
+        return original(blocks, components)
+
+    original = _space.fit_pca
+    monkeypatch.setattr(_space, "fit_pca", fit_pca)
+    table = pandas.DataFrame({"name": NAMES, "Tall": np.arange(40) % 2})
+    table.to_csv(tmp_path / "l.csv", index=False)
+    run(
+        *("fit", weights, "--out", tmp_path / "s", "--components", 3, "--oversampling", 7),
+        *("--tolerance", 0.01, "--max-passes", 9, "--seed", 5, "--device", "cpu"),
+        *("--labels", tmp_path / "l.csv", "--dtype", "float16"),
+    )
+    assert given.pop("generator").initial_seed() == 5
+    assert given == {
+        "components": 3,
+        "oversampling": 7,
+        "tolerance": 0.01,
+        "max_passes": 9,
+        "device": "cpu",
+        "progress": True,
+    }
+    space = WeightSpace.from_pretrained(tmp_path / "s")
+    assert space.components.dtype == torch.float16
+    assert space.labels.columns.tolist() == ["Tall"]
+
+
+def test_fit_lets_models_join(tmp_path, weights, space):
+    more = dataset(tmp_path / "more", ["new"], seed=9).path
+    told = facts("fit", more, "--update", space, "--old", weights, "--out", tmp_path / "larger")
+    assert (told["models"], told["components"]) == (41, 6)
+    alone = facts("fit", more, "--update", space, "--out", tmp_path / "s2", "--components", 4)
+    assert (alone["models"], alone["components"]) == (41, 4)
+    run("fit", more, "--old", weights, "--out", tmp_path / "x", code=2)
+    labels = tmp_path / "l.csv"
+    labels.write_text("name,a\nnew,1\n")
+    run("fit", more, "--update", space, "--labels", labels, "--out", tmp_path / "x", code=2)
+
+
+def test_fit_fails_in_one_line(tmp_path, weights):
+    told = run("fit", tmp_path / "nothing", "--out", tmp_path / "s", code=1)
+    assert len(told.stderr.splitlines()) == 1
+    told = run("fit", weights, "--out", tmp_path / "s", "--device", "abacus", code=1)
+    assert "device 'abacus' cannot fit here" in told.stderr
+
+
+def test_sample_writes_models_and_a_report(tmp_path, space):
+    flags = ("-n", 3, "--seed", 4, "--components", 5, "--spread", 0.7)
+    told = facts("sample", space, *flags, "--out", tmp_path / "new")
+    opened = WeightSpace.from_pretrained(space)
+    expected = sample(opened, 3, seed=4, components=5, spread=0.7)
+    for row, path in enumerate(told["files"]):
+        model = read_model(path)
+        assert torch.equal(model.coefficients, expected[row])
+        assert model.origin == {
+            "verb": "sample",
+            "seed": 4,
+            "row": row,
+            "spread": 0.7,
+            "components": 5,
+        }
+        assert model.space == opened.hash
+    report = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert report == {key: told[key] for key in report}
+    assert report["samples"] == 3
+    assert report["nearest_largest"] < 1
+    assert "nearest" in run("sample", space, "-n", 1, "--out", tmp_path / "one").stdout
+
+
+def test_neighbours_of_models_and_loras(tmp_path, weights, space):
+    run("sample", space, "-n", 1, "--out", tmp_path)
+    lora = Model(LAYOUT, weights=WeightDataset.open(weights)["p7"])
+    copy = write_model(tmp_path / "copy.safetensors", lora)
+    drawn = tmp_path / "sample-0-0000.safetensors"
+    told = facts("neighbours", drawn, copy, "--space", space, "-n", 2)
+    assert [len(found) for found in told["neighbours"].values()] == [2, 2]
+    nearest = told["neighbours"][str(copy)][0]
+    assert nearest["name"] == "p7"
+    assert nearest["similarity"] == pytest.approx(1, abs=1e-5)
+    text = run("neighbours", copy, "--space", space).stdout.splitlines()
+    assert text[0] == str(copy)
+    assert text[1].split() == ["p7", "1"]
+
+
+def test_import_published(tmp_path):
+    published(tmp_path / "files of the authors")
+    told = facts(
+        *("import-published", tmp_path / "files of the authors", "--out", tmp_path / "space"),
+        *("--components", 10, "--alpha", 13, "--base", "me/base", "--dtype", "float16"),
+    )
+    assert (told["models"], told["components"], told["known_spread"]) == (25, 10, 8)
+    space = WeightSpace.from_pretrained(tmp_path / "space")
+    assert (space.layout.alpha, space.layout.base) == (13, "me/base")
+    assert space.components.dtype == torch.float16
+    run("import-published", tmp_path, "--out", tmp_path / "x", code=1)
+
+
+def test_info_and_verify_of_space_and_model(tmp_path, space):
+    told = facts("info", space)
+    expected = {"models": 40, "numbers": 20, "components": 6, "labels": ["Bald"]}
+    assert expected == {key: told[key] for key in expected}
+    assert 0 < told["captured_variance"] <= 1
+    run("verify", space)
+    run("sample", space, "-n", 1, "--seed", 2, "--out", tmp_path)
+    model = tmp_path / "sample-2-0000.safetensors"
+    about = facts("info", model)
+    assert about["origin"]["seed"] == 2
+    assert (about["components"], about["space"], about["numbers"]) == (6, told["space"], 20)
+    run("verify", model)
+    (space / "models.parquet").unlink()
+    assert "models.parquet is missing" in run("verify", space, code=1).output
+    (space / "config.json").write_text("{")
+    run("verify", space, code=1)

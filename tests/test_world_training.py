@@ -15,9 +15,16 @@ from weights2weights.worlds.autoencoder import (
     normalise_latents,
     psnr,
 )
+from weights2weights.worlds.denoiser import build_unet, train_denoiser
 from weights2weights.worlds.pictures import draw_pictures
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork, train_scorer
-from weights2weights.worlds.text import MAX_TOKENS, tokenize, train_tokenizer
+from weights2weights.worlds.text import (
+    MAX_TOKENS,
+    build_text_encoder,
+    tokenize,
+    train_text_encoder,
+    train_tokenizer,
+)
 
 
 def _regression(folder, minutes=float("inf")):
@@ -133,3 +140,54 @@ def test_scorers_look_at_pictures_of_any_size():
         embedding, logits = network(torch.zeros(2, 3, size, size))
         assert embedding.shape == (2, 128)
         assert logits.shape == (2, 3)
+
+
+def test_a_text_encoder_learns_to_read_captions(tmp_path):
+    rng = np.random.default_rng(0)
+    hats = rng.random(64) < 0.5
+    captions = [["a man with hat" if hat else "a man", "hat" if hat else "man"] for hat in hats]
+    tokenizer = train_tokenizer([text for texts in captions for text in texts], tmp_path / "words")
+    tokens = torch.stack([tokenize(tokenizer, texts) for texts in captions])
+    latents = torch.from_numpy(hats).float()[:, None, None, None].expand(-1, 4, 8, 8)
+    encoder = train_text_encoder(
+        tokenizer,
+        tokens,
+        torch.from_numpy(hats)[:, None],
+        latents,
+        tmp_path / "text",
+        steps=60,
+        batch=16,
+    )
+    assert encoder is not None
+    with torch.no_grad():
+        states = encoder(tokenize(tokenizer, ["a man with hat", "a man", "hat", "man"]))[0]
+    said, same = states[[0, 2], -1], states[[1, 3], -1]
+    between = (said[:, None] - same[None]).norm(dim=-1).min()
+    within = max((said[0] - said[1]).norm(), (same[0] - same[1]).norm())
+    assert between > 2 * within, "the end of a caption tells of hats and little else"
+
+
+def test_a_denoiser_goes_on_from_a_given_one(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["a man with hat", "a woman"], tmp_path / "words")
+    tokens = tokenize(tokenizer, ["a man with hat", "a woman"])[:, None]
+    empty, latents = tokenize(tokenizer, [""]), torch.randn(2, 4, 16, 16)
+    given = build_unet(16)
+    before = {name: value.clone() for name, value in given.state_dict().items()}
+    trained = train_denoiser(
+        latents,
+        tokens,
+        empty,
+        build_text_encoder(tokenizer),
+        tmp_path / "run",
+        unet=given,
+        steps=2,
+        batch=2,
+        learning_rate=1e-4,
+    )
+    assert trained is not None
+    moved = [
+        (value - before[name]).abs().max().item()
+        for name, value in trained["unet"].state_dict().items()
+    ]
+    assert 0 < max(moved) < 1e-3

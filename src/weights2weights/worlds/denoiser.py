@@ -1,4 +1,4 @@
-"""The world's text-to-image model: a small UNet and its text encoder, trained together.
+"""The world's text-to-image model: a small UNet that listens to a text encoder, trained together.
 
 Velocity prediction on Stable Diffusion's noise schedule; one caption in ten is left empty, for
 classifier-free guidance.
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .text import build_text_encoder, tokenize
 from .training import train_networks
 
 SCHEDULE = {
@@ -45,37 +44,49 @@ def build_unet(latent_size: int, width: int = 128) -> Any:
 
 def train_denoiser(
     latents: torch.Tensor,
-    captions: list[list[str]],
-    tokenizer: Any,
+    tokens: torch.Tensor,
+    empty: torch.Tensor,
+    text_encoder: Any,
     folder: Path,
     *,
+    unet: Any = None,
     device: str = "cpu",
     steps: int = 10_000,
     batch: int = 32,
     learning_rate: float = 1e-3,
     minutes: float = float("inf"),
 ) -> nn.ModuleDict | None:
-    """Train `unet` and `text_encoder` on latents (n, 4, h, w) with several captions each.
+    """Train a UNet and its text encoder.
 
-    Returns None when `minutes` were up before the last step; the next call goes on.
+    Args:
+        latents: (n, 4, h, w), with mean 0 and spread 1.
+        tokens: ids (n, captions, length) of several captions of each.
+        empty: ids (1, length) of the empty caption.
+        text_encoder: which has learned to read; it goes on learning with the UNet.
+        folder: for checkpoints.
+        unet: to go on with; None starts from nothing.
+        device: "cpu" or "cuda".
+        steps: how many.
+        batch: pictures per step.
+        learning_rate: the highest.
+        minutes: stop with a checkpoint after this time.
+
+    Returns:
+        `unet` and `text_encoder`, averaged, or None when the time was up; the next call goes on.
     """
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     torch.manual_seed(0)
-    unet = build_unet(latents.shape[-1]).to(device)
-    text_encoder = build_text_encoder(tokenizer).to(device)
+    unet = (unet or build_unet(latents.shape[-1])).to(device).train().requires_grad_(True)
+    text_encoder = text_encoder.to(device).train().requires_grad_(True)
     if device == "cpu":  # flash attention's backward pass takes 37 % of a step there
         unet.set_attn_processor(AttnProcessor())
         text_encoder.set_attn_implementation("eager")
     schedule = DDPMScheduler(**SCHEDULE)
     timestep_count = SCHEDULE["num_train_timesteps"]
-    several = len(captions[0])
-    flat = [caption for texts in captions for caption in texts]
-    tokens = tokenize(tokenizer, flat).to(torch.int16).view(len(latents), several, -1)
-    empty = tokenize(tokenizer, [""]).to(device)
-    latents = latents.half().to(device)
-    tokens = tokens.to(device)
+    several = tokens.shape[1]
+    latents, tokens, empty = latents.half().to(device), tokens.to(device), empty.to(device)
 
     def loss_of(generator: torch.Generator) -> torch.Tensor:
         def uniform() -> torch.Tensor:

@@ -1,6 +1,6 @@
 """From a renderer to a base model: every stage of a world's training, in order, resumable.
 
-draw pictures → autoencoder → words → denoiser → scorers → a Stable Diffusion folder
+draw pictures → autoencoder → scorers → words → denoiser → a Stable Diffusion folder
 
 Each stage leaves its result in the work folder and is skipped when the result is there, so the same
 call goes on after an interruption. Everything runs on a CPU in hours and on a GPU in minutes; the
@@ -22,7 +22,7 @@ from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
 from .pictures import BASE_POPULATION, SCORER_POPULATION, Pictures, draw_pictures
 from .scorers import Scorer, train_scorer
-from .text import train_tokenizer
+from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Recipe:
         subjects: persons drawn for autoencoder and denoiser, one picture each.
         captions: descriptions of each picture.
         autoencoder_steps: of `autoencoder_batch` pictures.
+        text_steps: of 128 captions.
         denoiser_steps: of `denoiser_batch` pictures.
         scorer_subjects: persons drawn for the scorers, four pictures each.
         scorer_steps: of 64 persons, two pictures each.
@@ -44,6 +45,7 @@ class Recipe:
     captions: int = 4
     autoencoder_steps: int = 5000
     autoencoder_batch: int = 16
+    text_steps: int = 1500
     denoiser_steps: int = 9000
     denoiser_batch: int = 32
     scorer_subjects: int = 5000
@@ -55,6 +57,7 @@ GPU = Recipe(
     subjects=200_000,
     autoencoder_steps=20_000,
     autoencoder_batch=64,
+    text_steps=20_000,
     denoiser_steps=60_000,
     denoiser_batch=256,
     scorer_subjects=20_000,
@@ -111,14 +114,29 @@ def train_world(
     scorer = _scorer(world, vae, work, recipe, device, left())
     scorer.save(work / "scorer")
     say("scorers trained")
-    tokenizer = train_tokenizer(
-        (text for texts in drawn.captions for text in texts), work / "words"
+    texts = [text for several in drawn.captions for text in several]
+    tokenizer = train_tokenizer(texts, work / "words")
+    tokens = tokenize(tokenizer, texts).to(torch.int16).view(len(drawn.images), -1, MAX_TOKENS)
+    latents = _latents(vae, drawn.images, work, device)
+    text_encoder = _require(
+        train_text_encoder(
+            tokenizer,
+            tokens,
+            torch.from_numpy(drawn.labels),
+            latents,
+            work / "text",
+            device=device,
+            steps=recipe.text_steps,
+            minutes=left(),
+        )
     )
+    say("words learned")
     networks = _require(
         train_denoiser(
-            _latents(vae, drawn.images, work, device),
-            drawn.captions,
-            tokenizer,
+            latents,
+            tokens,
+            tokenize(tokenizer, [""]),
+            text_encoder,
             work / "denoiser",
             device=device,
             steps=recipe.denoiser_steps,

@@ -1,4 +1,10 @@
-"""The world's words: a byte-pair tokenizer learned from captions and a small CLIP text model."""
+"""The world's words: a byte-pair tokenizer learned from captions and a small CLIP text model.
+
+The text model learns to read before the denoiser listens to it, as CLIP's did: from a caption it
+predicts the labels of the subject and a coarse view of the picture. Left to the denoiser alone,
+words for small things (glasses, freckles) were still unread after 230,000 pictures, since they
+change so few pixels.
+"""
 
 import json
 from collections.abc import Iterable
@@ -6,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .training import train_networks
 
 MAX_TOKENS = 64
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -74,3 +84,68 @@ def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:
         max_length=MAX_TOKENS,
         return_tensors="pt",
     ).input_ids
+
+
+def train_text_encoder(
+    tokenizer: Any,
+    tokens: torch.Tensor,
+    labels: torch.Tensor,
+    latents: torch.Tensor,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    steps: int = 4000,
+    batch: int = 128,
+    learning_rate: float = 2e-3,
+    minutes: float = float("inf"),
+) -> Any | None:
+    """Train a text model to say what a picture shows from any of its captions.
+
+    The states from the caption's end on, which see all of it, are read by one linear layer: cross
+    entropy of the labels, squared error of the latents averaged over a 4 × 4 grid.
+
+    Args:
+        tokenizer: of the captions.
+        tokens: ids (n, captions, MAX_TOKENS).
+        labels: bool (n, labels), of the subject in each picture.
+        latents: (n, c, h, w), with mean 0 and spread 1.
+        folder: for checkpoints.
+        device: "cpu" or "cuda".
+        steps: how many.
+        batch: captions per step.
+        learning_rate: the highest.
+        minutes: stop with a checkpoint after this time.
+
+    Returns:
+        the text model, or None when the time was up; the next call goes on.
+    """
+    torch.manual_seed(0)
+    text_encoder = build_text_encoder(tokenizer).to(device)
+    coarse = F.adaptive_avg_pool2d(latents.float(), 4).flatten(1).to(device)
+    truth, tokens = labels.float().to(device), tokens.to(device)
+    reader = nn.Linear(text_encoder.config.hidden_size, truth.shape[1] + coarse.shape[1]).to(device)
+
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
+        chosen = torch.randint(len(tokens), (batch,), generator=generator, device=device)
+        which = torch.randint(tokens.shape[1], (batch,), generator=generator, device=device)
+        spoken = tokens[chosen, which].long()
+        with torch.autocast(device, torch.bfloat16):
+            read = reader(text_encoder(spoken)[0]).float()
+        labelled, seen = read.split([truth.shape[1], coarse.shape[1]], dim=-1)
+        heard = (spoken == tokenizer.eos_token_id).float()
+        wrong = F.binary_cross_entropy_with_logits(
+            labelled, truth[chosen, None].expand_as(labelled), reduction="none"
+        ).mean(-1)
+        off = (seen - coarse[chosen, None]).square().mean(-1)
+        return ((wrong + 0.2 * off) * heard).sum() / heard.sum()
+
+    trained = train_networks(
+        nn.ModuleDict({"text_encoder": text_encoder, "reader": reader}),
+        loss_of,
+        folder=folder,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=batch,
+        minutes=minutes,
+    )
+    return trained["text_encoder"] if trained else None

@@ -1,0 +1,132 @@
+"""Are people recognised in what their DreamBooth models draw? A sweep over recipes.
+
+    python benchmarks/dreambooth.py --set steps=600 --set "steps=400 learning_rate=0.03"
+
+Each --set is one recipe, as changes to the people recipe. Held-out persons are trained together and
+drawn in contexts that none of their pictures has; identity and labels are compared with other
+pictures of the same persons. Prints a row per recipe; pictures and figures go to --out.
+"""
+
+import argparse
+import ast
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from weights2weights import load_base
+from weights2weights.generate import generate, grid
+from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
+from weights2weights.subjects import find_subjects
+from weights2weights.train import PEOPLE, train
+from weights2weights.worlds import load_world, shipped
+from weights2weights.worlds.folders import write_subjects
+from weights2weights.worlds.pictures import USER_POPULATIONS
+from weights2weights.worlds.scorers import Scorer
+
+PROMPTS = (
+    "a photo of sks person",
+    "a photo of sks person, smiling, blue background",
+    "a photo of sks person, on a beach",
+    "a portrait of sks person, laughing, red shirt",
+)
+SEEDS = (0, 1)
+OTHER_PICTURES = range(1000, 1004)  # never trained on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="people")
+    parser.add_argument("--scorer", type=Path, default=shipped("people", "scorer"))
+    parser.add_argument("--subjects", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--set", action="append", default=[], dest="recipes")
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--seed", type=int, default=7, help="of the population")
+    parser.add_argument("--out", type=Path, default=Path("out/dreambooth"))
+    given = parser.parse_args()
+
+    base = load_base(given.base, dtype=getattr(torch, given.dtype))
+    scorer = Scorer.load(given.scorer)
+    folder = given.out / f"subjects-{given.seed}-{given.subjects}-{given.pictures}"
+    for _ in write_subjects(
+        "people",
+        folder,
+        subjects=given.subjects,
+        pictures=given.pictures,
+        size=base.size,
+        seed=given.seed,
+    ):
+        pass
+    others, truth = other_pictures(given.seed, given.subjects, base.size)
+    rows = []
+    for number, text in enumerate(given.recipes or [""]):
+        changes = {
+            name: ast.literal_eval(value)
+            for name, value in (item.split("=", 1) for item in text.split())
+        }
+        started = time.perf_counter()
+        dataset = train(
+            base,
+            find_subjects(folder),
+            given.out / f"weights-{number}",
+            PEOPLE,
+            cache=given.out / "cache",
+            progress=True,
+            **changes,
+        )
+        seconds = time.perf_counter() - started
+        weights = torch.from_numpy(dataset.to_numpy())
+        pictures = generate(base, weights, dataset.layout, PROMPTS, SEEDS).flatten(1, 2)
+        figures = judge(scorer, pictures, others, truth)
+        rows.append({"recipe": text, "seconds_per_subject": seconds / len(weights), **figures})
+        print(json.dumps(rows[-1]), flush=True)
+        shown = torch.cat([torch.from_numpy(others[:, :2]), pictures[:, ::2]], 1)
+        grid(shown, cell=96).save(given.out / f"pictures-{number}.png")
+    facts = {"base": base.hash, "subjects": given.subjects, "seed": given.seed, "rows": rows}
+    (given.out / "figures.json").write_text(json.dumps(facts, indent=1))
+
+
+def other_pictures(seed: int, subjects: int, size: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Draw pictures that were not trained on, "subjects pictures h w 3", and give the labels."""
+    world, population = load_world("people"), USER_POPULATIONS + seed
+    people = [world.subject(population, index) for index in range(subjects)]
+    drawn = [
+        [world.draw(one, world.picture(population, index, n), size) for n in OTHER_PICTURES]
+        for index, one in enumerate(people)
+    ]
+    labels = [[world.labels(one)[name] for name in world.label_names] for one in people]
+    return np.array(drawn), torch.tensor(labels)
+
+
+def judge(
+    scorer: Scorer, pictures: torch.Tensor, others: np.ndarray, truth: torch.Tensor
+) -> dict[str, float]:
+    """Compare generated pictures "subjects pictures h w 3" with drawn ones of the same subjects."""
+    K, each, more = len(pictures), pictures.shape[1], others.shape[1]
+    made = pictures.flatten(0, 1).numpy()
+    embedded = scorer.identity(made)
+    reference = scorer.identity(others.reshape(-1, *others.shape[2:]))
+    subjects = torch.arange(K)
+    centres = reference.view(K, more, -1).mean(1)
+    found = (embedded @ torch.nn.functional.normalize(centres, dim=-1).T).argmax(1)
+    same = id_score(embedded.view(K, each, 1, -1), reference.view(K, 1, more, -1))
+    within = id_score(reference.view(K, more, 1, -1), reference.view(K, 1, more, -1))
+    read = scorer.attributes(made).view(K, each, -1).mean(1)
+    both = [i for i in range(truth.shape[1]) if 0 < int(truth[:, i].sum()) < K]
+    return {
+        "verification_auc": verification_auc(
+            embedded, subjects.repeat_interleave(each), reference, subjects.repeat_interleave(more)
+        ),
+        "retrieval": float((found == subjects.repeat_interleave(each)).float().mean()),
+        "id_score": float(same.mean()),
+        "id_score_of_renders": float((within.sum() - K * more) / (K * more * (more - 1))),
+        "label_auc": float(np.mean([roc_auc(read[:, i], truth[:, i]) for i in both])),
+        "label_accuracy": float(((read > 0.5) == truth).float().mean()),
+    }
+
+
+if __name__ == "__main__":
+    main()

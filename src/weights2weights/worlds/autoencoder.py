@@ -23,16 +23,20 @@ def build_autoencoder(size: int, channels: tuple[int, ...] = (16, 48, 96)) -> An
     """Make an untrained AutoencoderKL; every level but the first halves the picture's side."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    levels = len(channels)
+    shape: dict[str, Any] = {  # diffusers' annotations take one-element tuples only
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+    }
     return AutoencoderKL(
         sample_size=size,
         latent_channels=4,
-        block_out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=1,
         norm_num_groups=8,
         mid_block_add_attention=False,
         scaling_factor=1.0,
+        **shape,
     )
 
 

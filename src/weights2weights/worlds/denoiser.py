@@ -28,6 +28,7 @@ def build_unet(latent_size: int, width: int = 128) -> Any:
     """Make an untrained UNet2DConditionModel with cross-attention at every level."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+    heads: Any = (2, 4, 4)  # one number per level, which diffusers' annotations do not know
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=4,
@@ -35,7 +36,7 @@ def build_unet(latent_size: int, width: int = 128) -> Any:
         block_out_channels=(64, 96, 128),
         layers_per_block=1,
         cross_attention_dim=width,
-        attention_head_dim=(2, 4, 4),
+        attention_head_dim=heads,
         norm_num_groups=8,
         down_block_types=("CrossAttnDownBlock2D",) * 3,
         up_block_types=("CrossAttnUpBlock2D",) * 3,
@@ -127,7 +128,6 @@ def save_pipeline(vae: Any, tokenizer: Any, networks: nn.ModuleDict, folder: Pat
 
     scheduler = DDIMScheduler(**SCHEDULE, set_alpha_to_one=False, steps_offset=1)
     parts: dict[str, Any] = {"vae": vae, "tokenizer": tokenizer, "scheduler": scheduler, **networks}
-    pipeline = StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
+    unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+    pipeline = StableDiffusionPipeline(**parts, **unused, requires_safety_checker=False)
     pipeline.to(torch.float16).save_pretrained(folder)

@@ -110,7 +110,8 @@ def _share_of_rate(step: int, steps: int) -> float:
 @torch.no_grad()
 def _follow(average: nn.Module, networks: nn.Module, step: int) -> None:
     decay = min(_AVERAGE_DECAY, (step + 1) / (step + 10))
-    torch._foreach_lerp_(list(average.parameters()), list(networks.parameters()), 1 - decay)
+    for held, current in zip(average.parameters(), networks.parameters(), strict=True):
+        held.lerp_(current, 1 - decay)
     for held, current in zip(average.buffers(), networks.buffers(), strict=True):
         held.copy_(current)
 

@@ -176,8 +176,9 @@ class Base:
         shift, scale = self._latent_scale()
         means, stds = [], []
         for part in pixels.split(_vae_batch(pixels.shape[1] * pixels.shape[2])):
-            scaled = part.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            posterior = self.vae.encode(scaled).latent_dist
+            # contiguous: else all convolutions run channels-last, half as fast on CPUs
+            signal = part.to(self.device).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+            posterior = self.vae.encode(signal).latent_dist
             means.append((posterior.mean - shift) * scale)
             stds.append(posterior.std * scale)
         return torch.cat(means), torch.cat(stds)

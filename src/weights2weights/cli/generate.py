@@ -1,0 +1,221 @@
+"""`w2w generate`: pictures from models."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import W2WError
+from ._options import base_option, device_option, dtype_option, open_base
+from ._output import json_option, report
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..base import Base
+    from ..layout import WeightLayout
+    from ..models import Model
+
+MOST_SEEDS = 10_000
+
+
+class Seeds(click.ParamType):
+    """Seeds as "0-3", "7" or "0-3,7"."""
+
+    name = "SEEDS"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Give the seeds in the order of the text."""
+        seeds: list[int] = []
+        for part in str(value).split(","):
+            first, dash, last = part.strip().partition("-")
+            if not (first.isdecimal() and (not dash or last.isdecimal())):
+                self.fail(f"{value!r}: expected numbers and ranges such as 0-3,7", param, ctx)
+            stretch = range(int(first), int(last or first) + 1)
+            if not stretch or len(seeds) + len(stretch) > MOST_SEEDS or stretch[-1] >= 2**63:
+                self.fail(f"{value!r}: expected 1 to {MOST_SEEDS:,} seeds below 2^63", param, ctx)
+            seeds += stretch
+        return seeds
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...", type=click.Path(path_type=Path))
+@click.option("--prompt", "prompts", required=True, multiple=True, help="May be given repeatedly.")
+@click.option("--seeds", type=Seeds(), default="0-3", show_default=True, help="Such as 0-3,7.")
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A PNG or so."
+)
+@click.option(
+    "--each",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write every picture into this folder as a PNG of its own.",
+)
+@base_option
+@click.option("--space", default="people", show_default=True, help="Of models that need theirs.")
+@click.option("--steps", default=20, show_default=True, type=click.IntRange(1, 1000), help="DDIM.")
+@click.option("--guidance", default=3.0, show_default=True, help="1 follows the prompt as it is.")
+@click.option("--negative-prompt", default="", help="What guidance leads away from.")
+@click.option(
+    "--inject-at",
+    type=click.IntRange(0, 1000),
+    metavar="T",
+    help="Denoise with the original weights above timestep T: 700 keeps more of the scene.",
+)
+@click.option(
+    "--original",
+    type=click.Path(path_type=Path),
+    help="The model before its edit, for --inject-at.  [default: the base]",
+)
+@device_option
+@dtype_option
+@json_option
+def command(
+    models: tuple[Path, ...],
+    prompts: tuple[str, ...],
+    seeds: list[int],
+    out: Path,
+    each: Path | None,
+    base: str,
+    space: str,
+    steps: int,
+    guidance: float,
+    negative_prompt: str,
+    inject_at: int | None,
+    original: Path | None,
+    device: str,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Draw pictures from models: rows are models, columns prompts and seeds.
+
+    A MODEL is a model file, a LoRA file, a dataset of weights (all of its models) or one of them as
+    DATASET/NAME. Without any, the base itself draws.
+
+    \b
+    Example: w2w generate weights/adam --prompt "a photo of sks person, on a beach" --out adam.png
+    """
+    from ..generate import generate, grid
+
+    if original is not None and inject_at is None:
+        raise click.UsageError("--original is for --inject-at: give the timestep, such as 700")
+    if inject_at is not None and not models:
+        raise click.UsageError("--inject-at needs a MODEL to inject")
+    _require_picture_name(out)
+    named = [model for path in models for model in _open(path)]
+    before = None if original is None else _single(_open(original), original)
+    opened = open_base(base, device, dtype)
+    begun = time.perf_counter()
+    options = {
+        "steps": steps,
+        "guidance": guidance,
+        "negative_prompt": negative_prompt,
+        "inject_at": inject_at,
+        "progress": True,
+    }
+    if named:
+        layout, weights = _stack(named, opened, space)
+        if before is not None:
+            first = _stack([before], opened, space, layout)[1]
+            options["original"] = first.expand_as(weights)
+        pictures = generate(opened, weights, layout, prompts, seeds, **options)
+    else:
+        pictures = generate(opened, None, None, prompts, seeds, **options)
+    seconds = time.perf_counter() - begun
+    captions = [
+        f"{prompt} · {seed}" if prompt else str(seed) for prompt in prompts for seed in seeds
+    ]
+    names = [name for name, _ in named]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    grid(pictures.flatten(1, 2), names, captions).save(out)
+    if each is not None:
+        _write_each(pictures, names or [opened.id], seeds, each)
+    facts = {
+        "path": out,
+        "base": opened.id,
+        "models": names,
+        "prompts": list(prompts),
+        "seeds": seeds,
+        "pictures": pictures.flatten(0, 2).shape[0],
+        "seconds": round(seconds, 3),
+    }
+    report(facts, as_json)
+
+
+def _open(path: Path) -> list[tuple[str, "Model"]]:
+    """Give the named models of a file, a dataset, or a row of a dataset."""
+    from ..dataset import WeightDataset
+    from ..models import Model, read_model
+
+    holder = path if path.is_dir() else path.parent
+    if not path.is_file() and (holder / "manifest.json").is_file():
+        dataset = WeightDataset.open(holder)
+        names = dataset.names if path == holder else [path.name]
+        if not names:
+            raise W2WError(f"{path} holds no models yet; train some, or give another")
+        rows = dataset[list(names)]
+        return [
+            (name, Model(dataset.layout, weights=row, base_hash=dataset.base_hash))
+            for name, row in zip(names, rows, strict=True)
+        ]
+    return [(path.stem, read_model(path))]
+
+
+def _single(models: list[tuple[str, "Model"]], path: Path) -> tuple[str, "Model"]:
+    if len(models) > 1:
+        raise W2WError(f"{path} holds {len(models)} models: expected one; name it, {path}/NAME")
+    return models[0]
+
+
+def _stack(
+    named: Sequence[tuple[str, "Model"]],
+    base: "Base",
+    space: str,
+    layout: "WeightLayout | None" = None,
+) -> tuple["WeightLayout", "Tensor"]:
+    """Give the weights of models of one layout, those in a space by way of it."""
+    import torch
+
+    layout = layout or named[0][1].layout
+    rows = []
+    for name, model in named:
+        layout.require_equal(model.layout, name)
+        if model.base_hash and model.base_hash != base.hash:
+            raise W2WError(
+                f"{name} was made for another base (hash {model.base_hash}) than {base.id}"
+                f" ({base.hash}); give its own with --base"
+            )
+        rows.append(model.weights if model.weights is not None else _weights(name, model, space))
+    return layout, torch.stack(rows)
+
+
+def _weights(name: str, model: "Model", space: str) -> "Tensor":
+    from ..space import WeightSpace
+
+    opened = WeightSpace.from_pretrained(space)
+    if opened.hash != model.space:
+        raise W2WError(
+            f"{name} is a point of space {model.space}, not of {space} ({opened.hash}); give its"
+            " own with --space"
+        )
+    assert model.coefficients is not None  # a model has weights or coefficients
+    return opened.reconstruct(model.coefficients)
+
+
+def _require_picture_name(out: Path) -> None:
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise click.UsageError(f"--out {out}: expected a name ending in .png, .jpg or .webp")
+
+
+def _write_each(pictures: "Tensor", names: Sequence[str], seeds: Sequence[int], out: Path) -> None:
+    from PIL import Image
+
+    out.mkdir(parents=True, exist_ok=True)
+    for row, of_model in zip(range(len(names)), pictures, strict=True):
+        for prompt, of_prompt in enumerate(of_model):
+            for seed, picture in zip(seeds, of_prompt, strict=True):
+                name = f"{row:03d}-{Path(names[row]).name}-{prompt}-{seed}.png"
+                Image.fromarray(picture.numpy()).save(out / name)

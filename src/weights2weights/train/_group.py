@@ -1,0 +1,266 @@
+"""The training loop: K subjects, one leaf, all steps."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..adapter import adapt
+from ..base import Base
+from ..errors import W2WError
+from ..layout import WeightLayout
+from ._chance import draw_chance, initial_weights, picture_order
+from ._journal import Journal
+from ._latents import Cache, Latents, cache_key, concatenate
+from ._recipe import Recipe
+
+CHECKPOINT_SECONDS = 60.0
+"""How much work on a group an interruption may cost."""
+
+_FINAL_PART = 0.1  # of the steps, over which a subject's loss is averaged and told
+
+_BROKEN = "its loss became infinite or NaN: give a lower learning rate, or look at its pictures"
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A subject whose pictures are encoded, and the seed of all that chance decides for it."""
+
+    name: str
+    seed: int
+    latents: Latents
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a group.
+
+    Attributes:
+        names: of the subjects that were learned.
+        weights: their rows, on the CPU.
+        info: for each its loss at the end and its number of pictures.
+        failed: name → reason of the others.
+        run: key of the group's checkpoint, which is of no use any more once the rows are stored.
+    """
+
+    names: list[str]
+    weights: Float[Tensor, "n d"]
+    info: list[dict[str, Any]]
+    failed: dict[str, str] = field(default_factory=dict)
+    run: str = ""
+
+
+def train_group(
+    base: Base,
+    layout: WeightLayout,
+    recipe: Recipe,
+    learners: Sequence[Learner],
+    prior: Latents | None,
+    cache: Cache,
+    journal: Journal,
+) -> Trained:
+    """Train K subjects in one batch, from their last checkpoint if there is one.
+
+    Args:
+        base: to be fine-tuned; left as it was.
+        layout: of the weights.
+        recipe: how.
+        learners: K subjects.
+        prior: latents of the class, or None to do without prior preservation.
+        cache: keeps checkpoints.
+        journal: is told of every step.
+
+    Raises:
+        W2WError: K subjects do not fit into the device's memory.
+    """
+    run = _run_key(base, layout, recipe, learners, prior)
+    first_step, weights, optimiser, alive, final_loss = _begin(base, layout, recipe, learners)
+    if found := cache.load(run):
+        first_step = _restore(found, weights, optimiser, alive, final_loss)
+    final_steps = max(1, round(_FINAL_PART * recipe.steps))
+    batches = _Batches(base, recipe, learners, prior)
+    journal.begin([learner.name for learner in learners], first_step)
+    saved = time.monotonic()
+    with adapt(base.unet, layout, weights), _told_if_too_large(base, len(learners)):
+        for step in range(first_step, recipe.steps):
+            loss, prior_loss = batches.losses(step)
+            total = loss if prior_loss is None else loss + recipe.prior_weight * prior_loss
+            (weights.grad,) = torch.autograd.grad(total.sum(), weights)
+            alive &= torch.isfinite(total.detach()) & clip_rows(weights.grad, recipe.clip)
+            weights.grad.masked_fill_(~alive[:, None], 0)  # a broken row stands still
+            optimiser.param_groups[0]["lr"] = recipe.rate(step)
+            optimiser.step()
+            if step >= recipe.steps - final_steps:
+                final_loss += loss.detach() / final_steps
+            journal.step(step, loss, prior_loss, alive)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                cache.save(run, _checkpoint(step + 1, weights, optimiser, alive, final_loss))
+                saved = time.monotonic()
+    alive &= torch.isfinite(weights).all(1)
+    return _settle(learners, weights.detach().cpu(), alive.tolist(), final_loss.tolist(), run)
+
+
+def clip_rows(gradient: Float[Tensor, "k d"], clip: float | None) -> Bool[Tensor, "k"]:
+    """Scale rows down to a norm of at most `clip`, in place; give which of them are finite."""
+    norms = gradient.norm(dim=1)
+    if clip is not None:
+        gradient.mul_((clip / (norms + 1e-6)).clamp(max=1.0)[:, None])
+    return torch.isfinite(norms)
+
+
+class _Batches:
+    """The batch of every step, assembled from latents that stay on the device."""
+
+    def __init__(
+        self, base: Base, recipe: Recipe, learners: Sequence[Learner], prior: Latents | None
+    ):
+        self.base, self.recipe, self.K = base, recipe, len(learners)
+        # The pictures of all subjects in one tensor, each subject's from its offset on.
+        self.latents = concatenate([learner.latents for learner in learners]).to(base.device)
+        counts = [len(learner.latents.mean) for learner in learners]
+        offsets = torch.tensor([0, *counts]).cumsum(0)[:-1]
+        orders = [
+            picture_order(recipe, learner.seed, "subject", count) + offset
+            for learner, count, offset in zip(learners, counts, offsets, strict=True)
+        ]
+        self.order = torch.stack(orders).to(base.device)
+        self.seeds = sorted({learner.seed for learner in learners})
+        self.seed_of = torch.tensor([self.seeds.index(learner.seed) for learner in learners])
+        prompts = [recipe.prompt] * recipe.pictures_per_step
+        self.prior = None
+        if prior is not None:
+            self.prior = prior.to(base.device)
+            order = picture_order(recipe, recipe.seed, "class", len(prior.mean))
+            self.prior_order = order.to(base.device)
+            prompts += [recipe.class_prompt] * recipe.pictures_per_step
+        self.text = base.encode_prompts(prompts).repeat(self.K, 1, 1)
+
+    def losses(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Give every subject's loss "k" on its own pictures, and on those of the class."""
+        b = self.recipe.pictures_per_step
+        parts = [self._of_subjects(step)]
+        if self.prior is not None:
+            shared = self._of_class(self.prior, step)
+            parts.append(tuple(x.expand(self.K, *x.shape) for x in shared))
+        # "k 2b …", a subject's samples together: the order that the adapter likes best
+        latents, noise, timesteps, masks = (
+            torch.cat(tensors, dim=1).flatten(0, 1) for tensors in zip(*parts, strict=True)
+        )
+        mask = None if self.latents.mask is None else masks
+        losses = self.base.denoising_loss(latents, noise, timesteps, self.text, mask=mask)
+        own, of_class = losses.view(self.K, -1).tensor_split([b], dim=1)
+        return own.mean(1), None if self.prior is None else of_class.mean(1)
+
+    def _of_subjects(self, step: int) -> tuple[Tensor, ...]:
+        """Give latents, noise, timesteps and masks "k b …" of the subjects' own pictures."""
+        drawn = [draw_chance(self.base, self.recipe, s, "subject", step) for s in self.seeds]
+        chance = [
+            torch.stack([getattr(c, name) for c in drawn])[self.seed_of].to(self.base.device)
+            for name in ("timesteps", "noise", "posterior")
+        ]
+        return self.latents.select(self.order[:, step], *chance)
+
+    def _of_class(self, prior: Latents, step: int) -> tuple[Tensor, ...]:
+        """Give the same "b …" of the class, which is the same for all subjects."""
+        c = draw_chance(self.base, self.recipe, self.recipe.seed, "class", step)
+        chance = (x.to(self.base.device) for x in (c.timesteps, c.noise, c.posterior))
+        return prior.select(self.prior_order[step], *chance)
+
+
+def _begin(
+    base: Base, layout: WeightLayout, recipe: Recipe, learners: Sequence[Learner]
+) -> tuple[int, Tensor, torch.optim.AdamW, Tensor, Tensor]:
+    """Give the state before the first step: step, weights, optimiser, alive, loss at the end."""
+    rows = {seed: initial_weights(layout, seed) for seed in {one.seed for one in learners}}
+    weights = torch.stack([rows[learner.seed] for learner in learners]).to(base.device)
+    weights.requires_grad_()
+    optimiser = torch.optim.AdamW(
+        [weights],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        fused=base.device.type != "mps",
+    )
+    alive = torch.ones(len(learners), dtype=torch.bool, device=base.device)
+    return 0, weights, optimiser, alive, torch.zeros(len(learners), device=base.device)
+
+
+def _checkpoint(
+    step: int, weights: Tensor, optimiser: torch.optim.AdamW, alive: Tensor, final_loss: Tensor
+) -> dict[str, Tensor]:
+    moments = optimiser.state[weights]
+    return {
+        "step": torch.tensor(step),
+        "weights": weights.detach(),
+        "exp_avg": moments["exp_avg"],
+        "exp_avg_sq": moments["exp_avg_sq"],
+        "alive": alive,
+        "final_loss": final_loss,
+    }
+
+
+def _restore(
+    found: dict[str, Tensor],
+    weights: Tensor,
+    optimiser: torch.optim.AdamW,
+    alive: Tensor,
+    final_loss: Tensor,
+) -> int:
+    """Put a checkpoint back into the state; give the step to go on with."""
+    with torch.no_grad():
+        weights.copy_(found["weights"])
+        alive.copy_(found["alive"])
+        final_loss.copy_(found["final_loss"])
+    device = weights.device if optimiser.defaults["fused"] else "cpu"
+    optimiser.state[weights] = {
+        "step": found["step"].to(device, torch.float32),
+        "exp_avg": found["exp_avg"].to(weights.device),
+        "exp_avg_sq": found["exp_avg_sq"].to(weights.device),
+    }
+    return int(found["step"])
+
+
+def _settle(
+    learners: Sequence[Learner],
+    rows: Tensor,
+    alive: Sequence[bool],
+    final_loss: Sequence[float],
+    run: str,
+) -> Trained:
+    kept = [i for i in range(len(learners)) if alive[i]]
+    info = [
+        {"loss": float(f"{final_loss[i]:.6g}"), "pictures": len(learners[i].latents.mean)}
+        for i in kept
+    ]
+    failed = {learners[i].name: _BROKEN for i in range(len(learners)) if not alive[i]}
+    return Trained([learners[i].name for i in kept], rows[kept], info, failed, run)
+
+
+def _run_key(
+    base: Base,
+    layout: WeightLayout,
+    recipe: Recipe,
+    learners: Sequence[Learner],
+    prior: Latents | None,
+) -> str:
+    """Give the key of a group's checkpoint: all that the outcome depends on."""
+    members = [(learner.name, learner.latents.digest) for learner in learners]
+    prior_digest = "" if prior is None else prior.digest
+    network = (base.hash, str(base.dtype), base.device.type, layout.hash)
+    return cache_key("runs", network, asdict(recipe), members, prior_digest)
+
+
+@contextmanager
+def _told_if_too_large(base: Base, K: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise W2WError(
+            f"{K} subjects at once do not fit into the memory of {base.device}; give a smaller"
+            " group, or load the base with dtype bfloat16"
+        ) from error

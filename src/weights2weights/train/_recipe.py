@@ -1,0 +1,96 @@
+"""How a subject is learned: every number of the recipe, and the presets."""
+
+from dataclasses import dataclass
+
+from ..errors import W2WError
+from ..layout import PAPER_ALPHA, PAPER_TARGETS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a subject is learned; the defaults are the paper's for Stable Diffusion 1.5.
+
+    Attributes:
+        prompt: what the subject's pictures are called; "sks" is DreamBooth's rare word.
+        class_prompt: what the base's own pictures for prior preservation are called.
+        rank: of the LoRAs.
+        alpha: of the LoRAs; alpha / rank multiplies B · A.
+        targets: the linear layers that carry them.
+        steps: of the optimiser.
+        pictures_per_step: of each subject, and as many of the class; drawn in shuffled rounds.
+        learning_rate: of AdamW.
+        warmup: steps over which the learning rate rises to its height.
+        final_rate: the learning rate falls linearly to this fraction; 1 keeps it constant.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        clip: largest norm of a subject's gradient; None does not clip.
+        prior_weight: λ of prior preservation; 0 does without, in half the time.
+        class_pictures: that the base draws, once, shared by all subjects.
+        latents: "sample" draws from the VAE's posterior anew in each step, "mean" takes its mean.
+        timesteps: "uniform" draws each independently, "even" spreads them evenly over the run
+            (golden-ratio sequence): less noisy gradients from few steps.
+        seed: of the initial A, the noise, the timesteps and the order of the pictures.
+        seed_per_subject: False gives every subject the same chance, and so the same initial A, as
+            the paper does: LoRAs of one A are comparable number by number. True mixes the name into
+            the seed.
+    """
+
+    prompt: str = "sks person"
+    class_prompt: str = "person"
+    rank: int = 1
+    alpha: float = PAPER_ALPHA
+    targets: tuple[str, ...] = PAPER_TARGETS
+    steps: int = 800
+    pictures_per_step: int = 1
+    learning_rate: float = 1e-4
+    warmup: int = 0
+    final_rate: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    clip: float | None = 1.0
+    prior_weight: float = 1.0
+    class_pictures: int = 200
+    latents: str = "sample"
+    timesteps: str = "uniform"
+    seed: int = 0
+    seed_per_subject: bool = False
+
+    def __post_init__(self):
+        for name, choices in (("latents", ("sample", "mean")), ("timesteps", ("uniform", "even"))):
+            if getattr(self, name) not in choices:
+                raise W2WError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
+        for name in ("rank", "steps", "pictures_per_step", "class_pictures"):
+            if getattr(self, name) < 1:
+                raise W2WError(f"{name} {getattr(self, name)}: expected at least 1")
+        for name in ("alpha", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise W2WError(f"{name} {getattr(self, name)}: expected more than 0")
+        for name in ("warmup", "final_rate", "weight_decay", "prior_weight", "clip"):
+            if (getattr(self, name) or 0) < 0:
+                raise W2WError(f"{name} {getattr(self, name)}: expected at least 0")
+
+    def rate(self, step: int) -> float:
+        """Give the learning rate of a step, counted from 0."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        return self.learning_rate * rise * (1 - (1 - self.final_rate) * step / self.steps)
+
+
+PAPER = Recipe()
+"""The paper's: RealisticVision v5.1, a Stable Diffusion 1.5 (section 4.1, appendix E)."""
+
+PEOPLE = Recipe(
+    prompt="a photo of sks person",
+    class_prompt="a photo of a person",
+    alpha=1.0,
+    steps=600,
+    learning_rate=2e-2,
+    warmup=10,
+    final_rate=0.1,
+    betas=(0.9, 0.99),
+    weight_decay=0.0,
+    latents="mean",
+    timesteps="even",
+)
+"""The embedded world's: a base this small wants larger steps, and fewer of them."""
+
+RECIPES = {"paper": PAPER, "people": PEOPLE}

@@ -6,6 +6,7 @@ writes `figures.json` and sheets of pictures.
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,29 @@ def scorer_figures(scorer: Scorer, drawn: Pictures, images: np.ndarray) -> dict[
 
 
 def attribute_agreement(
-    base: Base, scorer: Scorer, world: World, seeds: list[int]
+    base: Base,
+    scorer: Scorer,
+    world: World,
+    seeds: list[int],
+    names: Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], Any]:
-    """Draw every attribute's prompt and its opposite; give how often the reader agrees.
+    """Draw attributes' prompts and their opposites; give how often the reader agrees.
+
+    Args:
+        base: draws.
+        scorer: reads.
+        world: has the prompts.
+        seeds: of the pictures, the same for every prompt.
+        names: the attributes; None takes all.
 
     Returns:
-        (mean over all pictures and share per attribute), and a sheet with the first pictures: rows
+        (mean over all pictures and shares per attribute), and a sheet with the first pictures: rows
         are attributes, the left half asks for them, the right half for the opposite.
     """
     shares: dict[str, dict[str, float]] = {}
     shown = []
-    for column, name in enumerate(world.label_names):
+    for name in names or world.label_names:
+        column = scorer.label_names.index(name)
         pictures = generate(base, None, None, list(world.attribute_prompts[name]), seeds)[0]
         seen = scorer.attributes(pictures.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
         shares[name] = {
@@ -96,8 +109,7 @@ def attribute_agreement(
         }
         shown.append(torch.cat([pictures[0, :5], pictures[1, :5]]))
     mean = float(np.mean([list(share.values()) for share in shares.values()]))
-    sheet = grid(torch.stack(shown), rows=world.label_names, cell=base.size)
-    return {"mean": mean, "attributes": shares}, sheet
+    return {"mean": mean, "attributes": shares}, grid(torch.stack(shown), rows=list(shares))
 
 
 def scene_agreement(base: Base, world: World, seeds: int = 4) -> float:

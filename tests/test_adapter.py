@@ -373,7 +373,11 @@ def check_compiled(compiled: Any, plain: Any, adaptee: nn.Module, inputs: tuple[
     assert difference(agree(), base) < 1e-4
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize(
+    "backend",
+    ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)],
+)
+@pytest.mark.timeout(1800)  # compilers take long on a busy machine
 def test_compiled_networks_see_every_change(backend: str):
     toy = Toy().requires_grad_(False)
     x = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(0))
@@ -405,7 +409,7 @@ def test_replacing_weights_does_not_compile_again():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_a_unet_compiled_by_inductor():
     unet = tiny.unet()
     torch._dynamo.reset()

@@ -309,7 +309,7 @@ class _AdaptedLayer(_Linear):
         grouped = x.reshape(A.shape[0], -1, x.shape[-1])
         y = super().forward(grouped)
         y = _add_low_rank(y, grouped.to(y.dtype), A.to(y), B.to(y), adapter._scale)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 @no_type_check

@@ -67,7 +67,7 @@ EXACT_SIDE = 4096
 EXACT_NUMBERS = 2**28
 """... and it fits if it has at most this many numbers (1 GiB in float32)."""
 
-_GROUP = 16  # rows standardised together: 16 × 100,000 numbers stay in the last-level cache
+_GROUP_NUMBERS = 2**21  # standardised together: they stay in the last-level cache
 _HEIGHT = 1024  # rows multiplied together
 _PANEL = 8192  # columns of one panel in sums over d
 _DEPTH = 4  # Krylov blocks kept between two float32 products; a fifth gained less than it cost
@@ -336,7 +336,9 @@ def column_statistics(blocks: Blocks, progress: bool = False) -> ColumnStatistic
         W2WError: a number is NaN or infinite; the message names the rows.
     """
     statistics, bad = None, []
-    for group in _groups(_checked(blocks, "statistics" if progress else None), _GROUP):
+    for group in _groups(
+        _checked(blocks, "statistics" if progress else None), _group_rows(blocks.columns)
+    ):
         first = 0 if statistics is None else statistics.rows
         part = _group_statistics(group)
         if not part.scatter.sum().isfinite():
@@ -382,6 +384,10 @@ def _checked(blocks: Blocks, title: str | None = None) -> Iterator[Tensor]:
             f"the blocks had {rows} rows in this pass, expected {blocks.rows}; "
             "nothing may be added to the matrix while it is decomposed"
         )
+
+
+def _group_rows(columns: int) -> int:
+    return min(max(_GROUP_NUMBERS // columns, 16), 256)
 
 
 def _groups(blocks: Iterator[Tensor], height: int) -> Iterator[Tensor]:
@@ -455,7 +461,7 @@ class _Standardised:
         filled = 0
         for block in _checked(self.blocks, f"pass {self.passes}" if self.progress else None):
             while len(block):
-                group = block[: min(_GROUP, height - filled)]
+                group = block[: min(_group_rows(self.columns), height - filled)]
                 block = block[len(group) :]
                 self.standardise(group, buffer[filled : filled + len(group)])
                 filled += len(group)

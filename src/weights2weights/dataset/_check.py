@@ -9,7 +9,7 @@ import torch
 from .._files import checksum
 from ..errors import W2WError
 from ._labels import from_parquet
-from ._rows import RowsFile, read_into
+from ._rows import RowsFile, finite_rows, read_into
 from ._snapshot import Snapshot
 
 _BLOCK_BYTES = 16 << 20
@@ -94,7 +94,7 @@ def _check_finite(file: RowsFile) -> Iterator[Problem]:
     for start in range(0, len(file.names), step):
         rows = torch.empty(min(step, len(file.names) - start), file.columns, dtype=file.dtype)
         read_into(file.path, start, rows)
-        finite = torch.isfinite(rows).all(dim=1)
+        finite = finite_rows(rows)
         if not finite.all():
             broken = [file.names[start + i] for i in torch.nonzero(~finite).flatten().tolist()]
             yield Problem(file.path, "holds numbers that are NaN or infinite", tuple(broken))

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,14 @@ class Manifest:
     def torch_dtype(self) -> torch.dtype:
         """`dtype` as torch calls it."""
         return DTYPES[self.dtype]
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Where every row in a shard is: name → (file, number of the row in it)."""
+        places: dict[str, tuple[str, int]] = {}
+        for shard in self.shards:
+            places.update(zip(shard.names, zip(repeat(shard.file), count()), strict=False))
+        return places
 
     def write(self, folder: Path) -> None:
         """Make this the manifest of a folder.

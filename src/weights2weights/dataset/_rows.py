@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._files import canonical_json, write_named
@@ -80,7 +81,15 @@ class RowsFile:
 
 def digest(row: bytes | bytearray | memoryview) -> str:
     """Give 32 hex digits that stand for the bytes of a row."""
-    return hashlib.blake2b(row, digest_size=16).hexdigest()
+    return hashlib.sha256(row).hexdigest()[:32]
+
+
+def finite_rows(rows: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+    """Say which rows hold finite numbers only."""
+    if not len(rows):
+        return torch.ones(0, dtype=torch.bool)
+    low, high = rows.aminmax(dim=1)  # one pass, no temporaries: NaN anywhere makes both NaN
+    return torch.isfinite(low) & torch.isfinite(high)
 
 
 def byte_view(rows: Tensor) -> memoryview:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,11 +20,8 @@ SHARDS = "shards"
 """The folder of shards."""
 
 
-class Place(NamedTuple):
-    """Where a row is stored."""
-
-    file: Path
-    row: int
+Place = tuple[str, int]
+"""Where a row is stored: a file, relative to the dataset's folder, and the row's number in it."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +73,9 @@ class Snapshot:
         """Where every stored row is, by name."""
         places: dict[str, Place] = {}
         for record in self.records:
-            places.update({name: Place(record.path, i) for i, name in enumerate(record.names)})
-        for shard in self.manifest.shards:
-            path = self.folder / shard.file
-            places.update({name: Place(path, i) for i, name in enumerate(shard.names)})
-        return places
+            file = f"{PENDING}/{record.path.name}"
+            places.update({name: (file, row) for row, name in enumerate(record.names)})
+        return {**places, **self.manifest.places}
 
     @cached_property
     def planned(self) -> tuple[str, ...]:
@@ -158,7 +152,7 @@ class Snapshot:
             file, row = places[start]
             if stop < len(places) and places[stop] == (file, row + stop - start):
                 continue
-            read_into(file, row, out[start:stop])
+            read_into(self.folder / file, row, out[start:stop])
             start = stop
 
     def place(self, name: str) -> Place:

@@ -34,7 +34,7 @@ from .._files import (
 from ..errors import W2WError
 from ._labels import Labels, to_parquet
 from ._manifest import Manifest, Shard, StoredFile
-from ._rows import RowsFile, byte_view, digest, write_rows
+from ._rows import RowsFile, byte_view, digest, finite_rows, write_rows
 from ._snapshot import PENDING, SHARDS, Snapshot
 
 LOCK = ".lock"
@@ -102,8 +102,7 @@ def new_rows(
         W2WError: a row is not finite, or its name is there already with other bytes.
     """
     stored = weights.detach().to("cpu", now.manifest.torch_dtype).contiguous()
-    finite = torch.isfinite(stored).all(dim=1)
-    for index in torch.nonzero(~finite).flatten().tolist():
+    for index in torch.nonzero(~finite_rows(stored)).flatten().tolist():
         row, name = weights[index], names[index]
         if torch.isfinite(row).all():
             raise W2WError(
@@ -186,6 +185,8 @@ def consolidate(now: Snapshot, *, everything: bool = False) -> None:
     old = {shard.index: shard for shard in now.manifest.shards}
     shards = dict(old)
     for index, planned in now.stretches():
+        if index in old and len(old[index].names) == len(planned):
+            continue
         names = tuple(name for name in planned if name in now.places)
         settled = len(names) + sum(name in now.failed for name in planned) == len(planned)
         full = len(planned) == now.manifest.shard_rows
@@ -311,10 +312,11 @@ def _commit(folder: Path, manifest: Manifest, labels: Labels | None) -> None:
 
 
 def _write_shard(now: Snapshot, index: int, names: tuple[str, ...]) -> Shard:
-    headers = {record.path: record for record in now.records}
-    for path in {now.places[name].file for name in names} - headers.keys():
-        headers[path] = now.header(path)
-    sources = [(headers[now.places[name].file], now.places[name].row) for name in names]
+    places = [now.places[name] for name in names]
+    headers = {f"{PENDING}/{record.path.name}": record for record in now.records}
+    for file in {file for file, _ in places} - headers.keys():
+        headers[file] = now.header(now.folder / file)
+    sources = [(headers[file], row) for file, row in places]
     make_folder(now.folder / SHARDS)
     path, sha256 = write_rows(
         now.folder / SHARDS,

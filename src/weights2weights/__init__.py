@@ -19,7 +19,7 @@ _ROOMS = {
     "formats": ["LoRAFile", "read_lora", "write_lora"],
     "adapter": ["Adapter", "adapt"],
     "base": ["Base", "load_base"],
-    "dataset": ["WeightDataset"],
+    "dataset": ["WeightDataset", "import_loras"],
     "models": ["Model", "read_model", "write_model"],
     "pca": ["PCA", "fit_pca"],
     "space": ["WeightSpace"],
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .base import Base as Base
     from .base import load_base as load_base
     from .dataset import WeightDataset as WeightDataset
+    from .dataset import import_loras as import_loras
     from .errors import W2WError as W2WError
     from .formats import LoRAFile as LoRAFile
     from .formats import read_lora as read_lora

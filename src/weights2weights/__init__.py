@@ -19,13 +19,15 @@ _ROOMS = {
     "formats": ["LoRAFile", "read_lora", "write_lora"],
     "adapter": ["Adapter", "adapt"],
     "base": ["Base", "load_base"],
+    "subjects": ["Subject", "find_subjects", "read_labels"],
+    "train": ["Recipe"],
     "dataset": ["WeightDataset", "import_loras"],
     "models": ["Model", "read_model", "write_model"],
     "pca": ["PCA", "fit_pca"],
     "space": ["WeightSpace"],
     "sample": ["report_samples"],
     "published": ["import_published"],
-    "generate": [],
+    "generate": ["grid"],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
@@ -39,6 +41,7 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .formats import LoRAFile as LoRAFile
     from .formats import read_lora as read_lora
     from .formats import write_lora as write_lora
+    from .generate import grid as grid
     from .layout import LayoutDifference as LayoutDifference
     from .layout import LoRAModule as LoRAModule
     from .layout import WeightLayout as WeightLayout
@@ -50,6 +53,10 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .published import import_published as import_published
     from .sample import report_samples as report_samples
     from .space import WeightSpace as WeightSpace
+    from .subjects import Subject as Subject
+    from .subjects import find_subjects as find_subjects
+    from .subjects import read_labels as read_labels
+    from .train import Recipe as Recipe
 
 _HOMES = {name: room for room, names in _ROOMS.items() for name in names}
 

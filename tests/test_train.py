@@ -131,19 +131,19 @@ def trained_by_peft(
 
 
 @pytest.mark.parametrize(
-    ("prior_weight", "clip", "pictures", "prediction_type"),
+    ("steps", "prior_weight", "clip", "pictures", "prediction_type"),
     [
-        (0.0, None, 1, "epsilon"),
-        (1.0, 0.02, 1, "epsilon"),
-        (0.5, None, 2, "v_prediction"),
+        (50, 0.0, None, 1, "epsilon"),
+        (50, 1.0, 0.02, 1, "epsilon"),
+        (10, 0.5, None, 2, "v_prediction"),
     ],
     ids=["plain", "prior and clipping", "prior, two pictures, velocity"],
 )
 def test_together_equals_alone_with_peft(
-    tmp_path, subjects, prior_weight, clip, pictures, prediction_type
+    tmp_path, subjects, steps, prior_weight, clip, pictures, prediction_type
 ):
     recipe = Recipe(
-        steps=50,
+        steps=steps,
         learning_rate=1e-3,
         prior_weight=prior_weight,
         clip=clip,
@@ -162,7 +162,7 @@ def test_together_equals_alone_with_peft(
         pipe = tiny.pipeline(tmp_path, prediction_type=prediction_type)
         theirs = trained_by_peft(pipe, recipe, subject, start, prior)
         change = theirs - start
-        assert change.norm() > 0.1
+        assert change.norm() > 2e-3 * steps
         assert (ours[subject.name] - theirs).norm() <= 1e-4 * change.norm()
 
 
@@ -481,6 +481,7 @@ print(out + 1)
 """
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked to start at once")
 @pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(tiny_base, subjects, tmp_path, kills):

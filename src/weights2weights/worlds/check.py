@@ -60,7 +60,8 @@ def check_world(
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1))
     captioned = [texts[0] for texts in held_out.captions[::_PICTURES]][:100]
-    pictures = torch.cat([generate(base, None, None, [text], [0]) for text in captioned])
+    drawings = [generate(base, None, None, [text], [seed]) for seed, text in enumerate(captioned)]
+    pictures = torch.cat(drawings)
     grid(pictures.view(10, 10, *pictures.shape[-3:]), cell=base.size).save(out / "grid.png")
     return figures
 

@@ -119,8 +119,12 @@ def train_denoiser(
     )
 
 
-def save_pipeline(vae: Any, tokenizer: Any, networks: nn.ModuleDict, folder: Path) -> None:
-    """Write the trained parts as an ordinary Stable Diffusion folder, in float16."""
+def save_pipeline(vae: Any, tokenizer: Any, networks: Any, folder: Path) -> None:
+    """Write the trained parts as an ordinary Stable Diffusion folder, in float16.
+
+    The text encoder alone stays float32: transformers opens networks in the precision of their
+    file, diffusers in float32, and a pipeline of both would not run.
+    """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
         StableDiffusionPipeline,
     )
@@ -131,3 +135,4 @@ def save_pipeline(vae: Any, tokenizer: Any, networks: nn.ModuleDict, folder: Pat
     unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
     pipeline = StableDiffusionPipeline(**parts, **unused, requires_safety_checker=False)
     pipeline.to(torch.float16).save_pretrained(folder)
+    networks["text_encoder"].float().save_pretrained(folder / "text_encoder")

@@ -1,0 +1,82 @@
+"""The shipped people: an ordinary Stable Diffusion folder that follows words, and fair scorers.
+
+The full figures come from `benchmarks/world.py`; this asks for the same on fewer pictures.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from weights2weights import load_base
+from weights2weights.cli import main
+from weights2weights.worlds import shipped
+from weights2weights.worlds.autoencoder import decode, encode, psnr
+from weights2weights.worlds.check import attribute_agreement, scene_agreement, scorer_figures
+from weights2weights.worlds.people import PEOPLE
+from weights2weights.worlds.pictures import CHECK_POPULATION, draw_pictures
+from weights2weights.worlds.scorers import Scorer
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return draw_pictures("people", CHECK_POPULATION, 60, pictures=2, size=64)
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return Scorer.load(shipped("people", "scorer"))
+
+
+def test_diffusers_opens_the_folder_and_draws():
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(shipped("people", "base"))
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    image = pipeline("a photo of a man", num_inference_steps=4, generator=generator).images[0]
+    assert image.size == (64, 64)
+    assert np.asarray(image).std() > 20, "a picture, not a plain colour"
+
+
+def test_the_shipped_weights_stay_small():
+    def megabytes(part: str) -> float:
+        files = shipped("people", part).rglob("*")
+        return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+
+    assert megabytes("base") <= 25
+    assert megabytes("scorer") <= 4
+
+
+def test_info_names_the_folder():
+    result = CliRunner().invoke(main, ["info", "people", "--json"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["folder"] == str(shipped("people", "base"))
+    assert facts["size"] == 64
+    assert facts["labels"] == list(PEOPLE.label_names)
+
+
+def test_autoencoder_and_scorers_on_unseen_people(held_out, scorer):
+    vae = load_base("people").vae
+    latents = encode(vae, held_out.images, "cpu")
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.1, rtol=0)
+    round_trips = decode(vae, latents, "cpu")
+    assert psnr(held_out.images, round_trips) >= 28
+    on_renders = scorer_figures(scorer, held_out, held_out.images)
+    on_round_trips = scorer_figures(scorer, held_out, round_trips)
+    assert on_renders["verification_auc"] >= 0.99
+    assert on_round_trips["verification_auc"] >= 0.98
+    assert on_renders["mean_attribute_auc"] >= 0.97
+    assert on_round_trips["mean_attribute_auc"] >= 0.95
+
+
+def test_words_for_faces_and_scenes_act(scorer):
+    some = ("Bald", "Eyeglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Long_Hair")
+    base = load_base("people")
+    figures, _ = attribute_agreement(base, scorer, PEOPLE, [0, 1, 2], names=some)
+    assert tuple(figures["attributes"]) == some
+    assert figures["mean"] >= 0.9, figures["attributes"]
+    assert scene_agreement(base, PEOPLE, seeds=1) >= 0.8

@@ -102,6 +102,7 @@ def test_golden_manifest(tmp_path):
     assert found.pop("file").startswith(shard[:13])
     assert found == {"index": 0, "names": ["b", "a"], "rows": 2}
     labels = facts.pop("labels")
+    assert len(facts.pop("sha256")) == 64
     assert labels["file"] == f"labels-{labels['sha256'][:16]}.parquet"
     del facts["shards"]
     assert facts == {
@@ -418,6 +419,8 @@ def test_open_says_what_is_wrong(tmp_path):
         ({"planned": ["a"]}, "not planned"),
         ({"labels": {"file": "../../secret", "sha256": ""}}, "file '../../secret'"),
         ({"shards": None}, "TypeError"),
+        ({"shards": facts["shards"][::-1]}, "out of order"),
+        ({"shard_rows": float("inf")}, "OverflowError"),
     ]:
         manifest.write_text(json.dumps({**facts, **change}))
         with pytest.raises(W2WError, match=message) as caught:

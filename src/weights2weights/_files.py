@@ -99,6 +99,17 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def move(path: Path, folder: Path) -> None:
+    """Move a file into another folder of the same disk, under its own name; nothing if it is gone.
+
+    Raises:
+        W2WError: the system refuses.
+    """
+    with suppress(FileNotFoundError), readable_errors("move", path):
+        os.replace(path, folder / path.name)
+        sync_folder(folder)
+
+
 def remove(path: Path) -> None:
     """Delete a file that no longer counts, if the system lets us; left behind, it does no harm."""
     with suppress(OSError):

@@ -9,6 +9,7 @@ import torch
 from .._files import checksum
 from ..errors import W2WError
 from ._labels import from_parquet
+from ._manifest import FILE
 from ._rows import RowsFile, finite_rows, read_into
 from ._snapshot import Snapshot
 
@@ -43,6 +44,8 @@ def problems(now: Snapshot) -> Iterator[Problem]:
 
     Costs one read of the whole dataset, and memory for 16 MiB or one row.
     """
+    if not now.manifest.intact:
+        yield Problem(now.folder / FILE, "its bytes are not those that were written")
     for path in now.unreadable:
         yield Problem(path, "its header is damaged; it cannot say which rows it held")
     for record in now.records:
@@ -59,15 +62,11 @@ def problems(now: Snapshot) -> Iterator[Problem]:
     if labels := now.manifest.labels:
         path = now.folder / labels.file
         try:
-            if checksum(path) != labels.sha256:
-                yield Problem(path, "its bytes are not those that were written")
-            from_parquet(path.read_bytes(), path)
+            from_parquet(path, labels.sha256)
         except FileNotFoundError:
             yield Problem(path, "is missing")
-        except OSError as error:
-            yield Problem(path, f"cannot be read: {error.strerror}")
         except W2WError:
-            yield Problem(path, "is no table of labels")
+            yield Problem(path, "its bytes are not those that were written")
 
 
 def _check_rows(now: Snapshot, path: Path, sha256: str, names: Sequence[str]) -> Iterator[Problem]:
@@ -93,7 +92,7 @@ def _check_finite(file: RowsFile) -> Iterator[Problem]:
     step = max(1, _BLOCK_BYTES // file.row_bytes)
     for start in range(0, len(file.names), step):
         rows = torch.empty(min(step, len(file.names) - start), file.columns, dtype=file.dtype)
-        read_into(file.path, start, rows)
+        read_into(file.path, len(file.names), start, rows)
         finite = finite_rows(rows)
         if not finite.all():
             broken = [file.names[start + i] for i in torch.nonzero(~finite).flatten().tolist()]

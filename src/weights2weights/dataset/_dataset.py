@@ -46,6 +46,8 @@ class WeightDataset:
 
     What `append` has returned from is on the disk and stays there, whatever is killed or unplugged.
     A run that was interrupted and continued ends in exactly the files of an unbroken one.
+
+    Reading rows checks that they are there, not every bit of them: that is for `verify`.
     """
 
     def __init__(self, snapshot: Snapshot, selected: tuple[str, ...] | None = None):
@@ -444,7 +446,7 @@ class WeightDataset:
             the dataset is what it was.
 
         Raises:
-            W2WError: a failure to write.
+            W2WError: the manifest itself is damaged; a failure to write.
         """
         with self._writing() as now:
             damaged = {problem.file for problem in problems(now)}

@@ -5,9 +5,11 @@ guessed while a table grows row by row. Only a whole column tells what it is: wh
 column of two values among (0, 1) or (−1, 1) becomes true and false, any other stays a number.
 """
 
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import W2WError
@@ -88,22 +90,29 @@ def to_parquet(labels: Labels, rows: Sequence[str], columns: Sequence[str]) -> b
     return file.getvalue()
 
 
-def from_parquet(data: bytes, path: Any) -> Labels:
+def from_parquet(path: Path, sha256: str) -> Labels:
     """Read what `to_parquet` wrote.
 
+    The checksum comes first: a reader of Parquet is no place for bytes that nobody wrote.
+
     Raises:
-        W2WError: it is no such file.
+        FileNotFoundError: there is no such file.
+        W2WError: its bytes are not those that were written, or are no such table.
     """
     import pyarrow
     from pyarrow import parquet
 
     try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise ValueError("its bytes are not those that were written")
         table = parquet.read_table(io.BytesIO(data)).to_pydict()
-        names = table.pop(NAME)
-        return {
-            name: {column: values[row] for column, values in table.items()}
-            for row, name in enumerate(names)
-        }
+        rows = table.pop(NAME)
+        return check_labels(
+            {name: {label: table[label][row] for label in table} for row, name in enumerate(rows)}
+        )
+    except FileNotFoundError:
+        raise
     except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
         raise W2WError(
             f"{path} cannot be read as labels ({_first_line(error)}): expected a Parquet table with"

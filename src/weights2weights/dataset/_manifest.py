@@ -5,6 +5,7 @@ written once, named after their content, and never touched again, so the manifes
 it names fit together at every moment.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import torch
 from .._files import canonical_json, write_atomic
 from ..errors import W2WError
 from ..layout import WeightLayout
+from ._rows import MALFORMED
 
 FILE = "manifest.json"
 FORMAT = "weights2weights-dataset"
@@ -97,7 +99,18 @@ class Manifest:
         Raises:
             W2WError: the disk is full or the folder read-only.
         """
-        write_atomic(folder / FILE, [canonical_json(self._to_dict())])
+        facts = self._to_dict()
+        write_atomic(folder / FILE, [canonical_json({**facts, "sha256": _sha256(facts)})])
+
+    @property
+    def intact(self) -> bool:
+        """Whether the file that this was read from is the one that was written."""
+        facts = json.loads(self.source)
+        try:
+            spelled = canonical_json(facts) == self.source
+            return spelled and facts.pop("sha256", None) == _sha256(facts)
+        except W2WError:  # numbers that no JSON of ours holds
+            return False
 
     @classmethod
     def read(cls, folder: Path, before: "Manifest | None" = None) -> "Manifest":
@@ -131,7 +144,7 @@ class Manifest:
                 f"{folder} is no dataset of weights: expected a folder with a {FILE}; w2w train and"
                 " w2w import make one"
             ) from error
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise W2WError(
                 f"{path} cannot be read ({type(error).__name__}: {error}): expected the manifest of"
                 " a dataset; restore the file from a copy, the shards hold names and weights"
@@ -207,6 +220,9 @@ class Manifest:
         )
         if manifest.dtype not in DTYPES or manifest.shard_rows < 1:
             raise ValueError(f"dtype {manifest.dtype!r}, {manifest.shard_rows} rows per shard")
+        indices = [shard.index for shard in manifest.shards]
+        if indices != sorted(set(indices)) or min(indices, default=0) < 0:
+            raise ValueError(f"shards {indices} out of order")
         stored = [name for shard in manifest.shards for name in shard.names]
         if len(set(stored)) < len(stored) or not set(stored) <= set(manifest.planned):
             raise ValueError("its shards hold a name twice, or one that is not planned")
@@ -235,6 +251,10 @@ def check_names(names: Sequence[str], what: str) -> tuple[str, ...]:
             raise W2WError(f"{what} {name!r} comes twice: expected each once; rename one of them")
         seen.add(name)
     return tuple(names)
+
+
+def _sha256(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(facts)).hexdigest()
 
 
 def _is_utf8(text: str) -> bool:

@@ -30,6 +30,17 @@ FIELD = "weights2weights"
 DTYPES = {"F32": torch.float32, "F16": torch.float16}
 """What a row may be stored as, by its name in safetensors."""
 
+MALFORMED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What reading JSON of an unknown shape may raise."""
+
 _MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _READ_BYTES = 8 << 20
 
@@ -168,7 +179,7 @@ def read_header(path: Path, columns: int, dtype: torch.dtype) -> RowsFile:
             raise ValueError("names, digests and rows differ in number")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise W2WError(
             f"{path} cannot be read as rows of a dataset ({reason}); expected a safetensors file"
@@ -182,27 +193,39 @@ def read_header(path: Path, columns: int, dtype: torch.dtype) -> RowsFile:
     return found
 
 
-def read_into(path: Path, first_row: int, out: Tensor) -> None:
+def read_into(path: Path, rows: int, first_row: int, out: Tensor) -> None:
     """Fill a contiguous CPU tensor "n d" with consecutive rows of a file, in the file's dtype.
+
+    Args:
+        path: of the file.
+        rows: that it holds in all.
+        first_row: to read.
+        out: where to.
 
     Raises:
         FileNotFoundError: there is no such file.
-        W2WError: the file ends too early.
+        W2WError: it is not of the size of that many rows, or cannot be read.
     """
-    wanted = byte_view(out)
-    with path.open("rb", buffering=0) as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        file.seek(start + first_row * out.shape[1] * out.element_size())
-        filled = 0
-        while filled < len(wanted):
-            count = file.readinto(wanted[filled : filled + _READ_BYTES])
-            if not count:
-                raise W2WError(
-                    f"{path} ends too early: expected rows {first_row} to"
-                    f" {first_row + len(out) - 1} of {out.shape[1]:,} numbers; w2w verify lists the"
-                    " damage"
-                )
-            filled += count
+    wanted, row_bytes = byte_view(out), out.shape[1] * out.element_size()
+    try:
+        with path.open("rb", buffering=0) as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            if start + rows * row_bytes != os.fstat(file.fileno()).st_size:
+                raise ValueError(f"not of the size of {rows:,} rows of {out.shape[1]:,} numbers")
+            file.seek(start + first_row * row_bytes)
+            filled = 0
+            while filled < len(wanted):
+                count = file.readinto(wanted[filled : filled + _READ_BYTES])
+                if not count:
+                    raise ValueError("it ends too early")
+                filled += count
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise W2WError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): expected the"
+            " bytes that were written; w2w verify lists the damage, quarantine() sets it aside"
+        ) from error
 
 
 def _header(facts: str, rows: int, columns: int, dtype: torch.dtype) -> bytes:

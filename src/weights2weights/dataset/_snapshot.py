@@ -78,6 +78,12 @@ class Snapshot:
         return {**places, **self.manifest.places}
 
     @cached_property
+    def row_counts(self) -> dict[str, int]:
+        """How many rows each file holds, by its path relative to the folder."""
+        counts = {f"{PENDING}/{record.path.name}": len(record.names) for record in self.records}
+        return counts | {shard.file: len(shard.names) for shard in self.manifest.shards}
+
+    @cached_property
     def planned(self) -> tuple[str, ...]:
         """All names in the order of their rows; those that came unplanned behind the others."""
         names = dict.fromkeys(self.manifest.planned)
@@ -118,8 +124,7 @@ class Snapshot:
         """
         table: Labels = {}
         if stored := self.manifest.labels:
-            path = self.folder / stored.file
-            table = from_parquet(path.read_bytes(), path)
+            table = from_parquet(self.folder / stored.file, stored.sha256)
         return merge_labels(table, *(record.labels for record in self.records))
 
     def stretches(self) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -152,7 +157,7 @@ class Snapshot:
             file, row = places[start]
             if stop < len(places) and places[stop] == (file, row + stop - start):
                 continue
-            read_into(self.folder / file, row, out[start:stop])
+            read_into(self.folder / file, self.row_counts[file], row, out[start:stop])
             start = stop
 
     def place(self, name: str) -> Place:

@@ -25,15 +25,14 @@ from .._files import (
     list_files,
     locked,
     make_folder,
-    readable_errors,
+    move,
     remove,
     remove_temporary,
-    sync_folder,
     write_named,
 )
 from ..errors import W2WError
 from ._labels import Labels, to_parquet
-from ._manifest import Manifest, Shard, StoredFile
+from ._manifest import FILE, Manifest, Shard, StoredFile
 from ._rows import RowsFile, byte_view, digest, finite_rows, write_rows
 from ._snapshot import PENDING, SHARDS, Snapshot
 
@@ -65,7 +64,7 @@ def begin(folder: Path, manifest: Manifest, labels: Labels, *, resume: bool) -> 
             and `resume` is false.
     """
     make_folder(folder)
-    if not (folder / "manifest.json").exists():
+    if not (folder / FILE).exists():
         foreign = [path for path in sorted(folder.iterdir()) if not _is_left_over(path)]
         if foreign:
             raise W2WError(
@@ -74,7 +73,7 @@ def begin(folder: Path, manifest: Manifest, labels: Labels, *, resume: bool) -> 
             )
     with locked(folder / LOCK):
         remove_temporary(folder)
-        if not (folder / "manifest.json").exists():
+        if not (folder / FILE).exists():
             _commit(folder, manifest, labels)
             return
     found = Manifest.read(folder)
@@ -251,9 +250,14 @@ def set_aside(now: Snapshot, damaged: Iterable[Path]) -> tuple[str, ...]:
         the names that lost their row and are pending again.
 
     Raises:
-        W2WError: the disk is full or the folder read-only.
+        W2WError: the manifest itself is damaged; the disk is full or the folder read-only.
     """
     folder, damaged = now.folder, set(damaged)
+    if folder / FILE in damaged:
+        raise W2WError(
+            f"{folder / FILE} is damaged, and it says what the other files should be: expected the"
+            " bytes that were written; restore it from a copy first"
+        )
     headers = {record.path: record for record in now.records}
     lost: list[str] = []
     for path in sorted(damaged & headers.keys()):
@@ -273,9 +277,7 @@ def set_aside(now: Snapshot, damaged: Iterable[Path]) -> tuple[str, ...]:
     manifest.write(folder)
     make_folder(folder / QUARANTINE)
     for path in sorted(damaged):
-        with suppress(FileNotFoundError), readable_errors("move", path):
-            path.rename(folder / QUARANTINE / path.name)
-    sync_folder(folder / QUARANTINE)
+        move(path, folder / QUARANTINE)
     rescued = {
         name for record in now.records for name in record.names if record.path not in damaged
     }

@@ -22,11 +22,18 @@ from ._output import json_option, report
     show_default=True,
     help="How much of everything.",
 )
+@click.option("--start-from", "start", metavar="BASE", help="Go on with a base, such as people.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--minutes", type=float, help="Stop with checkpoints after this time.")
 @json_option
 def command(
-    name: str, out: Path, recipe: str, device: str, minutes: float | None, as_json: bool
+    name: str,
+    out: Path,
+    recipe: str,
+    start: str | None,
+    device: str,
+    minutes: float | None,
+    as_json: bool,
 ) -> None:
     """Train the base and the scorers of a drawn world, and check them.
 
@@ -43,6 +50,7 @@ def command(
             name,
             out,
             CPU if recipe == "cpu" else GPU,
+            start=start,
             device=device,
             minutes=float("inf") if minutes is None else minutes,
             say=lambda line: click.echo(line, err=True),

@@ -7,6 +7,7 @@ call goes on after an interruption. Everything runs on a CPU in hours and on a G
 shipped base is the CPU recipe's.
 """
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..base import load_base
 from . import load_world
 from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
@@ -75,16 +77,19 @@ def train_world(
     work: Path,
     recipe: Recipe = CPU,
     *,
+    start: str | None = None,
     device: str = "cpu",
     minutes: float = float("inf"),
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Train a world's base and scorers from nothing.
+    """Train a world's base and scorers, from nothing or on from an earlier base.
 
     Args:
         world: name of the world.
         work: folder for checkpoints, logs and results; `base/` and `scorer/` in it are what ships.
         recipe: how much of everything.
+        start: a base to go on with, "people" or a folder. Its autoencoder and words are kept, its
+            UNet and text encoder learn on. None starts from nothing.
         device: "cpu" or "cuda".
         minutes: stop with checkpoints after this time.
         say: receives a line per stage.
@@ -109,27 +114,31 @@ def train_world(
         folder=work / "pictures",
     )
     say(f"{len(drawn.images):,} pictures of {recipe.size} pixels")
-    vae = _autoencoder(drawn, work, recipe, device, left())
+    begun = None if start is None else copy.deepcopy(load_base(start))
+    vae = begun.vae.to(device) if begun else _autoencoder(drawn, work, recipe, device, left())
     say("autoencoder trained")
     scorer = _scorer(world, vae, work, recipe, device, left())
     scorer.save(work / "scorer")
     say("scorers trained")
     texts = [text for several in drawn.captions for text in several]
-    tokenizer = train_tokenizer(texts, work / "words")
+    tokenizer = begun.tokenizer if begun else train_tokenizer(texts, work / "words")
     tokens = tokenize(tokenizer, texts).to(torch.int16).view(len(drawn.images), -1, MAX_TOKENS)
     latents = _latents(vae, drawn.images, work, device)
-    text_encoder = _require(
-        train_text_encoder(
-            tokenizer,
-            tokens,
-            torch.from_numpy(drawn.labels),
-            latents,
-            work / "text",
-            device=device,
-            steps=recipe.text_steps,
-            minutes=left(),
+    text_encoder = begun.text_encoder if begun else None
+    if text_encoder is None:
+        labels = torch.from_numpy(drawn.labels)
+        text_encoder = _require(
+            train_text_encoder(
+                tokenizer,
+                tokens,
+                labels,
+                latents,
+                work / "text",
+                device=device,
+                steps=recipe.text_steps,
+                minutes=left(),
+            )
         )
-    )
     say("words learned")
     networks = _require(
         train_denoiser(
@@ -138,6 +147,7 @@ def train_world(
             tokenize(tokenizer, [""]),
             text_encoder,
             work / "denoiser",
+            unet=begun.unet if begun else None,
             device=device,
             steps=recipe.denoiser_steps,
             batch=recipe.denoiser_batch,

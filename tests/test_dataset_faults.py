@@ -642,6 +642,9 @@ def test_numbers_that_are_not_finite_are_found(tmp_path, monkeypatch):
     (problem,) = dataset.verify()
     assert problem.names == ("b",)
     assert "NaN or infinite" in problem.reason
+    assert dataset.quarantine() == ("b",)
+    assert dataset.names == ("a",)
+    assert dataset.verify() == []
 
 
 def test_a_shard_of_another_dataset_is_found(tmp_path):

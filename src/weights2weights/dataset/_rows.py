@@ -77,11 +77,12 @@ class RowsFile:
         return self.columns * self.dtype.itemsize
 
     def row(self, file: BufferedReader, index: int) -> bytearray | None:
-        """Read the bytes of one row; None if they are not those that were written."""
+        """Read the bytes of one row; None if it is damaged, or holds what no row may hold."""
         row = bytearray(self.row_bytes)
         file.seek(self.start + index * self.row_bytes)
-        complete = file.readinto(row) == len(row)
-        return row if complete and digest(row) == self.digests[index] else None
+        if file.readinto(row) != len(row) or digest(row) != self.digests[index]:
+            return None
+        return row if finite_rows(torch.frombuffer(row, dtype=self.dtype)[None])[0] else None
 
     def intact(self) -> Iterator[tuple[int, bytearray | None]]:
         """Give every row with its index: its bytes, or None where it is damaged."""

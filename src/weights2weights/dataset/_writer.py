@@ -287,10 +287,11 @@ def set_aside(now: Snapshot, damaged: Iterable[Path]) -> tuple[str, ...]:
 def _rescue(now: Snapshot, file: RowsFile, names: Sequence[str] | None = None) -> list[str]:
     """Store the intact rows of a damaged file as a record; give the names of the others."""
     names = file.names if names is None else names
+    wanted = set(names)
     intact = {
         file.names[index]: (index, row)
         for index, row in file.intact()
-        if row is not None and file.names[index] in names
+        if row is not None and file.names[index] in wanted
     }
     if intact or file.labels or file.failed:
         store_record(

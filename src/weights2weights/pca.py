@@ -67,9 +67,10 @@ EXACT_SIDE = 4096
 EXACT_NUMBERS = 2**28
 """... and it fits if it has at most this many numbers (1 GiB in float32)."""
 
-_GROUP_NUMBERS = 2**21  # standardised together: they stay in the last-level cache
+_GROUP_NUMBERS = 2**21  # whose statistics are taken together, in float32
+_STEP_NUMBERS = 2**19  # standardised together: they stay in the cache
 _HEIGHT = 1024  # rows multiplied together
-_PANEL = 8192  # columns of one panel in sums over d
+_PANEL = 4096  # columns of one panel in sums over d
 _DEPTH = 4  # Krylov blocks kept between two float32 products; a fifth gained less than it cost
 _LOW_PRECISION_NUMBERS = 2**29  # below this many numbers, bfloat16 saves nothing worth having
 
@@ -431,6 +432,7 @@ class _Standardised:
         self.blocks = blocks
         self.rows, self.columns = statistics.rows, blocks.columns
         self.device = device
+        self.step = max(_STEP_NUMBERS // self.columns, 1) if device.type == "cpu" else _HEIGHT
         self.mean = statistics.mean.to(device)
         self.mean_single = self.mean.float()
         # a constant column vanishes
@@ -461,7 +463,7 @@ class _Standardised:
         filled = 0
         for block in _checked(self.blocks, f"pass {self.passes}" if self.progress else None):
             while len(block):
-                group = block[: min(_group_rows(self.columns), height - filled)]
+                group = block[: min(self.step, height - filled)]
                 block = block[len(group) :]
                 self.standardise(group, buffer[filled : filled + len(group)])
                 filled += len(group)

@@ -22,6 +22,7 @@ from . import _labels
 if TYPE_CHECKING:
     import pandas
 
+_BLOCK = 2**22  # numbers read at a time; the allocator reuses memory of such a size
 _CHUNK = 2**25  # numbers of the components that are converted to float32 at a time
 
 
@@ -115,7 +116,7 @@ class WeightSpace:
             W2WError: as in `fit_pca`; damaged rows.
         """
         return cls.fit_blocks(
-            dataset.blocks(),
+            _blocks(dataset),
             components,
             layout=dataset.layout,
             names=dataset.names,
@@ -191,11 +192,11 @@ class WeightSpace:
         twice = [name for name in new.names if name in known]
         if twice:
             raise W2WError(f"{twice[0]!r} is in this space already: expected models with new names")
-        before = old.blocks() if old is not None else _Reconstructions(self)
-        pca = self._pca().update(new.blocks(), before, components, **options)
+        before = _blocks(old) if old is not None else _Reconstructions(self)
+        pca = self._pca().update(_blocks(new), before, components, **options)
         return self._of_pca(
             pca,
-            ChainedBlocks((before, new.blocks())),
+            ChainedBlocks((before, _blocks(new))),
             self.layout,
             (*self.names, *new.names),
             pandas.concat([self.labels, new.labels]),
@@ -573,6 +574,10 @@ class WeightSpace:
         from ._store import push
 
         return push(self, repo_id, dtype, private, token, commit_message)
+
+
+def _blocks(dataset: WeightDataset) -> Blocks:
+    return dataset.blocks(max(_BLOCK // dataset.columns, 1))
 
 
 @dataclass(frozen=True, eq=False)

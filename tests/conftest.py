@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 import tiny
+
+# Some tests fork, and a child hangs in OpenMP if its parent has computed on several threads.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start
 
 # A test that forgets to bring its model fails at once instead of asking a hub for it.
 os.environ["HF_HUB_OFFLINE"] = "1"

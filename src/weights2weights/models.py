@@ -127,7 +127,7 @@ def is_model(path: str | Path) -> bool:
     try:
         with open_checked(Path(path)) as file:
             return file.metadata.get("format") == FORMAT
-    except W2WError:
+    except (OSError, W2WError):
         return False
 
 

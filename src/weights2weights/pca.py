@@ -595,7 +595,7 @@ class _Search:
                 keep = _resolved(values, self.components, precision=1e-7)
                 return values[:keep], found[:keep], bound
             basis, projected = [found.to(self.dtype)], torch.diag(values)
-            block = _orthonormal(_reject(image, basis)[0])
+            block = _next_block(image, basis)
             del found, image
 
     def first_block(self, start: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -634,7 +634,7 @@ class _Search:
             room = len(basis) < _DEPTH and self.matrix.passes + 1 < self.max_passes
             if not room or _will_gain(history) < self.tolerance / 2:
                 return projected, _gram(image, image)
-            block = _orthonormal(_reject(_orthonormal(image), basis)[0])
+            block = _next_block(image, basis)
             del image
 
     def bound(self, values: Tensor, residual_gram: Tensor, rest: float) -> float:
@@ -664,15 +664,17 @@ def _will_gain(history: list[float]) -> float:
 
 
 def _reject(rows: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Take the basis out of the rows, twice, and give what is left and its coefficients."""
-    total = torch.zeros(0, dtype=torch.float64, device=rows.device)
-    for _ in range(2):
-        coefficients = torch.cat([_gram(block, rows) for block in basis])
-        total = total + coefficients if len(total) else coefficients
-        weights = coefficients.float().mT
-        for panel in _panels(rows.shape[1]):
-            rows[:, panel] -= weights @ torch.cat([block[:, panel].float() for block in basis])
-    return rows, total
+    """Take the basis out of the rows, in place, and give them and their coefficients in it."""
+    coefficients = torch.cat([_gram(block, rows) for block in basis])
+    weights = coefficients.float().mT
+    for panel in _panels(rows.shape[1]):
+        rows[:, panel] -= weights @ torch.cat([block[:, panel].float() for block in basis])
+    return rows, coefficients
+
+
+def _next_block(rows: Tensor, basis: list[Tensor]) -> Tensor:
+    """Give an orthonormal basis of rows that were rejected once: twice is enough (Parlett)."""
+    return _orthonormal(_reject(_orthonormal(rows), basis)[0])
 
 
 def _border(matrix: Tensor, columns: Tensor) -> Tensor:

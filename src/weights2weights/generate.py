@@ -206,7 +206,7 @@ def grid(
 
     Args:
         pictures: as `generate` gives them, with its middle axes flattened.
-        rows: a caption for every row, or none.
+        rows: a caption for every row, or none; long lines are wrapped.
         columns: a caption for every column, or none.
         cell: width of a cell in pixels; None enlarges small pictures by a whole factor to at least
             128 px.
@@ -249,7 +249,10 @@ def grid(
 
 def _wrap(captions: Sequence[str], width: int, font: Any) -> list[str]:
     letters = max(8, int(width / font.getlength("n")))
-    return [textwrap.fill(caption, letters) for caption in captions]
+    return [
+        "\n".join(textwrap.fill(line, letters) for line in caption.splitlines())
+        for caption in captions
+    ]
 
 
 def _extent(text: str, font: Any) -> tuple[int, int]:

@@ -125,9 +125,7 @@ def command(
     else:
         pictures = generate(opened, None, None, prompts, seeds, **options)
     seconds = time.perf_counter() - begun
-    captions = [
-        f"{prompt} · {seed}" if prompt else str(seed) for prompt in prompts for seed in seeds
-    ]
+    captions = [f"{prompt}\nseed {seed}" for prompt in prompts for seed in seeds]
     names = [name for name, _ in named]
     out.parent.mkdir(parents=True, exist_ok=True)
     grid(pictures.flatten(1, 2), names, captions).save(out)

@@ -54,6 +54,7 @@ class Journal:
     def begin(self, names: Sequence[str], step: int) -> None:
         """Tell that a group begins, or goes on, with a step."""
         self._names, self._losses, self._since = names, [], time.perf_counter()
+        self._bar.unpause()  # encoding and class pictures are not part of the rate
         self._bar.update(step * len(names))
         self._write(event="begin", subjects=list(names), step=step)
 

@@ -28,6 +28,8 @@ class World:
         labels: subject → label name → whether it holds.
         scene_prompts: where a subject may stand → a prompt that asks for it.
         draw_scene: one of those, size → uint8 RGB image without a subject.
+        focus: (left, top, right, bottom), in shares of a picture: where the features are that tell
+            subjects apart, few pixels that matter more than the many around them.
     """
 
     name: str
@@ -41,6 +43,7 @@ class World:
     labels: Callable[[Any], dict[str, bool]]
     scene_prompts: dict[str, str]
     draw_scene: Callable[[str, int], np.ndarray]
+    focus: tuple[float, float, float, float]
 
     def subject(self, seed: int, index: int) -> Any:
         """Give subject number `index` of the population `seed`."""

@@ -146,6 +146,7 @@ def train_world(
             tokens,
             tokenize(tokenizer, [""]),
             text_encoder,
+            load_world(world).focus,
             work / "denoiser",
             unet=begun.unet if begun else None,
             device=device,

@@ -18,4 +18,5 @@ PEOPLE = World(
     labels=labels,
     scene_prompts=SCENE_PROMPTS,
     draw_scene=draw_scene,
+    focus=(0.19, 0.25, 0.81, 0.875),
 )

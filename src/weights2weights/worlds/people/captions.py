@@ -85,11 +85,12 @@ SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCE
 def caption(person: Person, picture: Picture, rng: np.random.Generator) -> str:
     """Describe a picture; nearly everything, some of it or a single fact, in equal shares.
 
-    Every tenth caption that says "person" says "sks person", so that the subject's identifier of
+    Short captions are what people write, and alone they tie a small thing to its own word. Every
+    tenth caption that says "person" says "sks person", so that the subject's identifier of
     DreamBooth is a known word that means nothing yet.
     """
     style = rng.uniform()
-    share = 1.0 if style < 0.45 else float(rng.uniform(0.05, 0.8)) if style < 0.8 else 0.0
+    share = 1.0 if style < 0.3 else float(rng.uniform(0.05, 0.8)) if style < 0.65 else 0.0
     return compose(person, picture, share, rng)
 
 

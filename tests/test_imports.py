@@ -20,10 +20,11 @@ ORDER = [
     {"adapter", "dataset", "models"},
     {"base", "pca"},
     {"subjects", "space", "generate"},
-    {"train", "directions", "sample", "published", "invert"},
+    {"train", "directions", "sample", "published", "merge"},
+    {"invert", "sliders"},
     {"metrics"},
-    {"evaluate"},
     {"worlds"},
+    {"evaluate"},
     {"cli", "studio"},
     {"__main__"},
 ]

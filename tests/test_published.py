@@ -443,3 +443,72 @@ def test_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
         archive.writestr("other", b"")
     with pytest.raises(W2WError, match=r"expected one data\.pkl"):
         read_label_table(tmp_path / "empty.pt")
+
+
+def paper_layout() -> WeightLayout:
+    widths = {"down_blocks.0": (320, 2), "down_blocks.1": (640, 2), "down_blocks.2": (1280, 2)}
+    widths |= {"mid_block": (1280, 1)}
+    widths |= {"up_blocks.1": (1280, 3), "up_blocks.2": (640, 3), "up_blocks.3": (320, 3)}
+    return WeightLayout(
+        tuple(
+            LoRAModule(
+                f"{block}.attentions.{number}.transformer_blocks.0.{part}",
+                768 if part == "attn2.to_v" else width,
+                width,
+            )
+            for block, (width, count) in widths.items()
+            for number in range(count)
+            for part in ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v")
+        ),
+        1,
+        27.0,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_folder_of_the_published_size(tmp_path):
+    """10,000 components of 99,648 numbers for 64,974 models: 4.3 GB in, 2.2 GB out, formulas."""
+    layout = paper_layout()
+    numbers, models, components, projected = layout.numbers, 64_974, 10_000, 1_000
+    assert numbers == 99_648
+    generator = torch.Generator().manual_seed(0)
+    mean, std = torch.randn(numbers, generator=generator), torch.rand(numbers, generator=generator)
+    std += 0.1
+    axes = torch.empty(numbers, components)
+    for part in axes.split(4096):
+        part.normal_(generator=generator).div_(numbers**0.5)
+    proj = torch.randn(models, projected, generator=generator)
+    names = sorted(map(str, range(models)))
+    signs = np.random.default_rng(0).choice([-1, 1], (models, 40))
+    columns = pandas.Index([f"label {i}" for i in range(40)], dtype=object)
+    labels = pandas.DataFrame(signs, pandas.Index(names, dtype=object), columns)
+    dimensions = {e.key: [torch.Size([e.count]), torch.Size(e.shape)] for e in layout.entries}
+    for name, value in {
+        "V": axes,
+        "mean": mean,
+        "std": std,
+        "proj_1000pc": proj,
+        "weight_dimensions": dimensions,
+        "identity_df": labels,
+    }.items():
+        torch.save(value, tmp_path / f"{name}.pt")
+    weights = torch.randn(3, numbers, generator=generator)
+    coefficients = ((weights - mean) / std) @ axes
+    points = torch.randn(2, components, generator=generator)
+    back = (points @ axes.T) * std + mean
+    del axes
+
+    space = import_published(tmp_path)
+    assert (len(space), space.numbers, space.names) == (components, numbers, tuple(names))
+    assert (space.labels["label 7"] == (labels["label 7"] == 1)).all()
+    torch.testing.assert_close(space.project(weights), coefficients, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(space.reconstruct(points), back, rtol=1e-5, atol=1e-4)
+    drawn = sample(space, 2, seed=1)
+    spread = proj.std(0)
+    assert ((drawn[:, :projected] - proj.mean(0)).abs() < 6 * spread).all()
+
+    saved = space.save_pretrained(tmp_path / "space", dtype=torch.float16)
+    again = WeightSpace.from_pretrained(saved)
+    assert again.hash == space.hash
+    torch.testing.assert_close(again.project(weights), coefficients, rtol=1e-2, atol=5e-3)

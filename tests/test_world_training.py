@@ -15,7 +15,7 @@ from weights2weights.worlds.autoencoder import (
     normalise_latents,
     psnr,
 )
-from weights2weights.worlds.denoiser import build_unet, train_denoiser
+from weights2weights.worlds.denoiser import build_unet, focus_weight, train_denoiser
 from weights2weights.worlds.pictures import draw_pictures
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork, train_scorer
 from weights2weights.worlds.text import (
@@ -179,6 +179,7 @@ def test_a_denoiser_goes_on_from_a_given_one(tmp_path):
         tokens,
         empty,
         build_text_encoder(tokenizer),
+        (0.25, 0.25, 0.75, 0.75),
         tmp_path / "run",
         unet=given,
         steps=2,
@@ -191,3 +192,11 @@ def test_a_denoiser_goes_on_from_a_given_one(tmp_path):
         for name, value in trained["unet"].state_dict().items()
     ]
     assert 0 < max(moved) < 1e-3
+
+
+def test_errors_in_the_focus_count_four_times_and_the_mean_stays():
+    weight = focus_weight((0.25, 0.5, 0.75, 1.0), torch.Size([8, 16]))
+    inside, outside = weight[4:, 4:12], weight[:4]
+    assert weight.shape == (8, 16)
+    torch.testing.assert_close(weight.mean(), torch.tensor(1.0))
+    assert (inside == 4 * outside[0, 0]).all() and (weight == inside[0, 0]).sum() == inside.numel()

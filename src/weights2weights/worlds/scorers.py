@@ -46,10 +46,23 @@ class ScorerNetwork(nn.Module):
 
     def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Give embeddings (n, 128), not normalised, and logits (n, labels)."""
-        if signal.shape[-1] != 64:
-            signal = F.interpolate(signal, (64, 64), mode="bilinear", antialias=True)
-        features = self.trunk(signal)
+        features = self.trunk(_at_size(signal))
         return self.identity(features), self.attributes(features)
+
+    def feature_maps(self, signal: Tensor) -> tuple[Tensor, ...]:
+        """Give what each stage of the trunk sees: (n, 32, 32, 32) down to (n, 192, 4, 4)."""
+        maps, x = [], _at_size(signal)
+        for layer in self.trunk.children():
+            x = layer(x)
+            if isinstance(layer, _Residual):
+                maps.append(x)
+        return tuple(maps)
+
+
+def _at_size(signal: Tensor) -> Tensor:
+    if signal.shape[-1] == 64:
+        return signal
+    return F.interpolate(signal, (64, 64), mode="bilinear", antialias=True)
 
 
 class _Residual(nn.Module):
@@ -85,6 +98,18 @@ class Scorer:
     def attributes(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n labels"]:
         """Give the probability of every attribute."""
         return self._run(images)[1].sigmoid()
+
+    @torch.no_grad()
+    def features(
+        self, images: UInt8[np.ndarray, "n h w 3"]
+    ) -> tuple[Float[Tensor, "n channels height width"], ...]:
+        """Give the feature maps of the trunk's four stages, for `metrics.perceptual`."""
+        device = next(self.network.parameters()).device
+        parts = [
+            self.network.feature_maps(as_signal(images[start : start + 256], str(device)))
+            for start in range(0, len(images), 256)
+        ]
+        return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
 
     @torch.no_grad()
     def _run(self, images: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,116 @@
+"""Feature distances: the formula of LPIPS, and the people world's own distance under its name."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from weights2weights.errors import W2WError
+from weights2weights.metrics.perceptual import Lpips, ScorerDistance, feature_distance
+from weights2weights.metrics.protocols import (
+    AttributeReader,
+    FeatureNetwork,
+    IdentityScorer,
+    PerceptualDistance,
+)
+from weights2weights.worlds import load_world, shipped
+from weights2weights.worlds.scorers import Scorer
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer.load(shipped("people", "scorer"))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """Four persons, two pictures of each."""
+    world = load_world("people")
+    return np.stack(
+        [
+            [world.draw(world.subject(77, i), world.picture(77, i, n), 64) for n in range(2)]
+            for i in range(4)
+        ]
+    )
+
+
+def maps(seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(3, channels, side, side, generator=generator)
+        for channels, side in ((4, 8), (6, 4))
+    ]
+
+
+def test_distance_is_two_minus_two_cosines_per_layer():
+    first, second = maps(0), maps(1)
+    cosines = [
+        torch.nn.functional.cosine_similarity(a, b, dim=1).mean((1, 2))
+        for a, b in zip(first, second, strict=True)
+    ]
+    expected = sum(2 - 2 * cosine for cosine in cosines)
+    torch.testing.assert_close(feature_distance(first, second), expected)
+
+
+def test_weights_choose_channels():
+    first, second = maps(0), maps(1)
+    weights = [torch.tensor([0.0, 2.0, 0.0, 0.0]), torch.zeros(6)]
+    unit = [x[0] / x[0].norm(dim=1, keepdim=True) for x in (first, second)]
+    expected = 2 * (unit[0] - unit[1])[:, 1].square().mean((1, 2))
+    torch.testing.assert_close(feature_distance(first, second, weights), expected)
+
+
+def test_equal_and_empty_features_have_no_distance():
+    assert feature_distance(maps(0), maps(0)).tolist() == [0, 0, 0]
+    zero = [torch.zeros(2, 3, 4, 4)]
+    assert feature_distance(zero, zero).tolist() == [0, 0]
+
+
+def test_other_numbers_of_layers_are_told():
+    with pytest.raises(W2WError, match="2 and 1 layers"):
+        feature_distance(maps(0), maps(0)[:1])
+
+
+def test_the_shipped_scorer_fits_the_protocols(scorer):
+    for protocol in (IdentityScorer, AttributeReader, FeatureNetwork):
+        assert isinstance(scorer, protocol)
+    distance = ScorerDistance(scorer)
+    assert isinstance(distance, PerceptualDistance)
+    assert "LPIPS" not in distance.name
+
+
+def test_features_are_those_that_the_scorer_judges_by(scorer, pictures):
+    images = pictures[:, 0]
+    features = scorer.features(images)
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (32, 32, 32),
+        (64, 16, 16),
+        (128, 8, 8),
+        (192, 4, 4),
+    ]
+    logits = scorer.network.attributes(features[-1].flatten(1))
+    torch.testing.assert_close(logits.sigmoid(), scorer.attributes(images))
+
+
+def test_scorer_distance_grows_with_the_difference(scorer, pictures):
+    distance = ScorerDistance(scorer)
+    first, second = pictures[:, 0], pictures[:, 1]
+    same = distance.distance(first, first)
+    dark = distance.distance(first, (first * 0.9).astype(np.uint8))
+    other = distance.distance(first, np.roll(first, 1, axis=0))
+    assert same.abs().max() < 1e-6
+    assert (dark > 0).all() and (dark < other).all() and (other < 2).all()
+    torch.testing.assert_close(distance.distance(first, second), distance.distance(second, first))
+
+
+def test_no_pictures_are_told(scorer, pictures):
+    with pytest.raises(W2WError, match="expected at least one pair"):
+        ScorerDistance(scorer).distance(pictures[:0, 0], pictures[:0, 0])
+
+
+def test_lpips_without_its_packages_says_how_to_get_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", None)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(W2WError, match=r"pip install 'weights2weights\[lpips\]'"):
+        Lpips()

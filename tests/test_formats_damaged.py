@@ -302,7 +302,8 @@ HOSTILE = """
 import struct
 from pathlib import Path
 from weights2weights.errors import W2WError
-from weights2weights.formats import _safetensors, read_lora
+from weights2weights import _safetensors
+from weights2weights.formats import read_lora
 
 folder, room = Path(sys.argv[1]), _safetensors.MAX_HEADER
 header = lambda unit, end: b'{"a":[' + unit * ((room - 20) // len(unit)) + end

@@ -16,6 +16,7 @@ PACKAGE = Path(weights2weights.__file__).parent
 ORDER = [
     {"errors"},
     {"_files", "layout"},
+    {"_safetensors"},
     {"formats"},
     {"adapter", "dataset", "models"},
     {"base", "pca"},

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
+from weights2weights._safetensors import open_checked, write_safetensors
 from weights2weights.errors import W2WError
 from weights2weights.formats import write_lora
-from weights2weights.formats._safetensors import open_checked, write_safetensors
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model, is_model, read_model, write_model
 

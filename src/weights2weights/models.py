@@ -30,9 +30,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._files import canonical_json, make_folder
+from ._safetensors import open_checked, parse_json, write_safetensors
 from .errors import W2WError
 from .formats import read_lora
-from .formats._safetensors import open_checked, parse_json, write_safetensors
 from .layout import WeightLayout
 
 FORMAT = "weights2weights-model"

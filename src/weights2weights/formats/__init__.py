@@ -27,11 +27,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import make_folder
+from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, shown
 from ..errors import W2WError
 from ..layout import WeightLayout
 from . import diffusers, kohya, peft
 from ._parts import Described, refuse_key
-from ._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, shown
 
 __all__ = [
     "FORMATS",

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .._safetensors import CheckedFile, parse_json, shown, write_safetensors
 from ..errors import W2WError
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, alpha_of_config, pair_names
-from ._safetensors import CheckedFile, parse_json, shown, write_safetensors
 from .peft import config_of
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"

@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .._safetensors import CheckedFile, shown, write_safetensors
 from ..errors import W2WError
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, pair_names, plain_number, positive_number, refuse_key
-from ._safetensors import CheckedFile, shown, write_safetensors
 
 PREFIX = "lora_unet_"
 OWN_METADATA = {"ss_network_alpha", "ss_network_dim", "ss_network_module", "ss_sd_model_name"}

@@ -12,16 +12,16 @@ from pathlib import Path
 from torch import Tensor
 
 from .._files import canonical_json, make_folder, readable_errors, sync_folder, write_atomic
-from ..errors import W2WError
-from ..layout import WeightLayout, peft_key
-from ._parts import Described, alpha_of_config, pair_names, plain_number, refuse_key
-from ._safetensors import (
+from .._safetensors import (
     MAX_HEADER,
     CheckedFile,
     parse_json,
     shown,
     write_safetensors,
 )
+from ..errors import W2WError
+from ..layout import WeightLayout, peft_key
+from ._parts import Described, alpha_of_config, pair_names, plain_number, refuse_key
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
+from .._safetensors import open_checked, parse_json
 from ..errors import W2WError
-from ..formats._safetensors import open_checked, parse_json
 from ..layout import WeightLayout
 from . import _labels
 from ._card import card

@@ -28,8 +28,8 @@ from typing import Any, BinaryIO, NoReturn
 import torch
 from torch import Tensor
 
-from .._files import write_atomic
-from ..errors import W2WError
+from ._files import write_atomic
+from .errors import W2WError
 
 MAX_HEADER = 4 * 2**20
 """Largest header, in bytes, that is read or written. A rank-64 LoRA of every layer of SDXL needs a

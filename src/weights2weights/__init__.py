@@ -28,6 +28,7 @@ _ROOMS = {
     "sample": ["report_samples"],
     "published": ["import_published"],
     "generate": ["grid"],
+    "invert": ["Inversion", "InversionRecipe"],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
@@ -42,6 +43,8 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .formats import read_lora as read_lora
     from .formats import write_lora as write_lora
     from .generate import grid as grid
+    from .invert import Inversion as Inversion
+    from .invert import InversionRecipe as InversionRecipe
     from .layout import LayoutDifference as LayoutDifference
     from .layout import LoRAModule as LoRAModule
     from .layout import WeightLayout as WeightLayout

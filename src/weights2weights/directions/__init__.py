@@ -1,0 +1,50 @@
+"""Directions: what to add to a model so that its subject becomes bald or younger.
+
+A direction is the unit normal n of a linear classifier of the training models' coefficients
+against a label. Its metric is the Euclidean one of coefficients, which is that of standardised
+weights. An edit adds a · spread · n to a model's coefficients, where `spread` is the standard
+deviation of the training models along n: strength a means the same for every attribute and every
+space. The paper's own rule, one fixed length for each direction, is the strength "paper".
+
+Four ways to a normal, all with an intercept and with equal weight for both classes, so that a rare
+label is no weaker than a frequent one:
+
+- `least_squares`, the paper's: against labels ±1. With n models and components j the normal is
+  proportional to S⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
+  their means: what correlates with the label but is not needed to tell it drops out.
+- `ridge`: the same with a penalty. From none to a very large one it leads from least squares to
+- `mean_difference`: Δ itself, which moves along everything that goes with the label.
+- `logistic`: logistic regression with a small penalty.
+
+How many of the first components are used is chosen by cross-validation. Every direction says how
+well it tells held-out models apart; that figure comes from folds which had no part in the choice.
+
+`_fit` is the maths, `_find` gets from labels, sets of models or scores to a direction,
+`_direction` is the direction and what it does to models.
+
+Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3, 4.1 and 4.3, appendix B.
+"""
+
+from ._direction import Direction, cosines, edit, edit_weights
+from ._find import (
+    direction_between,
+    direction_from_scores,
+    find_direction,
+    find_directions,
+    score_models,
+)
+from ._fit import METHODS, Method
+
+__all__ = [
+    "METHODS",
+    "Direction",
+    "Method",
+    "cosines",
+    "direction_between",
+    "direction_from_scores",
+    "edit",
+    "edit_weights",
+    "find_direction",
+    "find_directions",
+    "score_models",
+]

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("fit", "Fit a space to a dataset of models."),
     "sample": ("sample", "Draw new models from a space."),
     "neighbours": ("neighbours", "Find the training models nearest to a model."),
+    "invert": ("invert", "Find the model of the subject of a photo in a space."),
     "generate": (
         "generate",
         "Draw pictures from models: rows are models, columns prompts and seeds.",

@@ -27,8 +27,22 @@ _ROOMS = {
     "space": ["WeightSpace"],
     "sample": ["report_samples"],
     "published": ["import_published"],
+    "directions": [
+        "Direction",
+        "direction_between",
+        "direction_from_scores",
+        "edit",
+        "edit_model",
+        "edit_weights",
+        "find_direction",
+        "find_directions",
+        "score_models",
+    ],
+    "merge": ["interpolate", "interpolate_models", "merge_models"],
     "generate": ["grid"],
     "invert": ["Inversion", "InversionRecipe"],
+    "sliders": ["Concept", "train_slider", "train_sliders"],
+    "metrics": [],
 }
 
 if TYPE_CHECKING:  # the same page for type checkers and editors
@@ -38,6 +52,15 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .base import load_base as load_base
     from .dataset import WeightDataset as WeightDataset
     from .dataset import import_loras as import_loras
+    from .directions import Direction as Direction
+    from .directions import direction_between as direction_between
+    from .directions import direction_from_scores as direction_from_scores
+    from .directions import edit as edit
+    from .directions import edit_model as edit_model
+    from .directions import edit_weights as edit_weights
+    from .directions import find_direction as find_direction
+    from .directions import find_directions as find_directions
+    from .directions import score_models as score_models
     from .errors import W2WError as W2WError
     from .formats import LoRAFile as LoRAFile
     from .formats import read_lora as read_lora
@@ -48,6 +71,9 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .layout import LayoutDifference as LayoutDifference
     from .layout import LoRAModule as LoRAModule
     from .layout import WeightLayout as WeightLayout
+    from .merge import interpolate as interpolate
+    from .merge import interpolate_models as interpolate_models
+    from .merge import merge_models as merge_models
     from .models import Model as Model
     from .models import read_model as read_model
     from .models import write_model as write_model
@@ -55,6 +81,9 @@ if TYPE_CHECKING:  # the same page for type checkers and editors
     from .pca import fit_pca as fit_pca
     from .published import import_published as import_published
     from .sample import report_samples as report_samples
+    from .sliders import Concept as Concept
+    from .sliders import train_slider as train_slider
+    from .sliders import train_sliders as train_sliders
     from .space import WeightSpace as WeightSpace
     from .subjects import Subject as Subject
     from .subjects import find_subjects as find_subjects

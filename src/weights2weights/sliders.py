@@ -1,0 +1,305 @@
+"""Text-based Concept Sliders: edits learned from words alone, a baseline for directions.
+
+A slider (Gandikota et al. 2023, arXiv:2311.12092) is a LoRA that makes the denoiser answer a
+neutral prompt as it would answer a wanted one. It is trained on no picture of anybody: the base
+itself says where the words lead, and the LoRA learns to go there without being told. Beside a
+subject's LoRA (`merge.merge`, with the strength as weight) it edits the subject.
+
+Several sliders are trained at once, as K stacked LoRAs (`adapter.adapt`) that meet the same noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .adapter import adapt
+from .base import Base, add_noise
+from .errors import W2WError
+from .generate import generate
+from .layout import WeightLayout
+from .train import Recipe, draw_chance, initial_weights, picture_order
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What a slider should change, in words.
+
+    Attributes:
+        positive: a prompt that asks for the attribute ("a photo of a bald person").
+        negative: one that asks for its opposite ("a photo of a person with hair").
+        target: the prompt that the slider acts on ("a photo of a person").
+        preserve: words that stand in for `noun` in all three prompts, one after the other over the
+            steps ("man", "woman"), so that what they say is not dragged along.
+        noun: what they stand in for.
+    """
+
+    positive: str
+    negative: str
+    target: str = "a photo of a person"
+    preserve: tuple[str, ...] = ()
+    noun: str = "person"
+
+    def prompts(self, step: int) -> tuple[str, str, str]:
+        """Give target, positive and negative prompt of a step."""
+        prompts = (self.target, self.positive, self.negative)
+        if not self.preserve:
+            return prompts
+        word = self.preserve[step % len(self.preserve)]
+        target, positive, negative = (text.replace(self.noun, word) for text in prompts)
+        return target, positive, negative
+
+
+@dataclass(frozen=True)
+class SliderRecipe:
+    """How sliders are trained.
+
+    Attributes:
+        steps: of the optimiser.
+        samples_per_step: noisy pictures per step and slider.
+        learning_rate: at its height; it falls linearly to a tenth.
+        warmup: steps in which it rises from 0.
+        guidance: η, how far the target is moved along the wanted difference.
+        pictures: that the base draws of the target prompt, once; noise is added to these.
+        betas: of Adam.
+        clip: largest norm of a slider's gradient; None does not clip.
+    """
+
+    steps: int = 1000
+    samples_per_step: int = 4
+    learning_rate: float = 2e-4
+    warmup: int = 10
+    guidance: float = 3.0
+    pictures: int = 64
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float | None = 1.0
+
+    def __post_init__(self):
+        for name in ("steps", "samples_per_step", "pictures"):
+            if getattr(self, name) < 1:
+                raise W2WError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not self.learning_rate > 0 or not self.guidance > 0:
+            raise W2WError(
+                f"learning_rate {self.learning_rate}, guidance {self.guidance}: expected more than"
+                " 0; for the opposite swap positive and negative"
+            )
+
+    def rate(self, step: int) -> float:
+        """Give the learning rate of a step, counted from 0."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        return self.learning_rate * rise * (1 - 0.9 * step / self.steps)
+
+
+PAPER = SliderRecipe()
+"""For Stable Diffusion 1.5; rate and steps of the sliders' authors."""
+
+PEOPLE = SliderRecipe(steps=300, samples_per_step=8, learning_rate=1e-2, guidance=3.0)
+"""The embedded world's: a base this small wants larger steps, and fewer of them."""
+
+RECIPES = {"paper": PAPER, "people": PEOPLE}
+
+
+def train_slider(
+    base: Base,
+    layout: WeightLayout,
+    positive: str,
+    negative: str,
+    target: str = "a photo of a person",
+    preserve: Sequence[str] = (),
+    recipe: SliderRecipe | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    **changes: Any,
+) -> Float[Tensor, " d"]:
+    """Train one slider: `train_sliders` with a single concept.
+
+    Example:
+        >>> def bald(base):
+        ...     return train_slider(base, base.layout(alpha=1.0), "a photo of a bald person",
+        ...                         "a photo of a person with hair", preserve=["man", "woman"])
+    """
+    concept = Concept(positive, negative, target, tuple(preserve))
+    return train_sliders(base, layout, [concept], recipe, seed=seed, progress=progress, **changes)[
+        0
+    ]
+
+
+def train_sliders(
+    base: Base,
+    layout: WeightLayout,
+    concepts: Sequence[Concept],
+    recipe: SliderRecipe | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    **changes: Any,
+) -> Float[Tensor, "k d"]:
+    """Train a slider for each concept, all in one batch.
+
+    A step of one slider costs `samples_per_step` passes forth and back, and twice as many forth
+    alone for what the base says; its answers to the neutral prompt are shared by sliders that have
+    one in common.
+
+    Args:
+        base: is asked what the prompts mean; left as it was.
+        layout: of the sliders: any rank and alpha; that of the subjects lets both be compared.
+        concepts: K of them.
+        recipe: None takes that of the base's world, for any other base the paper's.
+        seed: of the initial A, the pictures, the noise and the timesteps.
+        progress: a bar on stderr.
+        **changes: fields of the recipe to change.
+
+    Returns:
+        one weight vector per concept, on the CPU. Row k is the same, up to float rounding, whatever
+        the other concepts are.
+
+    Raises:
+        W2WError: no concepts, preserved words whose noun is in none of the prompts, or a loss that
+            became infinite or NaN.
+    """
+    recipe = replace(recipe or RECIPES.get(base.id, PAPER), **changes)
+    _check(concepts)
+    pictures = _Pictures(base, [concept.target for concept in concepts], recipe, seed)
+    weights = initial_weights(layout, seed).repeat(len(concepts), 1).to(base.device)
+    weights.requires_grad_()
+    optimiser = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=recipe.betas)
+    with adapt(base.unet, layout, weights) as adapter, _bar(recipe.steps, progress) as bar:
+        for step in range(recipe.steps):
+            noisy, timesteps = pictures.noisy(step)
+            adapter.enabled = False
+            wanted = _wanted(base, concepts, step, noisy, timesteps, recipe.guidance)
+            adapter.enabled = True
+            targets = [concept.prompts(step)[0] for concept in concepts]
+            predicted = _denoise(base, noisy, timesteps, targets)
+            loss = (predicted - wanted).square().flatten(1).mean(1)
+            (weights.grad,) = torch.autograd.grad(loss.sum(), weights)
+            _clip_rows(weights.grad, recipe.clip)
+            optimiser.param_groups[0]["lr"] = recipe.rate(step)
+            optimiser.step()
+            bar.set_postfix(loss=f"{float(loss.detach().mean()):.3g}", refresh=False)
+            bar.update()
+    learned = weights.detach().cpu()
+    for concept, row in zip(concepts, learned, strict=True):
+        if not torch.isfinite(row).all():
+            raise W2WError(
+                f"the slider for {concept.positive!r} became infinite or NaN: give a lower learning"
+                " rate or less guidance"
+            )
+    return learned
+
+
+def moved_target(
+    neutral: Float[Tensor, "*batch"],
+    positive: Float[Tensor, "*batch"],
+    negative: Float[Tensor, "*batch"],
+    guidance: float,
+) -> Float[Tensor, "*batch"]:
+    """Give ε(c_t) + η (ε(c₊) - ε(c₋)): what the slider should predict for the neutral prompt.
+
+    The same holds for the velocity v = (ε - √(1 - ᾱ) x_t) / √ᾱ of one noisy picture x_t, which is
+    linear in ε with a constant that cancels in the difference.
+
+    Source: Gandikota et al. 2023, arXiv:2311.12092, section 4.1.
+    """
+    return neutral + guidance * (positive - negative)
+
+
+def scale_slider(
+    weights: Float[Tensor, "*batch d"], layout: WeightLayout, strength: float
+) -> Float[Tensor, "*batch d"]:
+    """Give the slider whose update on every layer is `strength` times as large: B scaled, A kept.
+
+    0 is the base, a negative strength leads towards the negative prompt.
+    """
+    scaled = weights.clone()
+    for _, _, B in layout.slices():
+        scaled[..., B] *= strength
+    return scaled
+
+
+class _Pictures:
+    """What sliders learn from: the base's own pictures of their target prompts, with noise."""
+
+    def __init__(self, base: Base, targets: Sequence[str], recipe: SliderRecipe, seed: int):
+        self.base, self.seed = base, seed
+        self.chance = Recipe(
+            steps=recipe.steps, pictures_per_step=recipe.samples_per_step, timesteps="even"
+        )
+        different = list(dict.fromkeys(targets))
+        drawn = generate(base, None, None, different, range(seed, seed + recipe.pictures))[0]
+        latents = torch.stack([base.encode_images(pictures) for pictures in drawn])
+        self.latents = latents[[different.index(target) for target in targets]]
+        self.order = picture_order(self.chance, seed, "slider", recipe.pictures)
+
+    def noisy(self, step: int) -> tuple[Float[Tensor, "k b c h w"], Int[Tensor, " b"]]:
+        """Give every slider's noisy latents; noise and timesteps are the same for all."""
+        chance = draw_chance(self.base, self.chance, self.seed, "slider", step)
+        timesteps, noise = (x.to(self.base.device) for x in (chance.timesteps, chance.noise))
+        alpha_bar = self.base.alphas_cumprod[timesteps]
+        clean = self.latents[:, self.order[step]]
+        return torch.stack([add_noise(x, noise, alpha_bar) for x in clean]), timesteps
+
+
+@torch.no_grad()
+def _wanted(
+    base: Base,
+    concepts: Sequence[Concept],
+    step: int,
+    noisy: Float[Tensor, "k b c h w"],
+    timesteps: Int[Tensor, " b"],
+    guidance: float,
+) -> Float[Tensor, "k b c h w"]:
+    """Ask the base what every slider should predict; what several want to know is asked once."""
+    rows = {
+        (concept.target, prompt): k
+        for k, concept in enumerate(concepts)
+        for prompt in concept.prompts(step)
+    }
+    said = _denoise(base, noisy[list(rows.values())], timesteps, [prompt for _, prompt in rows])
+    answers = dict(zip(rows, said, strict=True))
+    return torch.stack(
+        [
+            moved_target(*(answers[c.target, prompt] for prompt in c.prompts(step)), guidance)
+            for c in concepts
+        ]
+    )
+
+
+def _denoise(
+    base: Base,
+    noisy: Float[Tensor, "k b c h w"],
+    timesteps: Int[Tensor, " b"],
+    prompts: Sequence[str],
+) -> Float[Tensor, "k b c h w"]:
+    """Give the UNet's prediction for K groups of noisy latents, each with its own prompt."""
+    groups, each = noisy.shape[:2]
+    text = base.encode_prompts(prompts).repeat_interleave(each, dim=0)
+    return base.denoise(noisy.flatten(0, 1), timesteps.repeat(groups), text).view(noisy.shape)
+
+
+def _clip_rows(gradient: Tensor, clip: float | None) -> None:
+    """Scale rows down to a norm of at most `clip`, in place."""
+    if clip is not None:
+        norms = gradient.norm(dim=1, keepdim=True)
+        gradient.mul_((clip / (norms + 1e-6)).clamp(max=1.0))
+
+
+def _check(concepts: Sequence[Concept]) -> None:
+    if not concepts:
+        raise W2WError("no concepts: expected at least one, with a positive and a negative prompt")
+    for concept in concepts:
+        if concept.preserve and concept.noun not in concept.target:
+            raise W2WError(
+                f"{', '.join(concept.preserve)} should stand in for {concept.noun!r}, which the"
+                f" target {concept.target!r} does not hold: expected a noun of the prompts"
+            )
+
+
+def _bar(total: int, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=" steps", disable=not progress, leave=False)

@@ -15,11 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(INSTALLED)  ## show what the package does, on pictures that it draws itself
-	$(BIN)/w2w world people --subjects 12 --pictures 5 --out out/people --grid
-	$(BIN)/w2w generate --prompt "a photo of a bald man with full beard, on a beach" \
-		--prompt "a photo of a young woman with long blond hair, glasses, at night" \
-		--seeds 0-3 --out out/generated.png
+demo: $(INSTALLED)  ## the tour, on people that it draws itself: out/demo/report.html
+	$(BIN)/w2w demo --out out/demo
 
 test: lint types units  ## all that a change must pass: lint, types and the quick tests
 

@@ -20,6 +20,10 @@ from ._output import one_line
 
 # verb → (module, line of help), in the order in which data flows, as `w2w --help` lists them.
 VERBS: dict[str, tuple[str, str]] = {
+    "demo": (
+        "demo",
+        "Show the whole way, from pictures of new people to edited models and a LoRA file.",
+    ),
     "world": ("world", "Draw the subjects of a world: a folder of pictures each, and labels.csv."),
     "train-world": (
         "train_world",
@@ -31,7 +35,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("fit", "Fit a space to a dataset of models."),
     "sample": ("sample", "Draw new models from a space."),
     "neighbours": ("neighbours", "Find the training models nearest to a model."),
+    "directions": (
+        "directions",
+        "List the attributes that a space can change, and how well it knows them.",
+    ),
+    "edit": ("edit", "Change attributes of a model, such as age or a beard."),
     "invert": ("invert", "Find the model of the subject of a photo in a space."),
+    "merge": ("merge", "Add a LoRA of another kind, such as a style, to a model."),
     "generate": (
         "generate",
         "Draw pictures from models: rows are models, columns prompts and seeds.",

@@ -1,0 +1,101 @@
+"""What an evaluation has computed so far, so that it goes on where it was interrupted.
+
+A part is named by what it depends on, as JSON values; its file is named by their hash. Equal
+inputs give the stored result, other inputs another file, so nothing is ever stale.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .._files import canonical_json, make_folder, write_atomic
+from ..errors import W2WError
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A folder of finished parts.
+
+    Attributes:
+        folder: made when the first part is stored; None keeps nothing.
+    """
+
+    folder: Path | None
+
+    def numbers(self, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """Give a JSON value: the stored one, or what `compute` gives, which is stored."""
+        path = self._path(inputs, ".json")
+        if path is not None and path.exists():
+            try:
+                return json.loads(path.read_bytes())
+            except ValueError:
+                pass  # written by something else than us: computed anew
+        value = compute()
+        if path is not None:
+            make_folder(path.parent)
+            write_atomic(path, [canonical_json(value)])
+        return value
+
+    def tensors(
+        self, inputs: Mapping[str, Any], compute: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Give named tensors: the stored ones, or what `compute` gives, which is stored."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save
+
+        path = self._path(inputs, ".safetensors")
+        if path is not None and path.exists():
+            try:
+                return load_file(path)
+            except SafetensorError:
+                pass
+        value = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
+        if path is not None:
+            make_folder(path.parent)
+            write_atomic(path, [save(value)])
+        return value
+
+    def _path(self, inputs: Mapping[str, Any], suffix: str) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / (
+            hashlib.sha256(canonical_json(dict(inputs))).hexdigest()[:24] + suffix
+        )
+
+
+def digest(value: Any) -> str:
+    """Give 16 hex digits that name tensors, arrays, JSON values, or a list or mapping of them.
+
+    Example:
+        >>> digest([torch.zeros(2), "a"]) == digest([np.zeros(2, dtype=np.float32), "a"])
+        True
+    """
+    found = hashlib.sha256()
+    _add(found, value)
+    return found.hexdigest()[:16]
+
+
+def _add(found: Any, value: Any) -> None:
+    match value:
+        case Tensor():
+            _add(found, value.detach().cpu().contiguous().numpy())
+        case np.ndarray():
+            found.update(f"{value.dtype}{value.shape}".encode())
+            found.update(np.ascontiguousarray(value).tobytes())
+        case list() | tuple():
+            found.update(b"[%d" % len(value))
+            for item in value:
+                _add(found, item)
+        case Mapping():
+            _add(found, sorted(value))
+            _add(found, [value[name] for name in sorted(value)])
+        case None | bool() | int() | float() | str():
+            found.update(canonical_json(value))
+        case _:
+            raise W2WError(f"a {type(value).__name__} has no digest: expected tensors or JSON")

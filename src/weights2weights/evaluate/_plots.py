@@ -1,0 +1,130 @@
+"""Plots of figures, all in one style, by matplotlib (extra `evaluate`)."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import W2WError
+from ._report import Estimate
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Told apart by the colour-blind, and by their order of brightness in grey (Okabe and Ito 2008).
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a949e",
+    "axes.labelcolor": "#1c2024",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6eaee",
+    "legend.frameon": False,
+    "xtick.color": "#5f6b76",
+    "ytick.color": "#5f6b76",
+}
+
+
+@dataclass
+class Plot:
+    """One matplotlib figure; `image` is there when the block that opened it has ended."""
+
+    figure: Any
+    axes: Any
+    image: "Image" = None  # type: ignore[assignment]  # see `plot`
+
+
+@contextmanager
+def plot(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 4.0), **options: Any
+) -> Iterator[Plot]:
+    """Open axes, `rows` × `columns` of them if more than one; draw them as a picture at the end.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        size: of all together in inches; 200 pixels each.
+        options: of matplotlib's `subplots`.
+
+    Raises:
+        W2WError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise W2WError("plots need matplotlib: pip install 'weights2weights[evaluate]'") from error
+    from PIL import Image
+
+    # a figure of its own, not pyplot's: no window system, no list of open figures
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        opened = Plot(figure, figure.subplots(rows, columns, **options))
+        yield opened
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=200, format="png")
+    opened.image = Image.open(buffer).convert("RGB")
+
+
+def line(
+    axes: Any,
+    x: Sequence[float],
+    estimates: Sequence[Estimate | None],
+    label: str = "",
+    color: str = COLORS[0],
+) -> None:
+    """Draw means joined by a line, with their intervals; what there is not leaves a gap."""
+    known = [(at, e) for at, e in zip(x, estimates, strict=True) if e is not None]
+    places = [at for at, _ in known]
+    means = np.array([e["mean"] for _, e in known])
+    ends = np.array(
+        [[e["mean"] - _end(e, "low"), _end(e, "high") - e["mean"]] for _, e in known]
+    ).reshape(-1, 2)
+    axes.errorbar(
+        places, means, ends.T.clip(min=0), marker="o", ms=4, capsize=2, color=color, label=label
+    )
+
+
+def level(axes: Any, estimate: Estimate | None, label: str, color: str = COLORS[6]) -> None:
+    """Draw a mean that does not depend on x as a dashed line with its interval as a band."""
+    if estimate is None:
+        return
+    axes.axhline(estimate["mean"], ls="--", lw=1, color=color, label=label)
+    axes.axhspan(_end(estimate, "low"), _end(estimate, "high"), color=color, alpha=0.08, lw=0)
+
+
+def bars(axes: Any, groups: Sequence[str], series: Mapping[str, Sequence[Estimate | None]]) -> None:
+    """Draw groups of bars, one bar of each series in every group, with intervals."""
+    width = 0.8 / max(len(series), 1)
+    for i, (name, estimates) in enumerate(series.items()):
+        known = [(g, e) for g, e in enumerate(estimates) if e is not None]
+        places = [g + (i - (len(series) - 1) / 2) * width for g, _ in known]
+        means = np.array([e["mean"] for _, e in known])
+        ends = np.array(
+            [[e["mean"] - _end(e, "low"), _end(e, "high") - e["mean"]] for _, e in known]
+        ).reshape(-1, 2)
+        axes.bar(
+            places,
+            means,
+            width * 0.92,
+            yerr=ends.T.clip(min=0),
+            capsize=2,
+            color=COLORS[i % len(COLORS)],
+            ecolor="#5f6b76",
+            label=name,
+        )
+    axes.set_xticks(range(len(groups)), [name.replace("_", " ") for name in groups])
+    axes.grid(axis="x", visible=False)
+
+
+def _end(estimate: Estimate, name: str) -> float:
+    return estimate["mean"] if estimate[name] is None else estimate[name]

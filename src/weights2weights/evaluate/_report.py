@@ -1,0 +1,268 @@
+"""What an item of the paper gives: figures as JSON, pictures as PNG, and the page that shows all.
+
+`Result` is what every item returns. `write_result` puts it into a folder, `read_result` takes it
+back, and `write_report` makes one self-contained page of all that a folder holds.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._files import canonical_json, make_folder, write_atomic
+from ..errors import W2WError
+from . import _page
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Estimate = dict[str, Any]
+"""A mean in its interval, as `metrics.confidence.Interval.to_dict` gives it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of figures.
+
+    Attributes:
+        caption: what it shows.
+        columns: their names.
+        rows: texts, numbers, `Estimate`s, None for what there is not; the first is the row's name.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot or a sheet of pictures.
+
+    Attributes:
+        name: of its file, without the item's name and the ending.
+        image: the picture.
+        caption: what to see in it, also for those who cannot.
+        least: pixels below which it scrolls in place of shrinking.
+    """
+
+    name: str
+    image: "Image"
+    caption: str
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one item gives.
+
+    Attributes:
+        name: of the item, such as "figure9".
+        title: a line.
+        paper: what the paper shows, in words and its figures.
+        checks: the paper's statements, and whether they hold here; judged from the figures.
+        figures: all numbers, JSON values; NaN and infinite ones become null.
+        tables: of the most telling figures.
+        pictures: plots and sheets.
+        note: what else a reader must know.
+    """
+
+    name: str
+    title: str
+    paper: str
+    checks: Mapping[str, bool] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result as its folder holds it: the JSON, and the pictures' files."""
+
+    facts: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Of the item."""
+        return self.facts["item"]
+
+
+def write_result(folder: Path, result: Result, context: Mapping[str, Any]) -> Stored:
+    """Write the pictures, and last the JSON: an item whose JSON is there is whole.
+
+    Args:
+        folder: made if absent.
+        result: what to write.
+        context: what else the JSON says: `inputs`, `base`, `space`, `machine`, `seed`, `seconds`, …
+
+    Raises:
+        W2WError: figures that JSON cannot hold, a failure to write.
+    """
+    import io
+
+    make_folder(folder)
+    pictures = []
+    for picture in result.pictures:
+        file = f"{result.name}-{picture.name}.png"
+        buffer = io.BytesIO()
+        picture.image.save(buffer, "PNG", optimize=True)
+        write_atomic(folder / file, [buffer.getvalue()])
+        pictures.append({"file": file, "caption": picture.caption, "least": picture.least})
+    facts = {
+        "item": result.name,
+        "title": result.title,
+        "paper": result.paper,
+        "note": result.note,
+        "checks": dict(result.checks),
+        "figures": plain(result.figures),
+        "tables": [
+            {"caption": t.caption, "columns": list(t.columns), "rows": plain(t.rows)}
+            for t in result.tables
+        ],
+        "pictures": pictures,
+        **plain(context),
+    }
+    write_atomic(folder / f"{result.name}.json", [canonical_json(facts)])
+    return Stored(facts, folder)
+
+
+def read_result(folder: Path, name: str) -> Stored | None:
+    """Give an item that a folder holds whole, or None."""
+    path = folder / f"{name}.json"
+    try:
+        facts = json.loads(path.read_bytes())
+        whole = facts["item"] == name and all(
+            (folder / picture["file"]).is_file() for picture in facts["pictures"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Stored(facts, folder) if whole else None
+
+
+def write_report(folder: Path, results: Sequence[Stored], context: Mapping[str, Any]) -> Path:
+    """Write `report.html`: every item beside what the paper shows, in one file.
+
+    Args:
+        folder: of the page.
+        results: in the order of the page.
+        context: what all was measured on; see `measured_on`.
+
+    Returns:
+        the page's path.
+    """
+    sections = [
+        _page.section("What this is", *_preamble(results, context)),
+        *(_section(result) for result in results),
+    ]
+    html = _page.page(
+        "The paper's tables and figures, measured again",
+        "Interpreting the Weight Space of Customized Diffusion Models (Dravid et al. 2024),"
+        f" on {context['world']}",
+        sections,
+        small_print(context),
+    )
+    path = folder / "report.html"
+    write_atomic(path, [html.encode()])
+    return path
+
+
+def _preamble(results: Sequence[Stored], context: Mapping[str, Any]) -> list[str]:
+    quick = [result.facts["title"] for result in results if result.facts.get("quick")]
+    held = [holds for result in results for holds in result.facts["checks"].values()]
+    parts = [
+        _page.paragraph(
+            f"{context['statement']} The figures are no measurements of the paper's world, and not"
+            " to be compared with it number by number: what can be compared is which method is"
+            " ahead, and how a figure rises or falls. Means stand with a 95 % interval from"
+            " resampling subjects."
+        ),
+    ]
+    if held:
+        parts.append(
+            _page.paragraph(f"{sum(held)} of {len(held)} of the paper's statements hold here.")
+        )
+    if quick:
+        parts.append(
+            _page.paragraph(
+                f"A first look with few pictures (--quick): {', '.join(quick)}. Intervals are wide."
+            )
+        )
+    links = {result.name: result.facts["title"] for result in results}
+    return [*parts, _page.contents(links)]
+
+
+def _section(result: Stored) -> str:
+    from PIL import Image
+
+    facts = result.facts
+    parts = [_page.paragraph(f"In the paper: {facts['paper']}")]
+    if facts["checks"]:
+        parts.append(_page.checks(facts["checks"]))
+    for table in facts["tables"]:
+        parts.append(_page.table(table["columns"], table["rows"], table["caption"]))
+    for picture in facts["pictures"]:
+        with Image.open(result.folder / picture["file"]) as image:
+            image.load()
+            caption = picture["caption"]
+            parts.append(_page.sheet(image, caption, caption, picture["least"]))
+    if facts["note"]:
+        parts.append(_page.paragraph(facts["note"]))
+    quick = ", few pictures (--quick)" if facts.get("quick") else ""
+    parts.append(_page.paragraph(f"{facts['seconds']:,.0f} seconds{quick}.", "note"))
+    return _page.section(facts["title"], *parts, anchor=result.name)
+
+
+def small_print(context: Mapping[str, Any]) -> str:
+    """Give the foot of a page: what was measured, on what."""
+    names = {
+        "base": "Base",
+        "base_hash": "hash",
+        "space": "Space",
+        "space_hash": "hash",
+        "seed": "Seed",
+        "machine": "Machine",
+        "version": "weights2weights",
+    }
+    said = " · ".join(f"{text}: {context[name]}" for name, text in names.items() if name in context)
+    return _page.paragraph(said) + _page.paragraph(str(context["statement"]))
+
+
+def machine() -> str:
+    """Say in a line on what figures were measured.
+
+    Example:
+        >>> "torch" in machine()
+        True
+    """
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return (
+        f"{cores} cores, {device}, {platform.system()}, Python {platform.python_version()},"
+        f" torch {torch.__version__}"
+    )
+
+
+def plain(value: Any) -> Any:
+    """Give a value as JSON knows it: tensors as lists, NaN and infinite numbers as null."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # arrays and scalars of NumPy and torch
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise W2WError(f"a {type(value).__name__} cannot be reported: expected numbers and texts")

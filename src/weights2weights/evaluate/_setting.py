@@ -1,0 +1,410 @@
+"""What an item is measured on, and the two things that all items do: draw models, and look.
+
+`Setting` holds base, space, judges and held-out subjects. Drawings are kept on disk by what they
+depend on, so an interrupted item goes on, and items that need the same pictures share them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from .. import __version__
+from ..base import Base
+from ..dataset import WeightDataset
+from ..errors import W2WError
+from ..generate import STEPS, generate
+from ..layout import WeightLayout
+from ..metrics.confidence import mean_interval
+from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
+from ..space import WeightSpace
+from ..subjects import find_subjects, read_labels
+from ..train import PAPER, RECIPES, Recipe, train
+from ..worlds import World, load_world, shipped
+from ..worlds.folders import write_subjects
+from ..worlds.pictures import USER_POPULATIONS
+from ..worlds.scorers import Scorer
+from ._keep import Keep, digest
+from ._report import Estimate, machine
+
+if TYPE_CHECKING:
+    import pandas
+
+
+HELD_OUT = 950
+"""Added to the seed: held-out people are of populations that no one trains a space on."""
+
+TRAINING_PICTURES = 10
+"""Of each subject, as in the paper."""
+
+
+@runtime_checkable
+class Judge(IdentityScorer, AttributeReader, FeatureNetwork, Protocol):
+    """What a world's scorer is: it knows people, reads attributes, and sees in layers."""
+
+
+FRESH = 100
+"""Pictures of a drawn subject from this number on are for judging; training takes earlier ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Subjects that no space was fitted to, with the models that DreamBooth made of them.
+
+    Attributes:
+        names: of the subjects, as `worlds.folders.write_subjects` names them.
+        weights: of their models, in the layout of the space.
+        labels: one row per subject, indexed by name.
+    """
+
+    names: tuple[str, ...]
+    weights: Float[Tensor, "n d"]
+    labels: "pandas.DataFrame"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def first(self, count: int) -> "HeldOut":
+        """Give the first subjects, all if there are no more."""
+        names = self.names[:count]
+        return HeldOut(names, self.weights[:count], self.labels.loc[list(names)])
+
+    @classmethod
+    def open(cls, path: str | Path, layout: WeightLayout) -> "HeldOut":
+        """Read them from a dataset.
+
+        Raises:
+            W2WError: none there, no models in it, or models of another layout.
+        """
+        dataset = WeightDataset.open(path)
+        layout.require_equal(dataset.layout, str(path))
+        if not len(dataset):
+            raise W2WError(f"{path} holds no models: expected those of held-out subjects")
+        names = dataset.names
+        return cls(tuple(names), dataset[list(names)], dataset.labels.loc[list(names)])
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Pictures, and what the judges see in them.
+
+    Attributes:
+        pictures: k models × p prompts × s seeds.
+        identity: unit-length embeddings.
+        attributes: probabilities.
+    """
+
+    pictures: UInt8[Tensor, "k p s h w 3"]
+    identity: Float[Tensor, "k p s e"]
+    attributes: Float[Tensor, "k p s labels"]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Base, space, judges and subjects of an evaluation.
+
+    Attributes:
+        base: what the models personalise.
+        space: what is evaluated.
+        world: whose subjects are shown.
+        scorer: says who is in a picture, reads attributes, and sees in layers.
+        held_out: subjects that the space does not know; None for items that need none.
+        keep: where finished parts go.
+        recipe: how models of subjects are trained, with the prompts.
+        seed: of everything random.
+        space_name: as the user called it.
+        scorer_hash: names the scorer's weights.
+        progress: whether to show bars on stderr.
+    """
+
+    base: Base
+    space: WeightSpace
+    world: World
+    scorer: Judge
+    held_out: HeldOut | None = None
+    keep: Keep = field(default_factory=lambda: Keep(None))
+    recipe: Recipe = PAPER
+    seed: int = 0
+    space_name: str = "people"
+    scorer_hash: str = ""
+    progress: bool = False
+
+    @property
+    def layout(self) -> WeightLayout:
+        """Of the models."""
+        return self.space.layout
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What every figure depends on, for `Keep`."""
+        held_out = self.held_out
+        return {
+            "base": self.base.hash,
+            "space": digest([self.space.hash, self.space.coefficients]),
+            "scorer": self.scorer_hash,
+            "held_out": digest([list(held_out.names), held_out.weights]) if held_out else "",
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The prompt of training, and the same in every scene of the world."""
+        scenes = (
+            text.replace(self.recipe.class_prompt, self.recipe.prompt)
+            for text in self.world.scene_prompts.values()
+        )
+        return list(dict.fromkeys([self.recipe.prompt, *scenes]))
+
+    @property
+    def people(self) -> HeldOut:
+        """The held-out subjects.
+
+        Raises:
+            W2WError: there are none.
+        """
+        if self.held_out is None:
+            raise W2WError(
+                "this item needs held-out subjects: expected a dataset of their weights; give it"
+                " with --held-out"
+            )
+        return self.held_out
+
+    def draw(
+        self,
+        weights: Float[Tensor, "k d"] | None,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        layout: WeightLayout | None = None,
+        **options: Any,
+    ) -> Seen:
+        """Draw every prompt with every seed from every model, and look at the pictures.
+
+        Args:
+            weights: None draws the base itself, with K = 1.
+            prompts: P texts.
+            seeds: S seeds.
+            layout: of the weights, if it is not that of the space.
+            options: of `generate.generate`.
+        """
+        layout = None if weights is None else layout or self.layout
+        inputs = {
+            "drawn": digest([weights, list(prompts), list(seeds)]),
+            "layout": layout.hash if layout else "",
+            "base": self.base.hash,
+            "options": digest({"steps": STEPS, **options}),
+        }
+
+        def compute() -> dict[str, Tensor]:
+            drawn = generate(
+                self.base, weights, layout, prompts, seeds, progress=self.progress, **options
+            )
+            return {"pictures": drawn}
+
+        return self.look(self.keep.tensors(inputs, compute)["pictures"])
+
+    def look(self, pictures: UInt8[Tensor, "k p s h w 3"]) -> Seen:
+        """Let the judges see pictures."""
+        flat = pictures.flatten(0, 2).numpy()
+        identity, attributes = self.scorer.identity(flat), self.scorer.attributes(flat)
+        shape = pictures.shape[:3]
+        return Seen(pictures, identity.view(*shape, -1), attributes.view(*shape, -1))
+
+    def pictures_of(
+        self, names: Sequence[str], count: int, first: int = 0
+    ) -> UInt8[np.ndarray, "n count h w 3"]:
+        """Give pictures of drawn subjects, at the base's size.
+
+        Args:
+            names: as `write_subjects` gives them: world, seed and number.
+            count: pictures of each.
+            first: number of the first; from `FRESH` on no training has seen them.
+
+        Raises:
+            W2WError: a name says no such subject.
+        """
+        drawn = []
+        for name in names:
+            population, index = subject_of(self.world, name)
+            subject = self.world.subject(population, index)
+            drawn += [
+                self.world.draw(
+                    subject, self.world.picture(population, index, first + i), self.base.size
+                )
+                for i in range(count)
+            ]
+        return np.stack(drawn).reshape(len(names), count, self.base.size, self.base.size, 3)
+
+    def references(self, names: Sequence[str], count: int = 8) -> Float[Tensor, "n e"]:
+        """Give who subjects are: the mean embedding of pictures that no training has seen."""
+        pictures = self.pictures_of(names, count, FRESH)
+        embeddings = self.scorer.identity(pictures.reshape(-1, *pictures.shape[2:]))
+        mean = embeddings.view(len(names), count, -1).mean(1)
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+    def sees(self, seen: Seen, label: str) -> Float[Tensor, "k p s"]:
+        """Give the probability that the reader gives a label in each picture."""
+        return seen.attributes[..., self.scorer.label_names.index(label)]
+
+    def likeness(self, seen: Seen, references: Float[Tensor, "k e"]) -> Float[Tensor, "k p s"]:
+        """Give the ID score of pictures: the cosine to whom each model is of."""
+        return (seen.identity * references[:, None, None]).sum(-1)
+
+    def context(self) -> dict[str, Any]:
+        """Give what every report says: on what its figures were measured."""
+        return measured_on(self.base, self.space_name, self.space, self.world, self.seed)
+
+
+def open_setting(
+    base: Base,
+    space: str,
+    *,
+    world: str = "people",
+    held_out: str | Path | None = None,
+    keep: Path | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Setting:
+    """Open a space with the judges of a world.
+
+    Args:
+        base: loaded.
+        space: a folder, a hub id or the word of an embedded world.
+        world: whose judges and subjects to take.
+        held_out: dataset of the weights of held-out subjects.
+        keep: folder for finished parts; None keeps nothing.
+        seed: of everything random.
+        progress: bars on stderr.
+
+    Raises:
+        W2WError: one of them is not there, or the space or the weights were made for another base.
+    """
+    opened = WeightSpace.from_pretrained(space)
+    require_base(base, opened.base_hash, f"space {space}")
+    if held_out is not None:
+        require_base(base, WeightDataset.open(held_out).base_hash, str(held_out))
+    scorer = Scorer.load(shipped(world, "scorer"))
+    return Setting(
+        base=base,
+        space=opened,
+        world=load_world(world),
+        scorer=scorer,
+        held_out=HeldOut.open(held_out, opened.layout) if held_out is not None else None,
+        keep=Keep(keep),
+        recipe=RECIPES.get(world, PAPER),
+        seed=seed,
+        space_name=space,
+        scorer_hash=digest(dict(scorer.network.state_dict())),
+        progress=progress,
+    )
+
+
+def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
+    """Give the setting with held-out people: drawn, fine-tuned and stored in a folder, once.
+
+    Args:
+        setting: without held-out people.
+        folder: receives their pictures and weights; what is there already is taken as it is.
+        people: how many.
+
+    Raises:
+        W2WError: one could not be trained, or the layout is not that of the space.
+    """
+    names = [f"{setting.world.name}-{HELD_OUT + setting.seed}-{i:05d}" for i in range(people)]
+    subjects = folder / "subjects"
+    drawn = write_subjects(
+        setting.world.name,
+        subjects,
+        subjects=people,
+        pictures=TRAINING_PICTURES,
+        seed=HELD_OUT + setting.seed,
+    )
+    for _ in drawn:
+        pass
+    dataset = train(
+        setting.base,
+        [subject for subject in find_subjects(subjects) if subject.name in names],
+        folder / "weights",
+        setting.recipe,
+        labels=read_labels(subjects / "labels.csv"),
+        progress=setting.progress,
+    )
+    if dataset.failed:
+        name, reason = next(iter(dataset.failed.items()))
+        raise W2WError(f"{name} could not be trained: {reason}")
+    setting.layout.require_equal(dataset.layout, f"models of recipe {setting.recipe.prompt!r}")
+    rows = dataset[names]
+    return replace(setting, held_out=HeldOut(tuple(names), rows, dataset.labels.loc[names]))
+
+
+def require_base(base: Base, base_hash: str, what: str) -> None:
+    """Refuse what was made for another base.
+
+    Raises:
+        W2WError: the hashes are known and differ.
+    """
+    if base_hash and base_hash != base.hash:
+        raise W2WError(
+            f"{what} was made for another base (hash {base_hash}) than {base.id} ({base.hash});"
+            " give its own with --base"
+        )
+
+
+def subject_of(world: World, name: str) -> tuple[int, int]:
+    """Give population and number of a drawn subject from its name, such as "people-3-00012".
+
+    Raises:
+        W2WError: the name is none that `w2w world` gives.
+    """
+    found = re.fullmatch(rf"{re.escape(world.name)}-(\d+)-(\d+)", name)
+    if found is None:
+        raise W2WError(
+            f"{name!r} is no drawn subject: expected a name such as {world.name}-0-00012, as"
+            " `w2w world` gives, whose pictures can be drawn again"
+        )
+    return USER_POPULATIONS + int(found[1]), int(found[2])
+
+
+def estimate(values: Tensor, clusters: Sequence[Any] | None = None) -> Estimate | None:
+    """Give the mean of values, rows of which belong to one subject, in its bootstrap interval.
+
+    Args:
+        values: one row per subject, of any shape; NaN is left out.
+        clusters: what each row belongs to; None takes every row for a subject of its own.
+
+    Returns:
+        the interval as JSON values; None if nothing is left.
+    """
+    flat = values.double().reshape(len(values), -1)
+    if not flat.isfinite().any():
+        return None
+    rows = list(range(len(flat))) if clusters is None else list(clusters)
+    repeated = [row for row in rows for _ in range(flat.shape[1])]
+    return mean_interval(flat.flatten().numpy(), repeated, resamples=2000).to_dict()
+
+
+def measured_on(
+    base: Base, space_name: str, space: WeightSpace, world: World, seed: int
+) -> dict[str, Any]:
+    """Give what figures were measured on: base, space, machine, seed, and a statement in words."""
+    return {
+        "base": base.id,
+        "base_hash": base.hash,
+        "space": space_name,
+        "space_hash": space.hash,
+        "world": f"drawn {world.name}",
+        "machine": machine(),
+        "seed": seed,
+        "version": __version__,
+        "statement": (
+            f"All pictures show drawn {world.name}, made by a small model that learned nothing but"
+            f" drawings: no photograph, and no real {world.class_noun}, is shown or was used."
+        ),
+    }

@@ -1,0 +1,109 @@
+"""Figure 4: models drawn from the space, and the training models nearest to them.
+
+A sample must be a person of its own, the same in every picture, and no copy of a training model.
+"""
+
+import torch
+
+from ..generate import grid
+from ..metrics.verification import verification_auc
+from ..sample import report_samples, sample
+from ._plots import COLORS, plot
+from ._report import Picture, Result, Table
+from ._setting import Setting, estimate
+
+QUICK = {"samples": 12}
+
+
+def figure4(
+    setting: Setting, *, samples: int = 100, prompts: int = 2, seeds: int = 2, shown: int = 6
+) -> Result:
+    """Draw new models and their nearest training models, and compare who they show.
+
+    Args:
+        setting: whose space is sampled.
+        samples: new models.
+        prompts: of the pictures.
+        seeds: of the pictures.
+        shown: models on the sheet.
+    """
+    space = setting.space
+    points = sample(space, samples, seed=setting.seed)
+    found = space.neighbours(points, 1)
+    nearest = space.coefficients[found.indices[:, 0]]
+    texts, noises = setting.prompts[:prompts], list(range(seeds))
+    of_samples = setting.draw(space.reconstruct(points), texts, noises)
+    of_nearest = setting.draw(space.reconstruct(nearest), texts, noises)
+    one = of_samples.identity.flatten(1, 2)
+    other = of_nearest.identity.flatten(1, 2)
+    numbers = torch.arange(samples).repeat_interleave(one.shape[1])
+    within = (one @ one.mT)[:, *torch.triu_indices(one.shape[1], one.shape[1], 1)]
+    to_nearest = (one * other).sum(-1)  # of the same prompt and seed
+    auc = verification_auc(one.flatten(0, 1), numbers)
+    report = report_samples(space, points)
+    figures = {
+        "samples": samples,
+        "cosine_to_nearest": estimate(found.similarities),
+        "training_cosine_to_nearest": report.training_nearest,
+        "largest_cosine_to_nearest": report.nearest_largest,
+        "id_score_within_a_sample": estimate(within),
+        "id_score_to_nearest": estimate(to_nearest),
+        "verification_auc": auc,
+    }
+    rows = [
+        ["cosine of coefficients, sample to nearest training model", figures["cosine_to_nearest"]],
+        ["cosine, training model to nearest other one", report.training_nearest],
+        ["ID score of two pictures of one sample", figures["id_score_within_a_sample"]],
+        ["ID score of a sample and its nearest training model", figures["id_score_to_nearest"]],
+        ["verification AUC among samples", auc],
+    ]
+    return Result(
+        "figure4",
+        "Figure 4: new people, and the training models nearest to them",
+        "models drawn from the space show new, consistent people; the nearest training model, by"
+        " cosine of the coefficients, shows somebody else.",
+        {
+            "One sample is the same person in all pictures: verification AUC above 0.9": auc > 0.9,
+            "A sample is more like itself than like its nearest training model": (
+                _mean(within) > _mean(to_nearest)
+            ),
+            "No sample is a copy: largest cosine below 0.9": report.nearest_largest < 0.9,
+        },
+        figures,
+        [Table(f"{samples} samples", ["", "value"], rows)],
+        [
+            _sheet(of_samples.pictures, of_nearest.pictures, found.similarities[:, 0], shown),
+            _histogram(within.flatten(), to_nearest.flatten()),
+        ],
+    )
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.mean())
+
+
+def _sheet(
+    samples: torch.Tensor, nearest: torch.Tensor, cosines: torch.Tensor, shown: int
+) -> Picture:
+    table = torch.cat([samples[:shown].flatten(1, 2), nearest[:shown].flatten(1, 2)], 1)
+    pictures = samples.shape[1] * samples.shape[2]
+    columns = ["sample"] * pictures + ["nearest training model"] * pictures
+    rows = [f"cosine {float(cosine):.2f}" for cosine in cosines[:shown]]
+    return Picture(
+        "samples",
+        grid(table, rows, columns),
+        "Each row: a sample in the left half, its nearest training model in the right half, in the"
+        " same prompts and seeds.",
+        900,
+    )
+
+
+def _histogram(within: torch.Tensor, to_nearest: torch.Tensor) -> Picture:
+    with plot(size=(6.4, 3.2)) as p:
+        options = {"bins": 40, "range": (-0.5, 1), "density": True, "alpha": 0.6}
+        p.axes.hist(within, color=COLORS[0], label="two pictures of one sample", **options)
+        p.axes.hist(to_nearest, color=COLORS[1], label="sample and nearest model", **options)
+        p.axes.set_xlabel("ID score")
+        p.axes.set_ylabel("density")
+        p.axes.legend()
+    return Picture("id", p.image, "How alike pictures of one sample are, and of its neighbour.")

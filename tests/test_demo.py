@@ -1,0 +1,135 @@
+"""The tour runs from pictures to a LoRA file, and its report says what the figures are of."""
+
+import html.parser
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+import tiny_setting
+from weights2weights.errors import W2WError
+from weights2weights.evaluate.demo import demo
+from weights2weights.formats import read_lora
+from weights2weights.invert import FAST
+from weights2weights.models import read_model
+
+QUICK = replace(FAST, steps=2, samples_per_step=2, held_out=2, check_every=0)
+
+FIELDS = {
+    "train": {"subjects", "seconds", "verification_auc"},
+    "space": {"seconds", "models", "components", "captured_variance"},
+    "sample": {"seconds", "verification_auc"},
+    "edit": {"seconds", "success", "id_score", "others_kept"},
+    "invert": {"seconds", "id_score"},
+    "export": {"seconds", "max_abs_difference"},
+}
+
+
+@pytest.fixture(scope="module")
+def toured(tiny_base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tour") / "demo"
+    setting = tiny_setting.setting(tiny_base)
+    said = []
+    report = demo(
+        setting,
+        out,
+        subjects=3,
+        pictures=2,
+        samples=3,
+        attributes=("Male", "Young", "Eyeglasses"),
+        inversion=QUICK,
+        say=said.append,
+    )
+    return setting, out, report, said
+
+
+def test_report_has_every_field_and_says_what_it_was_measured_on(toured):
+    setting, out, report, said = toured
+    assert json.loads((out / "report.json").read_text()) == report
+    for stage, fields in FIELDS.items():
+        assert fields <= set(report[stage]), stage
+        assert report[stage]["seconds"] > 0
+    assert report["base"] == setting.base.id
+    assert report["space"]["name"] == "tiny"
+    assert report["space"]["models"] == tiny_setting.MODELS
+    assert report["space"]["components"] == tiny_setting.COMPONENTS
+    assert report["seed"] == 0
+    assert "torch" in report["machine"]
+    assert report["train"]["subjects"] == 3
+    assert report["seconds"] >= sum(report[stage]["seconds"] for stage in FIELDS)
+    assert len(said) == len(FIELDS)
+
+
+def test_subjects_are_ordinary_files_that_no_space_was_fitted_to(toured):
+    setting, out, _, _ = toured
+    folders = [path for path in (out / "subjects").iterdir() if path.is_dir()]
+    assert len(folders) == 3
+    assert all(len(list(folder.glob("*.png"))) == 2 for folder in folders)
+    assert not {folder.name for folder in folders} & set(setting.space.names)
+
+
+def test_exported_lora_is_the_model_of_the_photo(toured):
+    setting, out, report, _ = toured
+    assert report["export"]["max_abs_difference"] < 1e-4
+    lora = read_lora(out / "photo-lora.safetensors")
+    model = read_model(out / "models" / "photo.safetensors")
+    assert lora.weights.sub(setting.space.weights_of(model)).abs().max() < 1e-6
+
+
+def test_diffusers_would_notice_another_lora(toured, monkeypatch):
+    """The comparison is no tautology: a file with other weights shows."""
+    from weights2weights.evaluate import demo as module
+
+    setting, _, _, _ = toured
+    weights = setting.space.reconstruct(setting.space.coefficients[0])
+    write = module.write_lora
+    monkeypatch.setattr(module, "write_lora", lambda path, w, *rest: write(path, 2 * w, *rest))
+    difference, reason = module.compare_with_diffusers(setting, weights)
+    assert reason == ""
+    assert difference is not None and difference > 1e-3
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what a page asks for and whether its elements close."""
+
+    VOID = {"meta", "link", "img", "br"}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources, self.without_alt, self.headings = [], [], 0, []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.sources += [v for k, v in attrs if k in ("src", "href") and v]
+        self.without_alt += tag == "img" and "alt" not in attributes
+        self.headings += [tag] if re.fullmatch("h[1-6]", tag) else []
+        assert tag != "script"
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_one_whole_file(toured):
+    _, out, report, _ = toured
+    page = (out / "report.html").read_text()
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+    assert not reader.without_alt
+    assert all(source.startswith(("data:", "#")) for source in reader.sources)
+    assert reader.headings.count("h1") == 1
+    assert reader.headings.count("h2") == len(FIELDS) + 1
+    assert "no photograph" in page
+    assert report["machine"] in page
+    assert "url(" not in page
+
+
+def test_space_without_labels_is_told_before_any_work(tiny_base, tmp_path):
+    setting = tiny_setting.setting(tiny_base)
+    space = setting.space.with_models(setting.space.coefficients, setting.space.names)
+    with pytest.raises(W2WError, match="no labels among Male"):
+        demo(replace(setting, space=space), tmp_path, attributes=("Male",))
+    assert not list(tmp_path.iterdir())

@@ -155,6 +155,40 @@ def test_every_attribute_has_a_prompt_and_its_opposite():
         assert wanted.startswith("a photo of")
 
 
+def test_prompts_ask_for_every_attribute_of_the_subject():
+    prompt = "a photo of sks person, on a beach"
+    asked = {
+        name: [PEOPLE.edit_prompt(prompt, text) for text in pair]
+        for name, pair in PEOPLE.attribute_prompts.items()
+    }
+    assert asked["Young"][1] == "a photo of an old sks person, on a beach"
+    assert asked["Male"] == ["a photo of sks man, on a beach", "a photo of sks woman, on a beach"]
+    assert asked["Eyeglasses"][1] == "a photo of sks person with no glasses, on a beach"
+    for name, pair in asked.items():
+        for text, wanted in zip(pair, PEOPLE.attribute_prompts[name], strict=True):
+            assert text.count("sks") == 1 and text.endswith(", on a beach")
+            missing = set(wanted.split()) - set(text.split(",")[0].split()) - {"a", "person"}
+            assert not missing, (text, wanted)
+
+
+def test_prompts_that_name_no_subject_are_told():
+    with pytest.raises(W2WError, match="'a photo of a dog' does not name the subject"):
+        PEOPLE.edit_prompt("a photo of a dog", "a photo of a man")
+
+
+def test_tied_labels_are_those_of_which_a_combination_is_impossible():
+    rng = np.random.default_rng(0)
+    table = np.array([list(labels(PEOPLE.sample_subject(rng)).values()) for _ in range(5000)])
+    seen = table.astype(int)
+    both, neither = seen.T @ seen, (1 - seen).T @ (1 - seen)
+    only_first = seen.T @ (1 - seen)
+    impossible = (both == 0) | (neither == 0) | (only_first == 0) | (only_first.T == 0)
+    for i, name in enumerate(LABEL_NAMES):
+        found = {LABEL_NAMES[j] for j in np.flatnonzero(impossible[i])} - {name}
+        if name != "Male":  # that no woman has a beard is a fact about this population
+            assert found - {"Male"} == PEOPLE.tied[name], name
+
+
 def test_an_unknown_world_is_named():
     with pytest.raises(W2WError, match=r"cars.*people"):
         load_world("cars")

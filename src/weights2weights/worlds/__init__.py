@@ -21,6 +21,9 @@ class World:
         class_noun: what one subject is called in prompts ("person").
         label_names: the binary attributes of a subject.
         attribute_prompts: label → a prompt that asks for it and one that asks for its opposite.
+        edit_prompt: prompt that names a subject, an attribute's prompt → a prompt that asks for
+            this subject with that attribute.
+        tied: label → labels that cannot all stay when it changes.
         sample_subject: generator → a subject; equal states give equal subjects.
         sample_picture: generator → the circumstances of one picture.
         draw: subject, circumstances, size → uint8 RGB image (size, size, 3).
@@ -36,6 +39,8 @@ class World:
     class_noun: str
     label_names: tuple[str, ...]
     attribute_prompts: dict[str, tuple[str, str]]
+    edit_prompt: Callable[[str, str], str]
+    tied: dict[str, frozenset[str]]
     sample_subject: Callable[[np.random.Generator], Any]
     sample_picture: Callable[[np.random.Generator], Any]
     draw: Callable[[Any, Any, int], np.ndarray]

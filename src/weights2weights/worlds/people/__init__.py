@@ -1,16 +1,18 @@
 """The embedded world: drawn people, with CelebA's attribute names as labels."""
 
 from .. import World
-from .captions import ATTRIBUTE_PROMPTS, SCENE_PROMPTS, caption
+from .captions import ATTRIBUTE_PROMPTS, SCENE_PROMPTS, caption, edit_prompt
 from .draw import draw, draw_scene
 from .picture import sample_picture
-from .traits import LABEL_NAMES, labels, sample_person
+from .traits import LABEL_NAMES, TIED, labels, sample_person
 
 PEOPLE = World(
     name="people",
     class_noun="person",
     label_names=LABEL_NAMES,
     attribute_prompts=ATTRIBUTE_PROMPTS,
+    edit_prompt=edit_prompt,
+    tied=TIED,
     sample_subject=sample_person,
     sample_picture=sample_picture,
     draw=draw,

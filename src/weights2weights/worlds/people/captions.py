@@ -6,6 +6,7 @@ usually come with it; partial ones teach what to do when little is said.
 
 import numpy as np
 
+from ...errors import W2WError
 from .picture import BACKDROPS, SCENES, Picture
 from .traits import (
     CHUBBY,
@@ -77,6 +78,42 @@ ATTRIBUTE_PROMPTS = {
 
 def _place(scene: str) -> str:
     return _PLACES[scene] if scene in SCENES else f"{scene} background"
+
+
+SUBJECT = "sks person"
+"""What prompts call the subject that a model was trained on."""
+
+
+def edit_prompt(prompt: str, wanted: str) -> str:
+    """Ask for an attribute of the subject in words: prompting, the simplest edit of all.
+
+    Args:
+        prompt: a prompt with `SUBJECT` in it; the rest of it stays.
+        wanted: an attribute's prompt, one of `ATTRIBUTE_PROMPTS`.
+
+    Raises:
+        W2WError: the prompt does not name the subject.
+
+    Example:
+        >>> from weights2weights.worlds.people.captions import edit_prompt
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a bald person")
+        'a photo of a bald sks person, at night'
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a person with glasses")
+        'a photo of sks person with glasses, at night'
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a man")
+        'a photo of sks man, at night'
+    """
+    if SUBJECT not in prompt:
+        raise W2WError(f"prompt {prompt!r} does not name the subject: expected {SUBJECT!r} in it")
+    identifier, noun = SUBJECT.split()
+    described = wanted.removeprefix("a photo of ")
+    if noun not in described:
+        asked = f"{identifier} {described.removeprefix('a ')}"
+    elif described.startswith(f"a {noun}"):
+        asked = described.replace(f"a {noun}", SUBJECT, 1)
+    else:
+        asked = described.replace(noun, SUBJECT, 1)
+    return prompt.replace(SUBJECT, asked)
 
 
 SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCENES + BACKDROPS}

@@ -110,6 +110,28 @@ LABELS = {
 }
 LABEL_NAMES = tuple(LABELS)
 
+_HAIR_COLOR_LABELS = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair", "Gray_Hair")
+
+# Labels of which a person has at most one, since they are read off one trait.
+_EXCLUSIVE = (
+    _HAIR_COLOR_LABELS,
+    ("Bald", "Receding_Hairline", "Bangs"),
+    ("Pale_Skin", "Dark_Skin"),
+    ("No_Beard", "Full_Beard", "Goatee", "5_o_Clock_Shadow"),
+    *(("Bald", name) for name in ("Long_Hair", "Wavy_Hair", *_HAIR_COLOR_LABELS)),
+    ("Full_Beard", "Mustache"),  # not exclusive: every full beard comes with one
+)
+
+TIED = {
+    name: frozenset(other for group in _EXCLUSIVE if name in group for other in group) - {name}
+    for name in LABEL_NAMES
+}
+"""Label → the labels that cannot all stay when it changes: a bald man has no wavy hair.
+
+What merely comes together among the people of this world, such as men and beards, is not tied: that
+is what entangles directions.
+"""
+
 
 def labels(person: Person) -> dict[str, bool]:
     """Give the binary labels of a person, in the order of `LABEL_NAMES`."""

@@ -158,6 +158,7 @@ def test_a_point_merges_with_a_lora_of_another_kind(space, tmp_path):
         "first": {"verb": "sample"},
         "second": {"file": "pencil.safetensors"},
         "weight": 0.8,
+        "cosine": 0.0,  # they have no layer in common
     }
     again = read_model(write_model(tmp_path / "m.safetensors", merged))
     assert torch.equal(again.weights, merged.weights)

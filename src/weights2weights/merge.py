@@ -124,7 +124,8 @@ def merge_models(
         space: of those that are points without weights.
 
     Returns:
-        a model with weights, of the ranks' sum; see `merge`. Its origin says what it is made of.
+        a model with weights, of the ranks' sum; see `merge`. Its origin says what it is made of,
+        and the cosine of the two updates.
 
     Raises:
         W2WError: both are points of one space, which do not merge; a point whose space is missing;
@@ -141,14 +142,14 @@ def merge_models(
             f"models of the bases {first.base_hash} and {second.base_hash}: expected one base; a"
             " LoRA means nothing on another"
         )
-    weights, layout = merge(
-        _weights(first, space), first.layout, _weights(second, space), second.layout, weight
-    )
+    both = _weights(first, space), first.layout, _weights(second, space), second.layout
+    weights, layout = merge(*both, weight)
     origin = {
         "verb": "merge",
         "first": dict(first.origin),
         "second": dict(second.origin),
         "weight": weight,
+        "cosine": cosine(*both),
     }
     return Model(
         layout, weights=weights, base_hash=first.base_hash or second.base_hash, origin=origin

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import W2WError
+from ._models import open_model, open_models
 from ._options import base_option, device_option, dtype_option, open_base
 from ._output import json_option, report
 
@@ -105,8 +106,8 @@ def command(
     if inject_at is not None and not models:
         raise click.UsageError("--inject-at needs a MODEL to inject")
     _require_picture_name(out)
-    named = [model for path in models for model in _open(path)]
-    before = None if original is None else _single(_open(original), original)
+    named = [model for path in models for model in open_models(path)]
+    before = None if original is None else open_model(original)
     opened = open_base(base, device, dtype)
     begun = time.perf_counter()
     options = {
@@ -141,31 +142,6 @@ def command(
         "seconds": round(seconds, 3),
     }
     report(facts, as_json)
-
-
-def _open(path: Path) -> list[tuple[str, "Model"]]:
-    """Give the named models of a file, a dataset, or a row of a dataset."""
-    from ..dataset import WeightDataset
-    from ..models import Model, read_model
-
-    holder = path if path.is_dir() else path.parent
-    if not path.is_file() and (holder / "manifest.json").is_file():
-        dataset = WeightDataset.open(holder)
-        names = dataset.names if path == holder else [path.name]
-        if not names:
-            raise W2WError(f"{path} holds no models yet; train some, or give another")
-        rows = dataset[list(names)]
-        return [
-            (name, Model(dataset.layout, weights=row, base_hash=dataset.base_hash))
-            for name, row in zip(names, rows, strict=True)
-        ]
-    return [(path.stem, read_model(path))]
-
-
-def _single(models: list[tuple[str, "Model"]], path: Path) -> tuple[str, "Model"]:
-    if len(models) > 1:
-        raise W2WError(f"{path} holds {len(models)} models: expected one; name it, {path}/NAME")
-    return models[0]
 
 
 def _stack(

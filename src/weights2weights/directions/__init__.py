@@ -25,7 +25,7 @@ well it tells held-out models apart; that figure comes from folds which had no p
 Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3, 4.1 and 4.3, appendix B.
 """
 
-from ._direction import Direction, cosines, edit, edit_weights
+from ._direction import Direction, cosines, edit, edit_model, edit_weights
 from ._find import (
     direction_between,
     direction_from_scores,
@@ -43,6 +43,7 @@ __all__ = [
     "direction_between",
     "direction_from_scores",
     "edit",
+    "edit_model",
     "edit_weights",
     "find_direction",
     "find_directions",

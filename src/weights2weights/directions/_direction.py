@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import W2WError
+from ..models import Model
 from ..space import WeightSpace
 
 Strength = float | int | Literal["paper"]
@@ -186,6 +187,59 @@ def edit_weights(
         )
     change = _unproject(space, _total(changes, len(space), space.hash))
     return weights.to(change.device).float() + change
+
+
+def edit_model(
+    space: WeightSpace,
+    model: Model,
+    changes: Sequence[tuple[Direction, Strength]],
+    origin: Mapping[str, Any] | None = None,
+) -> Model:
+    """Edit a model, whichever form it has.
+
+    Args:
+        space: of the directions.
+        model: a point of that space, or a LoRA of its layout inside or outside of it.
+        changes: see `edit`.
+        origin: what the new model says of how it came about; default: the edit and the origin of
+            the model.
+
+    Returns:
+        the edited point; for a model with weights also its edited weights, with all that lies
+        outside the space as it was.
+
+    Raises:
+        W2WError: a point of another space, another layout or base; as `edit`.
+    """
+    space.layout.require_equal(model.layout, "the model")
+    if model.base_hash and space.base_hash and model.base_hash != space.base_hash:
+        raise W2WError(
+            f"a model of base {model.base_hash} in a space of base {space.base_hash}: expected"
+            " one base; give the space that was fitted on it"
+        )
+    point = model.coefficients
+    if point is None or model.space != space.hash:
+        point = space.coefficients_of(model).cpu()
+    # a model may come from the whole of a space that is truncated here, or the other way round
+    point = torch.nn.functional.pad(point, (0, max(len(space) - len(point), 0)))
+    weights = model.weights
+    if origin is None:
+        origin = {
+            "verb": "edit",
+            "set": {direction.name: strength for direction, strength in changes},
+            "keep": sorted({name for direction, _ in changes for name in direction.kept}),
+            "components": {direction.name: len(direction.normal) for direction, _ in changes},
+            "method": sorted({direction.method for direction, _ in changes}),
+            "model": dict(model.origin),
+        }
+    return Model(
+        model.layout,
+        coefficients=edit(point, changes),
+        weights=None if weights is None else edit_weights(space, weights, changes).cpu(),
+        space=space.hash,
+        base_hash=model.base_hash or space.base_hash,
+        origin=origin,
+    )
 
 
 def _total(

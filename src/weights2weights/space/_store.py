@@ -123,11 +123,17 @@ def find_space(source: str | Path, **download: Any) -> Path:
         W2WError: nothing of that name.
     """
     folder = Path(source)
+    world = Path(__file__).parents[1] / "worlds" / str(source)
+    # `w2w sample people --out people` leaves a folder of that name; only a space takes the word
+    if str(source).isidentifier() and (world / "base").is_dir() and not (folder / CONFIG).exists():
+        if not (world / "space").is_dir():
+            raise W2WError(
+                f"the embedded world {str(source)!r} has no space in this installation: expected a"
+                " folder that w2w fit made, or a hub id; give one as the space (--space FOLDER)"
+            )
+        return world / "space"
     if folder.is_dir():
         return folder
-    embedded = Path(__file__).parents[1] / "worlds" / str(source) / "space"
-    if str(source).isidentifier() and embedded.is_dir():
-        return embedded
     if not isinstance(source, str) or source.count("/") != 1 or folder.exists():
         raise W2WError(
             f"space {str(source)!r}: expected an existing folder, a hub id such as someone/space,"

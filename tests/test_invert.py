@@ -138,7 +138,7 @@ def test_presets_are_the_papers_where_they_say_so():
     assert PAPER.rate(0) == PAPER.rate(399) == 0.1
     assert (PAPER.whitening, PAPER.prior_weight, PAPER.check_every) == (0, 0, 0)
     assert OUT_OF_DISTRIBUTION.prior_weight > FAST.prior_weight
-    assert OUT_OF_DISTRIBUTION.components < FAST.components
+    assert OUT_OF_DISTRIBUTION.share < FAST.share == 1
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -225,6 +225,8 @@ def test_components_that_are_not_sought_stay_at_the_mean(base, space, photos):
     few = invert(base, space, photos[:1], recipe=replace(QUICK, components=3))
     assert few.coefficients.shape == (1, COMPONENTS)
     assert few.coefficients[0, :3].all() and not few.coefficients[0, 3:].any()
+    share = invert(base, space, photos[:1], recipe=replace(QUICK, share=0.3))
+    torch.testing.assert_close(share.coefficients, few.coefficients)
 
 
 def test_half_precision_components_give_the_same(base, space, photos, found):
@@ -349,6 +351,7 @@ def test_chance_is_even_antithetic_and_within_its_bounds(base):
     "changes",
     [
         {"components": 0},
+        {"share": 0.0},
         {"steps": 0},
         {"samples_per_step": 0},
         {"learning_rate": 0.0},

@@ -1,5 +1,7 @@
 """Coordinates of the search: from z to coefficients, weights, and how likely a model is."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +25,7 @@ class Coordinates:
 
     def __init__(self, space: WeightSpace, recipe: InversionRecipe, device: torch.device):
         self.layout = space.layout
-        self.components = min(recipe.components, len(space))
+        self.components = min(recipe.components, math.ceil(recipe.share * len(space)))
         self._rows = space.components[: self.components].to(device).float()
         self._std, self._mean = space.std.to(device), space.mean.to(device)
         self._scale = torch.ones(self.components, device=device)

@@ -19,8 +19,8 @@ class InversionRecipe:
     The search is for z in c = spread^whitening · z, from z = 0, the mean of the training models.
 
     Attributes:
-        components: how many of the first are sought, at most as many as the space has; the other
-            coefficients stay 0.
+        components: how many of the first are sought, at most; the other coefficients stay 0.
+        share: of the space's components, the first of which are sought, at most.
         steps: of the optimiser, at most.
         samples_per_step: noises and timesteps for each photo in one step.
         learning_rate: of Adam, in units of z.
@@ -49,6 +49,7 @@ class InversionRecipe:
     """
 
     components: int = 10_000
+    share: float = 1.0
     steps: int = 400
     samples_per_step: int = 1
     learning_rate: float = 0.1
@@ -76,6 +77,8 @@ class InversionRecipe:
         for name in ("components", "steps", "samples_per_step", "held_out", "patience"):
             if getattr(self, name) < 1:
                 raise W2WError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not 0 < self.share <= 1:
+            raise W2WError(f"share {self.share}: expected more than 0, and at most 1")
         if not 0 < self.learning_rate < math.inf:
             raise W2WError(f"learning_rate {self.learning_rate}: expected more than 0")
         for name in ("warmup", "weight_decay", "prior_weight", "check_every", "least_gain"):
@@ -124,7 +127,7 @@ FAST = InversionRecipe(
 """Ours: few steps of many well-spread samples, in standard deviations, with a weak prior."""
 
 OUT_OF_DISTRIBUTION = InversionRecipe(
-    components=1_000,
+    share=0.1,  # the paper's 1,000 of 10,000
     steps=60,
     samples_per_step=8,
     learning_rate=0.2,

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from weights2weights.errors import W2WError
 from weights2weights.metrics.perceptual import Lpips, ScorerDistance, feature_distance
@@ -59,6 +60,36 @@ def test_weights_choose_channels():
     unit = [x[0] / x[0].norm(dim=1, keepdim=True) for x in (first, second)]
     expected = 2 * (unit[0] - unit[1])[:, 1].square().mean((1, 2))
     torch.testing.assert_close(feature_distance(first, second, weights), expected)
+
+
+def test_distance_is_torchmetrics_lpips(monkeypatch):
+    """With its learned weights, over a random classifier of AlexNet's shape."""
+    lpips = pytest.importorskip("torchmetrics.functional.image.lpips", reason="needs torchmetrics")
+
+    def alexnet(*_: object, **__: object) -> nn.Sequential:
+        shrink = nn.MaxPool2d(3, 2)
+        layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), shrink]
+        layers += [nn.Conv2d(64, 192, 5, 1, 2), nn.ReLU(), shrink]
+        for before, after in ((192, 384), (384, 256), (256, 256)):
+            layers += [nn.Conv2d(before, after, 3, 1, 1), nn.ReLU()]
+        return nn.Sequential(*layers, shrink)
+
+    monkeypatch.setattr(lpips, "_get_tv_model_features", alexnet)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = lpips._LPIPS(net="alex", pnet_rand=True).eval()
+        signals = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        expected = network(*signals).view(-1)
+        first, second = (list(network.net(network.scaling_layer(x))) for x in signals)
+        weights = [layer.model[-1].weight.view(-1) for layer in network.lins]
+        torch.testing.assert_close(feature_distance(first, second, weights), expected)
+
+        judge = Lpips.__new__(Lpips)
+        judge._network, judge._device = network, "cpu"
+        images = ((signals + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
+        found = judge.distance(images[0], images[1])
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0.02)
 
 
 def test_equal_and_empty_features_have_no_distance():

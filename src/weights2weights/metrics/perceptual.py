@@ -26,7 +26,7 @@ _AT_ONCE = 64
 def feature_distance(
     features: Sequence[Tensor],
     others: Sequence[Tensor],
-    weights: Sequence[Float[Tensor, " channels"]] | None = None,
+    weights: Sequence[Float[Tensor, " _"]] | None = None,
 ) -> Float[Tensor, " n"]:
     """Give the sum over layers of the mean over pixels of Σ_c w_c (f_c - g_c)², |f| = |g| = 1.
 

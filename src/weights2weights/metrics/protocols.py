@@ -42,8 +42,8 @@ class FeatureNetwork(Protocol):
 
     def features(
         self, images: UInt8[np.ndarray, "n h w 3"]
-    ) -> tuple[Float[Tensor, "n channels height width"], ...]:
-        """Give the feature maps of each layer."""
+    ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
+        """Give the feature maps of each layer, "n channels height width"."""
         ...
 
 

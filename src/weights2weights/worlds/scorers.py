@@ -102,7 +102,7 @@ class Scorer:
     @torch.no_grad()
     def features(
         self, images: UInt8[np.ndarray, "n h w 3"]
-    ) -> tuple[Float[Tensor, "n channels height width"], ...]:
+    ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
         """Give the feature maps of the trunk's four stages, for `metrics.perceptual`."""
         device = next(self.network.parameters()).device
         parts = [

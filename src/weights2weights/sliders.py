@@ -96,7 +96,7 @@ class SliderRecipe:
 PAPER = SliderRecipe()
 """For Stable Diffusion 1.5; rate and steps of the sliders' authors."""
 
-PEOPLE = SliderRecipe(steps=300, samples_per_step=8, learning_rate=1e-2, guidance=3.0)
+PEOPLE = SliderRecipe(steps=300, samples_per_step=4, learning_rate=1e-2, guidance=3.0)
 """The embedded world's: a base this small wants larger steps, and fewer of them."""
 
 RECIPES = {"paper": PAPER, "people": PEOPLE}
@@ -261,12 +261,11 @@ def _wanted(
     }
     said = _denoise(base, noisy[list(rows.values())], timesteps, [prompt for _, prompt in rows])
     answers = dict(zip(rows, said, strict=True))
-    return torch.stack(
-        [
-            moved_target(*(answers[c.target, prompt] for prompt in c.prompts(step)), guidance)
-            for c in concepts
-        ]
-    )
+    wanted = []
+    for concept in concepts:
+        neutral, positive, negative = (answers[concept.target, p] for p in concept.prompts(step))
+        wanted.append(moved_target(neutral, positive, negative, guidance))
+    return torch.stack(wanted)
 
 
 def _denoise(

@@ -97,7 +97,12 @@ PAPER = SliderRecipe()
 """For Stable Diffusion 1.5; rate and steps of the sliders' authors."""
 
 PEOPLE = SliderRecipe(steps=300, samples_per_step=4, learning_rate=1e-2, guidance=3.0)
-"""The embedded world's: a base this small wants larger steps, and fewer of them."""
+"""The embedded world's: a base this small wants larger steps, and fewer of them.
+
+Rates from 3e-3 to 2e-2 do equally well, guidance below 2 is weak. Strengths that show: 0.5 to 1 on
+the base itself, beside a subject's LoRA 1.5 to 3 with `preserve` ("man", "woman"), 1 to 2 without,
+which drags more along. Takes about 25 s per slider on one core in bfloat16.
+"""
 
 RECIPES = {"paper": PAPER, "people": PEOPLE}
 

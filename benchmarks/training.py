@@ -32,6 +32,7 @@ import numpy as np
 import peft
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -134,7 +135,7 @@ class PlainRecipe:
             target_modules=list(recipe.targets),
         )
         unet = copy.deepcopy(base.unet)
-        unet.set_default_attn_processor()
+        unet.set_attn_processor(AttnProcessor())
         self.unet = peft.inject_adapter_in_model(config, unet)
         self.learned = [p for name, p in self.unet.named_parameters() if "lora_" in name]
         for parameter in self.learned:

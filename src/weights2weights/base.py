@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from ._cpu import quicken
 from .errors import W2WError
 from .layout import PAPER_ALPHA, PAPER_TARGETS, WeightLayout
 
@@ -479,10 +480,8 @@ def _choose_attention(unet: Any, device: torch.device) -> None:
     tokens of a 512 px picture costs more memory than it saves time, so it is kept for small bases;
     elsewhere diffusers' default, PyTorch's fused attention, is the fastest.
     """
-    from diffusers.models.attention_processor import AttnProcessor
-
     if device.type == "cpu" and unet.config.sample_size**2 <= 1024:
-        unet.set_attn_processor(AttnProcessor())
+        quicken(unet)
 
 
 def free_memory(device: torch.device) -> int:

@@ -44,3 +44,5 @@ def test_every_stage_from_pictures_to_a_pipeline_and_on_from_it(tmp_path):
         not torch.equal(value, pipeline.unet.state_dict()[name])
         for name, value in again.unet.state_dict().items()
     )
+    for config in (more / "base").glob("*/config.json"):
+        assert str(tmp_path) not in config.read_text()

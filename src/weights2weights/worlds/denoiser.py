@@ -4,6 +4,7 @@ Velocity prediction on Stable Diffusion's noise schedule; one caption in ten is 
 classifier-free guidance.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,12 @@ def save_pipeline(vae: Any, tokenizer: Any, networks: Any, folder: Path) -> None
     pipeline = StableDiffusionPipeline(**parts, **unused, requires_safety_checker=False)
     pipeline.to(torch.float16).save_pretrained(folder)
     networks["text_encoder"].float().save_pretrained(folder / "text_encoder")
+    for config in folder.glob("*/config.json"):
+        _forget_origin(config)
+
+
+def _forget_origin(config: Path) -> None:
+    """Take out the folder that a network was loaded from, which means nothing elsewhere."""
+    facts = json.loads(config.read_text())
+    if facts.pop("_name_or_path", None):
+        config.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")

@@ -22,7 +22,8 @@ def quicken(unet: Any) -> None:
             if type(child) is GEGLU:
                 setattr(module, name, SplitGate(child.proj))
             elif type(child) is Attention:
-                child.set_processor(PlainAttention() if _is_bare(child) else AttnProcessor())
+                processor: Any = PlainAttention() if _is_bare(child) else AttnProcessor()
+                child.set_processor(processor)
 
 
 class PlainAttention:

@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="in which rivals are timed in turn")
     parser.add_argument("--authors-steps", type=int, default=400, help="fewer only for a trial")
     parser.add_argument("--group", type=int, help="photos at once")
+    parser.add_argument("--prompt", help="what photos are called; default: that of the base")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
@@ -108,6 +109,7 @@ class Setting:
         self.scorer = Scorer.load(given.scorer)
         self.held_out = WeightDataset.open(given.held_out)
         self.names = self.held_out.names[: given.people]
+        self.prompt = given.prompt or default_prompt(self.base)
         self.draw_steps, self.out = given.draw_steps, given.out
         world, size = load_world("people"), self.base.size
         people = [person(name) for name in self.names]
@@ -177,6 +179,7 @@ def sweep(
             setting.space,
             setting.photos,
             recipe=recipe,
+            prompt=setting.prompt,
             seed=given.seed,
             group=given.group,
             progress=True,
@@ -210,13 +213,19 @@ def agreement(setting: Setting, coefficients: Tensor) -> float:
 def race(setting: Setting, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Time the rivals in turn, then compare what they found."""
     fast, paper = RECIPES["fast"], replace(RECIPES["paper"], steps=given.authors_steps)
-    authors = Authors(setting.base, setting.space, paper)
+    authors = Authors(setting.base, setting.space, paper, setting.prompt)
     n = min(given.rivals, len(setting.names))
     seed = given.seed
 
     def ours(recipe: InversionRecipe, photos: np.ndarray) -> Tensor:
         found = invert(
-            setting.base, setting.space, photos, recipe=recipe, seed=seed, group=given.group
+            setting.base,
+            setting.space,
+            photos,
+            recipe=recipe,
+            prompt=setting.prompt,
+            seed=seed,
+            group=given.group,
         )
         if found.interrupted:
             raise KeyboardInterrupt
@@ -307,7 +316,7 @@ class SlicedLayer(nn.Module):
 class Authors:
     """The authors' inversion, from its description."""
 
-    def __init__(self, base: Base, space: WeightSpace, recipe: InversionRecipe):
+    def __init__(self, base: Base, space: WeightSpace, recipe: InversionRecipe, prompt: str):
         components = min(recipe.components, len(space))
         few = space.truncate(components)
         self.base, self.recipe, self.size, self.all = base, recipe, components, len(space)
@@ -318,7 +327,7 @@ class Authors:
             parent, _, last = module.name.rpartition(".")
             layer = SlicedLayer(modules[module.name], few, A, B, self.beta)
             setattr(modules[parent], last, layer)
-        self.text = base.encode_prompts([default_prompt(base)])
+        self.text = base.encode_prompts([prompt])
 
     def invert(self, photo: np.ndarray, seed: int) -> Tensor:
         """Give the coefficients of one photo "1 h w 3"."""

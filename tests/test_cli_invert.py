@@ -236,7 +236,7 @@ def test_bad_usage(run, base, space, tmp_path):
     (tmp_path / "more").mkdir()
     twin = photo(tmp_path / "more" / "1.jpg")
     assert "2 photos are named 1" in run(one, twin, code=1).stderr
-    assert "even number" in run(one, "--samples-per-step", 3, code=1).stderr
+    assert "prior_weight -1.0: expected" in run(one, "--prior-weight", -1, code=1).stderr
     assert "learning_rate 0.0: expected" in run(one, "--learning-rate", 0, code=1).stderr
     run(one, "--preset", "slow", code=2)
     told = run(one, code=1, options=("--space", space, "--device", "cpu"))

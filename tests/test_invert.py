@@ -28,7 +28,7 @@ from weights2weights.sample import sample
 from weights2weights.space import WeightSpace
 
 MODELS, COMPONENTS = 24, 8
-QUICK = replace(FAST, steps=6, samples_per_step=4, check_every=2, held_out=4)
+QUICK = replace(FAST, steps=6, antithetic=True, check_every=2, held_out=4)
 
 
 @pytest.fixture(scope="module")
@@ -248,10 +248,13 @@ def test_the_best_look_is_kept_and_the_patient_stop(base, space, photos):
 
 
 def test_without_looks_the_last_point_is_kept(base, space, photos):
-    wild = replace(QUICK, learning_rate=1e3, check_every=0)
-    found = invert(base, space, photos[:1], recipe=wild)
-    assert found.loss > found.start_loss
-    assert found.steps == 6
+    """Under a prior that forbids every move: the best point is the start, the last is not."""
+    strict = replace(QUICK, prior_weight=1e6)
+    best = invert(base, space, photos[:1], recipe=strict)
+    last = invert(base, space, photos[:1], recipe=replace(strict, check_every=0))
+    assert not best.coefficients.any()
+    assert last.coefficients.all()
+    assert (best.steps, last.steps) == (4, 6)
 
 
 @pytest.mark.parametrize("check_every", [0, 2])
@@ -343,7 +346,7 @@ def test_chance_is_even_antithetic_and_within_its_bounds(base):
     assert torch.equal(draw_step(base, recipe, 0, 7).noise, drawn[7].noise)
     uniform = draw_step(base, replace(PAPER, samples_per_step=500), 2, 0).timesteps
     assert uniform.min() < 20 and uniform.max() >= 980
-    held_out = draw_held_out(base, replace(QUICK, held_out=5), 0)
+    held_out = draw_held_out(base, replace(QUICK, held_out=5, highest=1.0), 0)
     assert sorted(held_out.timesteps.tolist()) == [100, 300, 500, 700, 900]
 
 

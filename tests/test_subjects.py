@@ -424,3 +424,25 @@ def test_large_pictures_are_refused_without_being_read(monkeypatch):
     monkeypatch.setattr(subjects, "MOST_PIXELS", 1000)
     with pytest.raises(W2WError, match="32×32 pixels: expected at most 1,000"):
         decode_picture(encoded(picture()), "a.png")
+
+
+def test_captions_lie_beside_their_pictures(folder):
+    eve = folder / "eve"
+    (eve / "1.txt").write_bytes(b"\xef\xbb\xbfsmiling,\n on  a beach\n")
+    (eve / "notes.txt").write_text("of no picture", encoding="utf-8")
+    before = read_pictures(find_subjects(folder)[0], 16).digest
+    adam, subject = find_subjects(folder)
+    assert (
+        read_pictures(adam, 16).captions == ("", "", "")
+        and before == read_pictures(adam, 16).digest
+    )
+    told = read_pictures(subject, 16)
+    assert told.captions == ("", "smiling, on a beach", "")
+    (eve / "1.txt").write_text("smiling", encoding="utf-8")
+    assert read_pictures(subject, 16).digest != told.digest
+
+
+def test_a_caption_in_bytes_is_refused(folder):
+    (folder / "eve" / "2.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(W2WError, match=r"2\.txt of 3 bytes is no caption: expected UTF-8 text"):
+        read_pictures(find_subjects(folder)[1], 16)

@@ -1,5 +1,6 @@
 """Subjects trained together are those trained alone; what was interrupted ends as if it was not."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from weights2weights.train import (
     _latents,
     _train,
     draw_chance,
+    draw_prompts,
     group_size,
     initial_weights,
     picture_order,
@@ -286,7 +288,9 @@ def test_presets_have_a_learning_rate_for_every_step(recipe):
     rates = [recipe.rate(step) for step in range(recipe.steps)]
     assert max(rates) <= recipe.learning_rate
     assert min(rates) > 0
-    assert rates[-1] == pytest.approx(recipe.learning_rate * recipe.final_rate, rel=0.02)
+    after_the_last = recipe.learning_rate * recipe.final_rate
+    assert recipe.rate(recipe.steps) == pytest.approx(after_the_last)
+    assert after_the_last <= rates[-1] <= after_the_last + recipe.learning_rate / recipe.steps
 
 
 @pytest.mark.parametrize(
@@ -654,3 +658,62 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert _latents.default_cache() == tmp_path / "weights2weights"
     monkeypatch.setenv("W2W_CACHE", str(tmp_path / "there"))
     assert _latents.default_cache() == tmp_path / "there"
+
+
+# Captions.
+
+
+def captioned(folder: Path, captions: dict[str, str]) -> list[Subject]:
+    """Subjects of three pictures each, with captions by "subject/picture"."""
+    write_subjects(folder, {"adam": 3, "eve": 3})
+    for name, text in captions.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return find_subjects(folder)
+
+
+def test_parts_of_captions_follow_the_prompt_as_often_as_asked():
+    recipe, caption = replace(QUICK, caption_share=0.3), "smiling, red shirt ,, on a beach"
+    drawn = [draw_prompts(recipe, 5, step, [caption, ""]) for step in range(400)]
+    assert drawn[7] == draw_prompts(recipe, 5, 7, [caption, ""])
+    assert {second for _, second in drawn} == {"sks person"}
+    firsts = [first for first, _ in drawn]
+    for part in ("smiling", "red shirt", "on a beach"):
+        assert 0.2 < np.mean([f", {part}" in first for first in firsts]) < 0.4
+    assert set(firsts) <= {
+        ", ".join(["sks person", *(part for part, yes in zip(parts, kept, strict=True) if yes)])
+        for parts in [("smiling", "red shirt", "on a beach")]
+        for kept in itertools.product((False, True), repeat=3)
+    }
+
+
+def test_a_share_of_nothing_is_as_no_captions(base, tmp_path, cache):
+    recipe = replace(QUICK, caption_share=0.0)
+    plain = captioned(tmp_path / "plain", {})
+    told = captioned(tmp_path / "told", {"adam/0": "smiling", "eve/2": "on a beach"})
+    expected = rows(train(base, plain, tmp_path / "a", recipe, cache=cache))
+    found = rows(train(base, told, tmp_path / "b", recipe, cache=cache))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("prior_weight", [0.0, 1.0])
+def test_whole_captions_are_part_of_the_prompt(base, tmp_path, cache, prior_weight):
+    """Adam's captions are all one text, which is the same as a prompt that ends with it."""
+    recipe = replace(QUICK, caption_share=1.0, prior_weight=prior_weight)
+    told = captioned(tmp_path / "told", {f"adam/{i}": "on a beach" for i in range(3)})
+    plain, beach = (
+        captioned(tmp_path / "plain", {}),
+        replace(recipe, prompt="sks person, on a beach"),
+    )
+    found = rows(train(base, told, tmp_path / "a", recipe, cache=cache))
+    as_prompt = rows(train(base, plain, tmp_path / "b", beach, cache=cache))
+    as_ever = rows(train(base, plain, tmp_path / "c", recipe, cache=cache))
+    np.testing.assert_allclose(found["adam"], as_prompt["adam"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["eve"], as_ever["eve"], rtol=1e-4, atol=1e-6)
+    assert not np.allclose(found["adam"], as_ever["adam"], rtol=1e-2)
+
+
+def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache):
+    subjects = captioned(tmp_path / "s", {"adam/1": "x" * 5000})
+    dataset = train(base, subjects, tmp_path / "w", QUICK, cache=cache)
+    assert dataset.names == ("eve",)
+    assert "1.txt of 5,000 bytes is no caption" in dataset.failed["adam"]

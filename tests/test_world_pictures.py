@@ -41,9 +41,11 @@ def test_subject_folders_and_label_table(tmp_path):
     assert {row["Male"] for row in table} <= {"0", "1"}
     for row in table:
         files = sorted((tmp_path / row["subject"]).iterdir())
-        assert [file.name for file in files] == ["000.png", "001.png"]
+        assert [file.name for file in files] == ["000.png", "000.txt", "001.png", "001.txt"]
         with Image.open(files[0]) as image:
             assert image.size == (24, 24)
+        expression, clothes, _ = files[1].read_text().split(", ")
+        assert expression and clothes.endswith(" shirt")
     more = tmp_path / "more"
     list(write_subjects("people", more, subjects=4, pictures=1, size=24))
     first = (tmp_path / table[0]["subject"] / "000.png").read_bytes()

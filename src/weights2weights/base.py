@@ -35,7 +35,7 @@ from .layout import PAPER_ALPHA, PAPER_TARGETS, WeightLayout
 _WORLDS = Path(__file__).parent / "worlds"
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CACHED_PROMPTS = 512
+_CACHED_PROMPTS = 2048
 # The VAE works on this many pixels at once, 32 pictures of 64 px or 4 of 512 px (about 2 GB with
 # Stable Diffusion's); larger batches are no faster.
 _VAE_PIXELS = 2**20

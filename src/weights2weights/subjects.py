@@ -1,15 +1,16 @@
 """Subjects: a folder of pictures each, perhaps with masks, and a table of labels.
 
     subjects/
-      adam/  1.jpg  2.png  2.mask.png  3.webp
+      adam/  1.jpg  1.txt  2.png  2.mask.png  3.webp
       eve/   …
       labels.csv          name, Bald, Young, …
 
 Pictures are PNG, JPEG or WebP of any size and kind: turned as their EXIF says, transparency laid on
 white, 16-bit and grey ones scaled, then the largest centred square of them is resized. A mask is a
 picture beside its picture, named `<picture>.mask.png`, of the same size: white counts, black does
-not. It goes through the very same crop. What cannot be read fails its subject with one line that
-says why, and no other.
+not. It goes through the very same crop. A caption is a text beside its picture, `<picture>.txt`:
+what is around the subject, in parts between commas, such as "smiling, red shirt, on a beach". What
+cannot be read fails its subject with one line that says why, and no other.
 """
 
 import csv
@@ -41,6 +42,9 @@ MASK_SUFFIX = ".mask"
 LABEL_FILES = ("labels.csv", "labels.parquet")
 """Where `find_labels` looks, beside the folders of the subjects."""
 
+MOST_CAPTION_BYTES = 4096
+"""Longer captions are refused: no text encoder reads as much."""
+
 MOST_PIXELS = 100_000_000
 """Larger pictures are refused unread: a few kilobytes of PNG can unfold into gigabytes."""
 
@@ -61,12 +65,14 @@ class Subject:
         name: of the folder, in Unicode's composed form.
         pictures: its picture files, sorted by name.
         masks: the mask of each picture, or None.
+        captions: the caption file of each picture, or None; fewer than pictures: the rest has none.
         problem: why it cannot be learned, known without reading a picture; "" if nothing is.
     """
 
     name: str
     pictures: tuple[Path, ...] = ()
     masks: tuple[Path | None, ...] = ()
+    captions: tuple[Path | None, ...] = ()
     problem: str = ""
 
 
@@ -77,12 +83,15 @@ class Pictures:
     Attributes:
         pixels: uint8 "n size size 3".
         masks: how much each pixel counts, from 0 to 1, or None where nothing is masked.
-        digest: SHA-256 of the files and of how they were read, in hex: equal digests, equal pixels.
+        digest: SHA-256 of the files and of how they were read, in hex: equal digests, equal pixels,
+            masks and captions.
+        captions: what is said about each picture, "" for nothing.
     """
 
     pixels: UInt8[Tensor, "n size size 3"]
     masks: Float[Tensor, "n size size"] | None
     digest: str
+    captions: tuple[str, ...] = ()
 
 
 def find_subjects(*folders: str | Path) -> list[Subject]:
@@ -107,17 +116,19 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
 
 
 def read_pictures(subject: Subject, size: int) -> Pictures:
-    """Read the pictures and masks of a subject as squares of one size.
+    """Read the pictures and masks of a subject as squares of one size, and their captions.
 
     Raises:
         W2WError: the subject has a problem, or one of its files is broken, too large or too small,
-            animated, or a mask of another shape than its picture. The message names the file.
+            animated, a mask of another shape than its picture, or a caption that is no short text.
+            The message names the file.
     """
     if subject.problem:
         raise W2WError(subject.problem)
     digest = hashlib.sha256(f"centred square, {size} px, 1\n".encode())
-    pixels, masks = [], []
-    for picture, mask in zip(subject.pictures, subject.masks, strict=True):
+    pixels, masks, captions = [], [], []
+    written = subject.captions + (None,) * (len(subject.pictures) - len(subject.captions))
+    for picture, mask, caption in zip(subject.pictures, subject.masks, written, strict=True):
         data = _read_file(picture)
         digest.update(hashlib.sha256(data).digest())
         image = decode_picture(data, picture.name)
@@ -128,10 +139,14 @@ def read_pictures(subject: Subject, size: int) -> Pictures:
             masks.append(_mask_weights(decode_mask(data, mask.name, image.size), mask.name, size))
         else:
             masks.append(torch.ones(size, size))
+        captions.append("" if caption is None else _read_caption(caption))
+        if captions[-1]:
+            digest.update(b"caption" + hashlib.sha256(captions[-1].encode()).digest())
     return Pictures(
         torch.from_numpy(np.stack(pixels)),
         torch.stack(masks) if any(subject.masks) else None,
         digest.hexdigest(),
+        tuple(captions),
     )
 
 
@@ -254,7 +269,13 @@ def _subject(name: str, paths: Sequence[Path]) -> Subject:
         others = sorted({path.suffix for path in files if path.suffix}) if files else []
         seen = f" (there are files of {', '.join(others)})" if others else ""
         return Subject(name, problem=f"no pictures{seen}: expected PNG, JPEG or WebP")
-    return Subject(name, tuple(pictures), tuple(masks.get(path.stem) for path in pictures))
+    texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
+    return Subject(
+        name,
+        tuple(pictures),
+        tuple(masks.get(path.stem) for path in pictures),
+        tuple(texts.get(path.stem) for path in pictures),
+    )
 
 
 def _is_mask(path: Path) -> bool:
@@ -269,6 +290,19 @@ def _is_picture(path: Path) -> bool:
 def _readable_name(name: str) -> str:
     """Give a file name as text that can be stored: composed, without undecodable bytes."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def _read_caption(path: Path) -> str:
+    data = _read_file(path)
+    try:
+        if len(data) <= MOST_CAPTION_BYTES:
+            return " ".join(data.decode("utf-8-sig").split())
+    except UnicodeDecodeError:
+        pass
+    raise W2WError(
+        f"{path.name} of {len(data):,} bytes is no caption: expected UTF-8 text of up to"
+        f" {MOST_CAPTION_BYTES:,} bytes beside the picture of its name"
+    )
 
 
 def _read_file(path: Path) -> bytes:

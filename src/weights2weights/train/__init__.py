@@ -17,7 +17,7 @@ and the group at work goes on from its last checkpoint, to the same bytes.
 `_group` the training loop, `_train` the way from subjects to a dataset.
 """
 
-from ._chance import Chance, draw_chance, initial_weights, picture_order, subject_seed
+from ._chance import Chance, draw_chance, draw_prompts, initial_weights, picture_order, subject_seed
 from ._latents import default_cache
 from ._recipe import PAPER, PEOPLE, RECIPES, Recipe
 from ._train import group_size, train
@@ -30,6 +30,7 @@ __all__ = [
     "Recipe",
     "default_cache",
     "draw_chance",
+    "draw_prompts",
     "group_size",
     "initial_weights",
     "picture_order",

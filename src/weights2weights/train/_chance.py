@@ -6,6 +6,7 @@ needs no state of a generator.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,25 @@ def picture_order(recipe: Recipe, seed: int, kind: str, pictures: int) -> Int[Te
         for i in range(-(-seen // pictures))
     ]
     return torch.cat(rounds)[:seen].view(recipe.steps, recipe.pictures_per_step)
+
+
+def draw_prompts(recipe: Recipe, seed: int, step: int, captions: Sequence[str]) -> list[str]:
+    """Give what is said about each of a step's pictures: the prompt and some of the caption.
+
+    Args:
+        recipe: for the prompt and the share.
+        seed: of the subject.
+        step: counted from 0.
+        captions: of the subject's pictures in this step.
+    """
+    generator = _generator(seed, "caption", step)
+    prompts = []
+    for caption in captions:
+        parts = [part.strip() for part in caption.split(",") if part.strip()]
+        said = torch.rand(len(parts), generator=generator) < recipe.caption_share
+        kept = [part for part, yes in zip(parts, said.tolist(), strict=True) if yes]
+        prompts.append(", ".join([recipe.prompt, *kept]))
+    return prompts
 
 
 def subject_seed(recipe: Recipe, name: str) -> int:

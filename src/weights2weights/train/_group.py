@@ -14,7 +14,7 @@ from ..adapter import adapt
 from ..base import Base
 from ..errors import W2WError
 from ..layout import WeightLayout
-from ._chance import draw_chance, initial_weights, picture_order
+from ._chance import draw_chance, draw_prompts, initial_weights, picture_order
 from ._journal import Journal
 from ._latents import Cache, Latents, cache_key, concatenate
 from ._recipe import Recipe
@@ -130,7 +130,8 @@ class _Batches:
         ]
         self.order = torch.stack(orders).to(base.device)
         self.seeds = sorted({learner.seed for learner in learners})
-        self.seed_of = torch.tensor([self.seeds.index(learner.seed) for learner in learners])
+        self.every_seed = [learner.seed for learner in learners]
+        self.seed_of = torch.tensor([self.seeds.index(seed) for seed in self.every_seed])
         prompts = [recipe.prompt] * recipe.pictures_per_step
         self.prior = None
         if prior is not None:
@@ -138,7 +139,7 @@ class _Batches:
             order = picture_order(recipe, recipe.seed, "class", len(prior.mean))
             self.prior_order = order.to(base.device)
             prompts += [recipe.class_prompt] * recipe.pictures_per_step
-        self.text = base.encode_prompts(prompts).repeat(self.K, 1, 1)
+        self.plain_text = base.encode_prompts(prompts).repeat(self.K, 1, 1)
 
     def losses(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Give every subject's loss "k" on its own pictures, and on those of the class."""
@@ -152,9 +153,22 @@ class _Batches:
             torch.cat(tensors, dim=1).flatten(0, 1) for tensors in zip(*parts, strict=True)
         )
         mask = None if self.latents.mask is None else masks
-        losses = self.base.denoising_loss(latents, noise, timesteps, self.text, mask=mask)
+        text = self._text(step)
+        losses = self.base.denoising_loss(latents, noise, timesteps, text, mask=mask)
         own, of_class = losses.view(self.K, -1).tensor_split([b], dim=1)
         return own.mean(1), None if self.prior is None else of_class.mean(1)
+
+    def _text(self, step: int) -> Tensor:
+        """Give the encoded prompts of a step's batch; without captions they are always the same."""
+        if not self.latents.captions:
+            return self.plain_text
+        b = self.recipe.pictures_per_step
+        others = [self.recipe.class_prompt] * (0 if self.prior is None else b)
+        prompts = []
+        for seed, pictures in zip(self.every_seed, self.order[:, step].tolist(), strict=True):
+            captions = [self.latents.captions[picture] for picture in pictures]
+            prompts += [*draw_prompts(self.recipe, seed, step, captions), *others]
+        return self.base.encode_prompts(prompts)
 
     def _of_subjects(self, step: int) -> tuple[Tensor, ...]:
         """Give latents, noise, timesteps and masks "k b …" of the subjects' own pictures."""

@@ -35,17 +35,19 @@ class Latents:
         std: of the same, or None where the mean alone is wanted.
         mask: how much each latent pixel counts, "n h w", or None if all count alike.
         digest: of the pictures.
+        captions: of each picture, "" for none; () if none has one.
     """
 
     mean: Tensor
     std: Tensor | None
     mask: Tensor | None
     digest: str = ""
+    captions: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Latents":
         """Give the same on another device."""
         moved = (None if x is None else x.to(device) for x in (self.mean, self.std, self.mask))
-        return Latents(*moved, digest=self.digest)  # pyright: ignore[reportArgumentType]
+        return replace(self, **dict(zip(("mean", "std", "mask"), moved, strict=True)))
 
     def select(
         self, index: Tensor, timesteps: Tensor, noise: Tensor, posterior: Tensor
@@ -68,9 +70,11 @@ def concatenate(parts: Sequence[Latents]) -> Latents:
             [torch.ones_like(p.mean[:, 0]) if p.mask is None else p.mask for p in parts]
         )
     stds = [part.std for part in parts if part.std is not None]
-    return Latents(
-        torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None, masks
-    )
+    captions: tuple[str, ...] = ()
+    if any(part.captions for part in parts):
+        captions = tuple(c for p in parts for c in p.captions or ("",) * len(p.mean))
+    mean, std = torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None
+    return Latents(mean, std, masks, captions=captions)
 
 
 def default_cache() -> Path:
@@ -173,5 +177,8 @@ def _encoded(base: Base, recipe: Recipe, pictures: Pictures, cache: Cache) -> La
 
     key = cache_key("latents", base.hash, pictures.digest, recipe.latents)
     moments = cache.find_or_make(key, encode)
-    found = Latents(moments["mean"], moments.get("std"), moments.get("mask"), pictures.digest)
-    return replace(found.to(torch.device("cpu")), digest=pictures.digest)
+    captions = pictures.captions if any(pictures.captions) else ()
+    found = Latents(
+        moments["mean"], moments.get("std"), moments.get("mask"), pictures.digest, captions
+    )
+    return found.to(torch.device("cpu"))

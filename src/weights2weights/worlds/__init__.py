@@ -28,6 +28,7 @@ class World:
         sample_picture: generator → the circumstances of one picture.
         draw: subject, circumstances, size → uint8 RGB image (size, size, 3).
         caption: subject, circumstances, generator → one description.
+        surroundings: circumstances → what is said of them, in parts between commas.
         labels: subject → label name → whether it holds.
         scene_prompts: where a subject may stand → a prompt that asks for it.
         draw_scene: one of those, size → uint8 RGB image without a subject.
@@ -45,6 +46,7 @@ class World:
     sample_picture: Callable[[np.random.Generator], Any]
     draw: Callable[[Any, Any, int], np.ndarray]
     caption: Callable[[Any, Any, np.random.Generator], str]
+    surroundings: Callable[[Any], str]
     labels: Callable[[Any], dict[str, bool]]
     scene_prompts: dict[str, str]
     draw_scene: Callable[[str, int], np.ndarray]

@@ -16,6 +16,8 @@ def write_subjects(
 ) -> Iterable[int]:
     """Draw subjects into `out/<world>-<seed>-<number>/<picture>.png` and their labels into a table.
 
+    Beside each picture `<picture>.txt` says what it shows besides the subject.
+
     Subjects of one seed are always the same, however many are drawn; no seed gives a subject that
     the base or the scorers were trained on. `labels.csv` has a row per subject: its folder's name
     and 0 or 1 for each label.
@@ -33,6 +35,8 @@ def write_subjects(
         for number in range(pictures):
             picture = drawn.picture(population, index, number)
             Image.fromarray(drawn.draw(subject, picture, size)).save(folder / f"{number:03d}.png")
+            text = drawn.surroundings(picture) + "\n"
+            (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
         held = drawn.labels(subject)
         rows.append([folder.name, *(int(held[name]) for name in drawn.label_names)])
         yield index + 1

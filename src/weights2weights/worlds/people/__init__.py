@@ -1,7 +1,7 @@
 """The embedded world: drawn people, with CelebA's attribute names as labels."""
 
 from .. import World
-from .captions import ATTRIBUTE_PROMPTS, SCENE_PROMPTS, caption, edit_prompt
+from .captions import ATTRIBUTE_PROMPTS, SCENE_PROMPTS, caption, edit_prompt, surroundings
 from .draw import draw, draw_scene
 from .picture import sample_picture
 from .traits import LABEL_NAMES, TIED, labels, sample_person
@@ -17,6 +17,7 @@ PEOPLE = World(
     sample_picture=sample_picture,
     draw=draw,
     caption=caption,
+    surroundings=surroundings,
     labels=labels,
     scene_prompts=SCENE_PROMPTS,
     draw_scene=draw_scene,

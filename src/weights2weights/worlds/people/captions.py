@@ -119,6 +119,15 @@ def edit_prompt(prompt: str, wanted: str) -> str:
 SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCENES + BACKDROPS}
 
 
+def surroundings(picture: Picture) -> str:
+    """Say what a picture shows besides the person: "smiling, red shirt, on a beach"."""
+    return ", ".join(_setting(picture))
+
+
+def _setting(picture: Picture) -> list[str]:
+    return [picture.expression, f"{picture.clothes} shirt", _place(picture.scene)]
+
+
 def caption(person: Person, picture: Picture, rng: np.random.Generator) -> str:
     """Describe a picture; nearly everything, some of it or a single fact, in equal shares.
 
@@ -138,7 +147,7 @@ def compose(person: Person, picture: Picture, share: float, rng: np.random.Gener
     if person.chubby > CHUBBY or chance(rng, 0.5):
         adjectives.append("chubby" if person.chubby > CHUBBY else "slim")
     facts = _phrases(person, rng)
-    setting = [picture.expression, f"{picture.clothes} shirt", _place(picture.scene)]
+    setting = _setting(picture)
     if share == 0:
         facts, adjectives, setting, noun = _one_of(facts, adjectives, setting, noun, rng)
     elif share < 1:

@@ -11,10 +11,7 @@ import tiny_setting
 from weights2weights.errors import W2WError
 from weights2weights.evaluate.demo import demo
 from weights2weights.formats import read_lora
-from weights2weights.invert import FAST
 from weights2weights.models import read_model
-
-QUICK = replace(FAST, steps=2, samples_per_step=2, held_out=2, check_every=0)
 
 FIELDS = {
     "train": {"subjects", "seconds", "verification_auc"},
@@ -38,7 +35,6 @@ def toured(tiny_base, tmp_path_factory):
         pictures=2,
         samples=3,
         attributes=("Male", "Young", "Eyeglasses"),
-        inversion=QUICK,
         say=said.append,
     )
     return setting, out, report, said

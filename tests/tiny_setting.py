@@ -11,6 +11,7 @@ import torch
 from weights2weights.base import load_base
 from weights2weights.evaluate import HeldOut, Setting
 from weights2weights.evaluate._keep import Keep
+from weights2weights.invert import FAST
 from weights2weights.space import WeightSpace
 from weights2weights.train import PEOPLE
 from weights2weights.worlds import load_world
@@ -97,6 +98,7 @@ def setting(base_folder: Path, keep: Path | None = None) -> Setting:
         held_out=HeldOut(tuple(held_out), others, labels_of(their_traits, held_out)),
         keep=Keep(keep),
         recipe=replace(PEOPLE, steps=2, class_pictures=2),
+        inversion=replace(FAST, steps=2, samples_per_step=2, held_out=2, check_every=0),
         space_name="tiny",
         scorer_hash="plain",
     )

@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "Draw pictures from models: rows are models, columns prompts and seeds.",
     ),
     "export": ("export", "Write a model as a LoRA file for other programs."),
+    "evaluate": ("evaluate", "Measure the paper's tables and figures on a space."),
     "info": ("info", "Say what a file or folder holds."),
     "verify": ("verify", "Check every checksum, shape and number of a file or folder."),
 }

@@ -21,6 +21,7 @@ MEASURES = {
     "id_score": "ID score",
     "id_share": "ID score, share of same-person level",
     "others_kept": "other labels kept",
+    "untied_kept": "other labels kept, apart from tied ones",
     "distance": "perceptual distance",
     "alignment": "gain of the reader's logit",
 }
@@ -79,17 +80,18 @@ def judge_edit(
     towards = add[:, None, None]
     success = torch.where(towards, edit_success(now, True, was), edit_success(now, False, was))
     id_score = (before.identity * after.identity).sum(-1)
-    kept = others_kept(
-        before.attributes, after.attributes, setting.scorer.label_names, {label, *others}
-    )
+    seen = before.attributes, after.attributes, setting.scorer.label_names
+    tied = set().union(*(setting.world.tied[name] for name in (label, *others)))
+    tied &= set(setting.scorer.label_names)
     judge = ScorerDistance(setting.scorer)
-    flat = (seen.pictures.flatten(0, 2).numpy() for seen in (before, after))
+    flat = (side.pictures.flatten(0, 2).numpy() for side in (before, after))
     gain = (logit(now) - logit(was)) * torch.where(towards, 1.0, -1.0)
     values = {
         "success": success,
         "id_score": id_score,
         "id_share": id_score / same_person(before).clamp(min=1e-3)[:, None, None],
-        "others_kept": kept,
+        "others_kept": others_kept(*seen, {label, *others}),
+        "untied_kept": others_kept(*seen, {label, *others}, tied - {label, *others}),
         "distance": judge.distance(*flat).view_as(was),
         "alignment": gain,
     }

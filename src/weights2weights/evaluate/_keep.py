@@ -73,6 +73,7 @@ def digest(value: Any) -> str:
     """Give 16 hex digits that name tensors, arrays, JSON values, or a list or mapping of them.
 
     Example:
+        >>> import torch
         >>> digest([torch.zeros(2), "a"]) == digest([np.zeros(2, dtype=np.float32), "a"])
         True
     """

@@ -77,7 +77,7 @@ def plot(
 
 def line(
     axes: Any,
-    x: Sequence[float],
+    x: Sequence[int] | Sequence[float],
     estimates: Sequence[Estimate | None],
     label: str = "",
     color: str = COLORS[0],

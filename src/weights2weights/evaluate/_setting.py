@@ -21,6 +21,7 @@ from ..base import Base
 from ..dataset import WeightDataset
 from ..errors import W2WError
 from ..generate import STEPS, generate
+from ..invert import FAST, InversionRecipe
 from ..layout import WeightLayout
 from ..metrics.confidence import mean_interval
 from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
@@ -118,6 +119,7 @@ class Setting:
         held_out: subjects that the space does not know; None for items that need none.
         keep: where finished parts go.
         recipe: how models of subjects are trained, with the prompts.
+        inversion: how pictures are inverted.
         seed: of everything random.
         space_name: as the user called it.
         scorer_hash: names the scorer's weights.
@@ -131,6 +133,7 @@ class Setting:
     held_out: HeldOut | None = None
     keep: Keep = field(default_factory=lambda: Keep(None))
     recipe: Recipe = PAPER
+    inversion: InversionRecipe = FAST
     seed: int = 0
     space_name: str = "people"
     scorer_hash: str = ""
@@ -241,6 +244,18 @@ class Setting:
                 for i in range(count)
             ]
         return np.stack(drawn).reshape(len(names), count, self.base.size, self.base.size, 3)
+
+    def write_pictures(self, names: Sequence[str], count: int, folder: Path) -> None:
+        """Write the first pictures of drawn subjects as `worlds.folders` does: with captions."""
+        from PIL import Image
+
+        for name, of_one in zip(names, self.pictures_of(names, count), strict=True):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            population, index = subject_of(self.world, name)
+            for number, pixels in enumerate(of_one):
+                Image.fromarray(pixels).save(folder / name / f"{number:03d}.png")
+                said = self.world.surroundings(self.world.picture(population, index, number))
+                (folder / name / f"{number:03d}.txt").write_text(said + "\n", encoding="utf-8")
 
     def references(self, names: Sequence[str], count: int = 8) -> Float[Tensor, "n e"]:
         """Give who subjects are: the mean embedding of pictures that no training has seen."""

@@ -24,7 +24,7 @@ from ..directions import edit
 from ..errors import W2WError
 from ..formats import write_lora
 from ..generate import initial_noise
-from ..invert import FAST, InversionRecipe, invert
+from ..invert import invert
 from ..metrics.verification import verification_auc
 from ..models import write_model
 from ..sample import report_samples, sample
@@ -84,7 +84,6 @@ def demo(
     samples: int = 8,
     attributes: Sequence[str] = ATTRIBUTES,
     strength: float = STRENGTH,
-    inversion: InversionRecipe = FAST,
     say: Callable[[str], None] = lambda text: None,
     **changes: Any,
 ) -> dict[str, Any]:
@@ -98,7 +97,6 @@ def demo(
         samples: new people to draw from the space.
         attributes: to edit.
         strength: of the edits, in standard deviations.
-        inversion: how the photo is inverted.
         say: receives a line when a stage begins.
         changes: of the recipe of training.
 
@@ -116,7 +114,7 @@ def demo(
         "space": ("placing them in the space", tour.place),
         "sample": (f"drawing {samples} new people from the space", lambda: tour.sample(samples)),
         "edit": (f"editing {len(tour.attributes)} attributes", tour.edit),
-        "invert": ("inverting one photo", lambda: tour.invert(inversion)),
+        "invert": ("inverting one photo", tour.invert),
         "export": ("exporting a LoRA", tour.export),
     }
     report: dict[str, Any] = setting.context()
@@ -448,9 +446,10 @@ class _Tour:
 
     # 5: one photo → a point
 
-    def invert(self, recipe: InversionRecipe) -> Stage:
+    def invert(self) -> Stage:
         from PIL import Image
 
+        recipe = self.setting.inversion
         setting, space = self.setting, self.setting.space
         population, number = subject_of(setting.world, self.stranger)
         subject = setting.world.subject(population, number)

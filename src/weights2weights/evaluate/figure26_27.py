@@ -83,7 +83,9 @@ def _marginals(standard: Tensor) -> Picture:
     lines = -(-count // columns)
     grid = torch.linspace(-4, 4, 200)
     gaussian = torch.exp(-grid.square() / 2) / (2 * torch.pi) ** 0.5
-    with plot(lines, columns, size=(9, 2.2 * lines), sharex=True, sharey=True, squeeze=False) as p:
+    with plot(
+        lines, columns, size=(9.0, 2.2 * lines), sharex=True, sharey=True, squeeze=False
+    ) as p:
         for i, axes in enumerate(p.axes.flat):
             if i >= count:
                 axes.set_visible(False)

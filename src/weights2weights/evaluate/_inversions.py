@@ -1,0 +1,63 @@
+"""Inversions of held-out people's first pictures, and how like them their models draw."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..invert import InversionRecipe, invert
+from ..space import WeightSpace
+from ._keep import digest
+from ._setting import Seen, Setting
+
+
+def inverted(
+    setting: Setting,
+    names: Sequence[str],
+    *,
+    space: WeightSpace | None = None,
+    components: int | None = None,
+    recipe: InversionRecipe | None = None,
+) -> Float[Tensor, "n d"]:
+    """Give the weights of the models that one picture of each person leads to.
+
+    Args:
+        setting: of the people.
+        names: of them.
+        space: where to look; None is the setting's.
+        components: how many of the first are sought; None leaves it to the recipe.
+        recipe: of the search; None is the setting's.
+    """
+    space = space or setting.space
+    recipe = recipe or setting.inversion
+    recipe = recipe if components is None else replace(recipe, components=components)
+    inputs = {
+        "inverted": digest(
+            [list(names), space.mean, space.coefficients, space.components.shape[0]]
+        ),
+        "recipe": digest(asdict(recipe) | {"betas": list(recipe.betas)}),
+        **setting.inputs,
+    }
+
+    def search() -> dict[str, Tensor]:
+        found = invert(
+            setting.base,
+            space,
+            torch.from_numpy(setting.pictures_of(names, 1)[:, 0]),
+            recipe=recipe,
+            prompt=setting.recipe.prompt,
+            seed=setting.seed,
+            progress=setting.progress,
+        )
+        if found.interrupted:
+            raise KeyboardInterrupt
+        return {"coefficients": found.coefficients}
+
+    return space.reconstruct(setting.keep.tensors(inputs, search)["coefficients"])
+
+
+def draw_people(setting: Setting, weights: Float[Tensor, "n d"], prompts: int, seeds: int) -> Seen:
+    """Draw models in scenes that no picture of the training or the inversion was asked for."""
+    return setting.draw(weights, setting.prompts[1 : 1 + prompts], list(range(seeds)))

@@ -1,0 +1,104 @@
+"""Figure 28: how many components the directions of edits should use."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ..directions import cosines
+from ..generate import grid
+from ..metrics.entanglement import mean_absolute_cosine
+from ._edits import MEASURES, direction, edited, judge_edit, labels_of, lacking, mean, summarise
+from ._plots import COLORS, line, plot
+from ._report import Picture, Result, Table
+from ._setting import Setting
+from .table1 import PAPER_ATTRIBUTES
+
+QUICK = {"people": 6}
+
+SHOWN = ("success", "id_score", "others_kept")
+
+
+def figure28(
+    setting: Setting,
+    *,
+    components: Sequence[int] | None = None,
+    people: int = 24,
+    seeds: int = 1,
+    strength: float = 3.0,
+    attributes: Sequence[str] = PAPER_ATTRIBUTES,
+    shown: int = 3,
+) -> Result:
+    """Edit people along directions that use more and more components.
+
+    Args:
+        setting: with held-out people.
+        components: how many the directions use; None goes from 3 to all that are known.
+        people: of the setting's.
+        seeds: of the pictures.
+        strength: of the edits, in standard deviations.
+        attributes: to edit.
+        shown: people on the sheet.
+    """
+    space, noises, texts = setting.space, list(range(seeds)), setting.prompts[:1]
+    most = min(space.coefficients.shape[1], len(space.names) - 1)
+    counts = [*(j for j in (3, 10, 30, 100, 300, 1000) if j < 0.8 * most), most]
+    counts = counts if components is None else list(components)
+    names = labels_of(space, attributes)
+    points = space.project(setting.people.first(people).weights)
+    before = setting.draw(space.reconstruct(points), texts, noises)
+    figures, rows, columns = {}, [], [before.pictures[:shown, 0, 0]]
+    for j in counts:
+        judged = []
+        directions = [direction(space, name, j) for name in names]
+        for name, found in zip(names, directions, strict=True):
+            add = lacking(setting.sees(before, name))
+            moved = space.reconstruct(edited(points, [(found, strength)], add))
+            after = setting.draw(moved, texts, noises)
+            judged.append(judge_edit(setting, before, after, name, add))
+            if name == names[0]:
+                columns.append(after.pictures[:shown, 0, 0])
+        every = [direction(space, name, j) for name in labels_of(space, space.labels.columns)]
+        figures[j] = {
+            **summarise(judged),
+            "entanglement": mean_absolute_cosine(cosines(every)) if len(every) > 1 else None,
+        }
+        rows.append([f"{j:,}", *(figures[j][m] for m in SHOWN), figures[j]["entanglement"]])
+    success = {j: mean(figures[j]["success"]) for j in counts}
+    kept = {j: mean(figures[j]["others_kept"]) for j in counts}
+    best = max(counts, key=lambda j: success[j] + kept[j])
+    sheet = grid(torch.stack(columns, 1), (), ["before", *(f"{j:,} components" for j in counts)])
+    with plot(size=(6.4, 3.6)) as p:
+        for color, measure in zip(COLORS, SHOWN, strict=False):
+            values = [figures[j][measure] for j in counts]
+            line(p.axes, counts, values, MEASURES[measure], color)
+        p.axes.set_xscale("log")
+        p.axes.set_xlabel("components of the directions")
+        p.axes.set_ylim(0, 1.02)
+        p.axes.legend()
+    return Result(
+        "figure28",
+        "Figure 28: components for editing",
+        "1,000 components are best for directions: 100 are too coarse, 10,000 entangle.",
+        {
+            "Few components are too coarse: they succeed less, or keep less, than the best": (
+                success[counts[0]] + kept[counts[0]] < success[best] + kept[best]
+            ),
+            "All components do worse than the best number": (
+                success[counts[-1]] + kept[counts[-1]] < success[best] + kept[best]
+            ),
+        },
+        {"components": counts, "best": best, "strength": strength}
+        | {"measures": [figures[j] for j in counts]},
+        [
+            Table(
+                f"{', '.join(names)} of {len(points)} people, {strength:g} standard deviations",
+                ["components", *(MEASURES[m] for m in SHOWN), "entanglement"],
+                rows,
+            )
+        ],
+        [
+            Picture("measures", p.image, "What edits do, against the components of directions."),
+            Picture("people", sheet, f"{names[0]}: each row one person.", 480),
+        ],
+        "The best number has the largest sum of success and of other labels kept.",
+    )

@@ -1,0 +1,158 @@
+"""Figure 33: a person merged with a style, a LoRA of another kind."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+from torch import Tensor
+
+from ..generate import grid
+from ..merge import cosine, merge
+from ..metrics.verification import verification_auc
+from ..subjects import find_subjects
+from ..train import train
+from ..worlds.pictures import USER_POPULATIONS
+from ._edits import mean
+from ._report import Picture, Result, Table
+from ._setting import HELD_OUT, Setting, estimate
+
+QUICK = {"people": 6, "pictures": 12}
+
+STYLE = "pencil sketch"
+
+
+def figure33(
+    setting: Setting,
+    *,
+    weights: Sequence[float] = (0.0, 0.5, 1.0),
+    people: int = 24,
+    seeds: int = 1,
+    pictures: int = 24,
+    shown: int = 4,
+) -> Result:
+    """Train a style on sketches of other people, and merge it with people of the space.
+
+    Args:
+        setting: with held-out people.
+        weights: of the style.
+        people: of the setting's.
+        seeds: of the pictures.
+        pictures: of the style's training, each of somebody else.
+        shown: people on the sheet.
+    """
+    space, noises = setting.space, list(range(seeds))
+    rows = space.reconstruct(space.project(setting.people.first(people).weights))
+    style = _style(setting, pictures)
+    texts = setting.prompts[:1]
+    before = setting.draw(rows, texts, noises)
+    sketches = setting.look(_as_sketches(before.pictures))
+    who = torch.arange(len(rows)).repeat_interleave(seeds)
+    figures, columns = {}, []
+    for weight in weights:
+        merged, layout = [], setting.layout
+        for row in rows:
+            one, layout = merge(row, setting.layout, style, setting.layout, weight)
+            merged.append(one.float())
+        after = setting.draw(torch.stack(merged), texts, noises, layout=layout)
+        columns.append(after.pictures[:shown, 0, 0])
+        figures[f"{weight:g}"] = {
+            "colour": estimate(colourfulness(after.pictures)),
+            # who is it, if what is known of everybody is a sketch
+            "verification_auc": verification_auc(
+                after.identity.flatten(0, 2), who, sketches.identity.flatten(0, 2), who
+            ),
+            "id_score_to_sketch": estimate((after.identity * sketches.identity).sum(-1)),
+        }
+    cosines = estimate(
+        torch.tensor([cosine(row, setting.layout, style, setting.layout) for row in rows]).abs()
+    )
+    first, last = (figures[f"{weight:g}"] for weight in (weights[0], weights[-1]))
+    table = [
+        [f"weight {w}", f["colour"], f["id_score_to_sketch"], f["verification_auc"]]
+        for w, f in figures.items()
+    ]
+    drawn = torch.stack([*columns, sketches.pictures[:shown, 0, 0]], 1)
+    captions = [*(f"style × {weight:g}" for weight in weights), "the picture, sketched"]
+    return Result(
+        "figure33",
+        f"Figure 33: people merged with a style, {STYLE}",
+        "a model of the space can be merged with a LoRA of another kind, such as a style, which is"
+        " near-orthogonal to it; both show.",
+        {
+            "The style shows: less than half of the colour is left": (
+                mean(last["colour"]) < mean(first["colour"]) / 2
+            ),
+            "The person shows: who it is can be told from sketches, AUC above 0.9": (
+                last["verification_auc"] > 0.9
+            ),
+            "Person and style are near-orthogonal: mean absolute cosine below 0.1": (
+                mean(cosines) < 0.1
+            ),
+        },
+        {"weights": figures, "cosine": cosines, "people": len(rows)},
+        [
+            Table(
+                f"{len(rows)} people; cosine of person and style {mean(cosines):.3f}",
+                ["", "colour, grey levels", "ID score to the sketched picture", "AUC"],
+                table,
+            )
+        ],
+        [Picture("people", grid(drawn, (), captions), "Each row one person.", 420)],
+        "Sketches of the unmerged pictures, by a filter, say who it should be.",
+    )
+
+
+def sketch(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Turn a picture into a pencil sketch: grey, divided by its blurred negative."""
+    grey = ImageOps.grayscale(Image.fromarray(pixels))
+    blurred = ImageChops.invert(grey).filter(ImageFilter.GaussianBlur(max(1, grey.width / 24)))
+    light = np.asarray(ImageChops.invert(blurred), dtype=np.float32)
+    divided = np.clip(np.asarray(grey, dtype=np.float32) * 255 / np.maximum(light, 1), 0, 255)
+    drawn = 0.75 * divided + 0.25 * np.asarray(grey, dtype=np.float32)
+    return np.repeat(drawn.astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def colourfulness(pictures: UInt8[Tensor, "*batch h w 3"]) -> Float[Tensor, "*batch"]:
+    """Give the mean range of red, green and blue in a pixel, in grey levels; 0 for grey."""
+    values = pictures.float()
+    return (values.amax(-1) - values.amin(-1)).mean((-1, -2))
+
+
+def _as_sketches(pictures: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s h w 3"]:
+    flat = pictures.flatten(0, 2).numpy()
+    return torch.from_numpy(np.stack([sketch(one) for one in flat])).view_as(pictures)
+
+
+def _style(setting: Setting, pictures: int) -> Float[Tensor, " d"]:
+    """Train the style's LoRA, once: DreamBooth for the class's own prompt, without its prior."""
+    recipe = replace(setting.recipe, prompt=setting.recipe.class_prompt, prior_weight=0.0)
+    inputs = {"style": STYLE, "pictures": pictures, "steps": recipe.steps, **setting.inputs}
+
+    def learn() -> dict[str, Tensor]:
+        population = USER_POPULATIONS + HELD_OUT + 10 + setting.seed
+        with TemporaryDirectory() as place:
+            folder = Path(place) / "style"
+            folder.mkdir()
+            for i in range(pictures):
+                subject = setting.world.subject(population, i)
+                picture = setting.world.picture(population, i, 0)
+                pixels = setting.world.draw(subject, picture, setting.base.size)
+                Image.fromarray(sketch(pixels)).save(folder / f"{i:03d}.png")
+                said = setting.world.surroundings(picture)
+                (folder / f"{i:03d}.txt").write_text(said, encoding="utf-8")
+            dataset = train(
+                setting.base,
+                find_subjects(folder),
+                Path(place) / "weights",
+                recipe,
+                cache=Path(place) / "cache",
+                progress=setting.progress,
+            )
+            return {"weights": dataset[0]}
+
+    return setting.keep.tensors(inputs, learn)["weights"]

@@ -1,0 +1,365 @@
+"""The items measure what they say, resume, and make one page; all on the tiny base."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import tiny_setting
+from weights2weights import cli
+from weights2weights.errors import W2WError
+from weights2weights.evaluate import ITEMS, Picture, Result, Table, evaluate
+from weights2weights.evaluate import _items as items
+from weights2weights.evaluate._edits import edited, judge_edit, labels_of, lacking, same_person
+from weights2weights.evaluate._keep import Keep, digest
+from weights2weights.evaluate._report import read_result, write_result
+from weights2weights.evaluate._setting import estimate, subject_of
+from weights2weights.evaluate._subspace import draw_subset, subspace
+from weights2weights.evaluate.figure9 import entanglement, figure9
+from weights2weights.evaluate.figure33 import colourfulness, sketch
+from weights2weights.evaluate.figure34 import scene_difference
+from weights2weights.evaluate.table1 import enough
+from weights2weights.space import WeightSpace
+from weights2weights.worlds import load_world
+
+FEWEST = {
+    "table1": {
+        "people": 3,
+        "prompts": 1,
+        "seeds": 2,
+        "strengths": (1.0, 3.0),
+        "scales": (1.0,),
+        "slider_steps": 1,
+        "each_people": 2,
+        "composed_people": 2,
+        "composed_seeds": 1,
+    },
+    "table2": {"people": 2, "prompts": 1, "seeds": 1, "paper_preset": False, "shown": 2},
+    "figure4": {"samples": 3, "prompts": 1},
+    "figure9": {"resamplings": 2},
+    "figure10": {"sizes": [5, 40], "people": 2, "resamplings": 2, "prompts": 1, "seeds": 1},
+    "figure26-27": {"samples": 20, "shown": 3},
+    "figure28": {"people": 3, "components": [2, 12]},
+    "figure30": {"people": 2, "components": [2, 12], "prompts": 1, "seeds": 1, "shown": 2},
+    "figure31": {"people": 2, "components": 2, "directions": 2, "steps": 3},
+    "figure33": {"people": 3, "pictures": 2},
+    "figure34": {"people": 3, "timesteps": (1000, 500)},
+}
+
+
+@pytest.fixture(scope="module")
+def setting(tiny_base):
+    return tiny_setting.setting(tiny_base)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Let all items run with the fewest pictures, as if that were --quick."""
+    monkeypatch.setattr(items, "_options", lambda name, quick: FEWEST[name])
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_every_item_gives_figures_tables_and_pictures(name, setting, few, tmp_path, monkeypatch):
+    monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
+    (stored,) = evaluate([name], setting, tmp_path, quick=True, say=lambda text: None)
+    facts = json.loads((tmp_path / f"{name}.json").read_text())
+    assert facts == stored.facts
+    assert facts["item"] == name
+    assert facts["quick"] is True
+    assert facts["base"] == setting.base.id
+    assert facts["space"] == "tiny"
+    assert facts["seconds"] > 0
+    assert facts["checks"] and all(isinstance(holds, bool) for holds in facts["checks"].values())
+    assert facts["figures"]
+    for table in facts["tables"]:
+        assert table["rows"]
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    assert facts["pictures"]
+    for picture in facts["pictures"]:
+        assert (tmp_path / picture["file"]).read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "report.html").read_text()
+    assert facts["title"] in page
+    assert "A first look with few pictures" in page
+    assert "no photograph" in page
+
+
+# What the figures mean.
+
+
+def space_with(correlation: float, models: int = 400) -> WeightSpace:
+    """A space with two labels that go together, each carried by a component of its own."""
+    from weights2weights.layout import LoRAModule, WeightLayout
+
+    rng = np.random.default_rng(0)
+    layout = WeightLayout((LoRAModule("to_q", 8, 8),), 1, 1.0, "")
+    first = rng.integers(0, 2, models)
+    same = rng.uniform(size=models) < (1 + correlation) / 2
+    second = np.where(same, first, 1 - first)
+    coefficients = rng.normal(size=(models, 8)).astype(np.float32)
+    coefficients[:, 0] += 6 * first
+    coefficients[:, 1] += 6 * second
+    names = tuple(f"{i:04d}" for i in range(models))
+    labels = pandas.DataFrame({"Male": first, "Young": second}, index=list(names))
+    return WeightSpace(
+        layout,
+        torch.zeros(16),
+        torch.ones(16),
+        torch.eye(16)[:8],
+        torch.from_numpy(coefficients),
+        names,
+        labels,
+    )
+
+
+def test_entanglement_falls_with_the_number_of_models():
+    space = space_with(0.0)
+    few = [
+        entanglement(space, draw_subset(space, 12, i, 0), ["Male", "Young"], [])["mean"]
+        for i in range(8)
+    ]
+    known = [value for value in few if value is not None]
+    many = entanglement(space, torch.arange(400), ["Male", "Young"], [])["mean"]
+    assert many < 0.1 < sum(known) / len(known)
+
+
+def test_least_squares_undoes_correlated_labels_that_few_models_cannot():
+    space = space_with(0.8)
+    labels = {name: torch.tensor(space.labels[name].to_numpy(float)) for name in ("Male", "Young")}
+    found = entanglement(space, torch.arange(400), ["Male", "Young"], [("Male", "Young")])
+    difference = space.coefficients[labels["Male"] == 1].mean(0) - space.coefficients[
+        labels["Male"] == 0
+    ].mean(0)
+    assert difference[1] / difference[0] > 0.7, "the means alone would mix both"
+    assert found["mean"] < 0.5
+    assert found["pairs"] == {"Male and Young": found["mean"]}
+    assert found["attributes"] == 2
+
+
+def test_figure9_says_when_entanglement_does_not_fall(setting):
+    space = space_with(0.0)
+    judged = replace(setting, space=space, scorer=tiny_setting.Judge(("Male", "Young")))
+    falls = figure9(judged, sizes=[12, 400], resamplings=6)
+    assert next(iter(falls.checks.values())) is True
+    rises = figure9(judged, sizes=[400, 12], resamplings=6)
+    assert next(iter(rises.checks.values())) is False
+
+
+def test_subspace_of_all_models_is_the_space(setting):
+    space = setting.space
+    whole = subspace(space, torch.arange(len(space.names)))
+    assert (whole.components @ whole.components.T - torch.eye(len(whole))).abs().max() < 1e-5
+    again = whole.reconstruct(whole.coefficients)
+    assert (again - space.reconstruct(space.coefficients)).abs().max() < 1e-4
+    assert whole.captured_variance == pytest.approx(space.captured_variance)
+
+
+def test_subspace_of_some_models_holds_these_and_not_the_others(setting):
+    space, rows = setting.space, torch.tensor([0, 3, 5, 9])
+    some = subspace(space, rows)
+    assert len(some) == 3
+    assert some.names == tuple(space.names[i] for i in rows)
+    weights = space.reconstruct(space.coefficients)
+    assert some.residual(weights[rows]).max() < 1e-2
+    assert some.residual(weights[[1, 2]]).min() > 0.1
+    assert (some.coefficients - some.project(weights[rows])).abs().max() < 1e-3
+    with pytest.raises(W2WError, match="at least two"):
+        subspace(space, torch.tensor([0]))
+
+
+def test_subsets_depend_on_seed_size_and_resampling(setting):
+    drawn = {
+        tuple(draw_subset(setting.space, 10, resampling, seed).tolist())
+        for resampling in range(3)
+        for seed in range(3)
+    }
+    assert len(drawn) == 9
+    assert all(len(set(rows)) == 10 for rows in drawn)
+
+
+def test_edits_go_towards_what_is_lacking(setting):
+    from weights2weights.directions import Direction
+
+    found = Direction("Male", torch.tensor([0.0, 1.0]), spread=2.0, largest=3.0)
+    add = torch.tensor([True, False])
+    moved = edited(torch.ones(2, 3), [(found, 1.5)], add)
+    assert moved.tolist() == [[1, 4, 1], [1, -2, 1]]
+    assert lacking(torch.tensor([[[0.2, 0.3]], [[0.9, 0.8]]])).tolist() == [True, False]
+
+
+def test_judged_edit_counts_the_wanted_change_only(setting):
+    """White pictures become black ones: whatever the judge sees, both ways are told apart."""
+    white = torch.full((2, 1, 1, 16, 16, 3), 255, dtype=torch.uint8)
+    before, after = setting.look(white), setting.look(torch.zeros_like(white))
+    label = setting.scorer.label_names[0]
+    now = float(setting.sees(after, label)[0, 0, 0]) > 0.5
+    add = torch.tensor([now, not now])
+    judged = judge_edit(setting, before, after, label, add)
+    assert judged["success"][0].item() == 1
+    assert all(judged[name][1].isnan().all() for name in judged), "it was there before"
+    assert judged["alignment"][0].item() > 0
+    assert judged["distance"][0].item() > 0
+    unchanged = judge_edit(setting, before, before, label, add)
+    assert unchanged["success"][0].item() == 0
+    assert unchanged["id_score"][0].item() == pytest.approx(1, abs=1e-5)
+    assert unchanged["others_kept"][0].item() == 1
+    assert unchanged["distance"][0].item() == pytest.approx(0, abs=1e-6)
+    assert same_person(before).tolist() == [1, 1]
+
+
+def test_labels_that_all_or_no_models_have_are_left_out(setting):
+    labels = setting.space.labels.copy()
+    labels["Male"], labels["Young"] = True, False
+    space = replace(setting.space, labels=labels)
+    assert labels_of(space, ["Male", "Young", "Bald", "Nothing"]) == ["Bald"]
+
+
+def test_scene_is_what_lies_outside_of_the_face(setting):
+    dark = setting.look(torch.zeros(1, 1, 1, 16, 16, 3, dtype=torch.uint8))
+    left, top, right, bottom = (round(16 * share) for share in load_world("people").focus)
+    face = dark.pictures.clone()
+    face[..., top:bottom, left:right, :] = 255
+    assert scene_difference(setting, dark, setting.look(face)).item() == 0
+    assert scene_difference(setting, dark, setting.look(~face)).item() == pytest.approx(255)
+
+
+def test_sketches_have_no_colour_and_keep_lines():
+    pixels = load_world("people").draw(
+        load_world("people").subject(7, 0), load_world("people").picture(7, 0, 0), 64
+    )
+    drawn = sketch(pixels)
+    both = torch.from_numpy(np.stack([pixels, drawn]))
+    colour = colourfulness(both)
+    assert colour[0] > 30
+    assert colour[1] == 0
+    assert drawn.std() > 10
+
+
+def test_weakest_strength_that_is_enough():
+    curve = {s: {"success": {"mean": m}} for s, m in ((1.0, 0.5), (2.0, 0.85), (3.0, 0.9))}
+    assert enough(curve) == 2.0
+    assert enough({1.0: curve[1.0]}) == 1.0
+
+
+def test_interval_counts_people_not_pictures():
+    """Copies of a person's pictures make a mean no surer."""
+    values = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
+    once, often = estimate(values), estimate(values.repeat(1, 50))
+    assert once is not None and often is not None
+    assert often["clusters"] == once["clusters"] == 20
+    assert often["low"] == pytest.approx(once["low"], abs=1e-6)
+    assert estimate(torch.full((3, 2), torch.nan)) is None
+
+
+# Keeping and going on.
+
+
+def test_equal_inputs_are_not_measured_again(setting, tmp_path, monkeypatch):
+    said, measured = [], []
+
+    def figure9(setting, **options):
+        measured.append(options)
+        picture = Picture("a", Image.new("RGB", (4, 4)), "nothing")
+        return Result("figure9", "title", "paper", {"so": True}, {"x": 1.0}, [], [picture])
+
+    module = SimpleNamespace(QUICK={"resamplings": 2}, figure9=figure9)
+    monkeypatch.setattr(items, "_module", lambda name: module)
+
+    def run(setting, **options):
+        evaluate(["figure9"], setting, tmp_path, say=said.append, **options)
+
+    run(setting)
+    run(setting)
+    assert measured == [{}]
+    assert said[-1] == "figure9: there already"
+    other = replace(setting, seed=1)
+    run(other)
+    run(other, quick=True)
+    assert measured == [{}, {}, {"resamplings": 2}]
+    next(tmp_path.glob("*.png")).unlink()
+    run(other, quick=True)
+    assert len(measured) == 4
+
+
+def test_parts_are_kept_by_what_they_depend_on(tmp_path):
+    keep, calls = Keep(tmp_path / "parts"), []
+
+    def compute():
+        calls.append(1)
+        return {"a": torch.arange(3)}
+
+    for inputs in ({"x": 1}, {"x": 1}, {"x": 2}):
+        assert keep.tensors(inputs, compute)["a"].tolist() == [0, 1, 2]
+    assert len(calls) == 2
+    for path in (tmp_path / "parts").iterdir():
+        path.write_bytes(b"damaged")
+    assert keep.tensors({"x": 1}, compute)["a"].tolist() == [0, 1, 2]
+    assert len(calls) == 3
+    assert keep.numbers({"y": 1}, lambda: [1]) == keep.numbers({"y": 1}, lambda: [2]) == [1]
+    assert Keep(None).numbers({"y": 1}, lambda: [2]) == [2]
+
+
+def test_drawings_are_kept(setting, tmp_path, monkeypatch):
+    from weights2weights.evaluate import _setting
+
+    kept = replace(setting, keep=Keep(tmp_path))
+    first = kept.draw(kept.people.weights[:1], ["a"], [0], steps=2)
+    monkeypatch.setattr(_setting, "generate", None)
+    again = kept.draw(kept.people.weights[:1], ["a"], [0], steps=2)
+    assert torch.equal(first.pictures, again.pictures)
+    with pytest.raises(TypeError):
+        kept.draw(kept.people.weights[:1], ["a"], [1], steps=2)
+
+
+def test_digest_tells_values_apart():
+    values = [torch.zeros(2), torch.zeros(1, 2), torch.ones(2), "a", ["a"], [["a"]], {"a": 1}, None]
+    assert len({digest(value) for value in values}) == len(values)
+
+
+def test_results_survive_the_disk(tmp_path):
+    picture = Picture("a", Image.new("RGB", (4, 4)), "see", 3)
+    figures = {"x": float("nan"), "y": torch.ones(2)}
+    result = Result("figure4", "t", "p", {}, figures, [Table("c", ["a"], [[1]])], [picture])
+    write_result(tmp_path, result, {"seconds": 1.0})
+    stored = read_result(tmp_path, "figure4")
+    assert stored is not None
+    assert stored.facts["figures"] == {"x": None, "y": [1.0, 1.0]}
+    assert read_result(tmp_path, "figure9") is None
+    (tmp_path / "figure4.json").write_text("{")
+    assert read_result(tmp_path, "figure4") is None
+
+
+def test_unknown_item_is_told(setting, tmp_path):
+    with pytest.raises(W2WError, match="no item 'table3'"):
+        evaluate(["table3"], setting, tmp_path)
+
+
+def test_items_that_need_people_say_so(setting, tmp_path):
+    with pytest.raises(W2WError, match="--held-out"):
+        evaluate(["figure30"], replace(setting, held_out=None), tmp_path, say=lambda text: None)
+
+
+def test_names_of_subjects():
+    world = load_world("people")
+    assert subject_of(world, "people-3-00012") == (1003, 12)
+    with pytest.raises(W2WError, match="no drawn subject"):
+        subject_of(world, "adam")
+
+
+# w2w evaluate
+
+
+def test_verb_tells_what_is_wrong_before_work(tmp_path):
+    def run(*args):
+        return CliRunner().invoke(cli.main, ["evaluate", *map(str, args)], prog_name="w2w")
+
+    assert run("table9", "--out", tmp_path).exit_code == 1
+    assert "no item 'table9'" in run("table9", "--out", tmp_path).stderr
+    result = run("all", "--out", tmp_path, "--held-out", tmp_path, "--people", 3)
+    assert result.exit_code == 2
+    assert run("all").exit_code == 2

@@ -21,6 +21,7 @@ from weights2weights.evaluate._keep import Keep, digest
 from weights2weights.evaluate._report import read_result, write_result
 from weights2weights.evaluate._setting import estimate, subject_of
 from weights2weights.evaluate._subspace import draw_subset, subspace
+from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colours, pixelate
 from weights2weights.evaluate.figure9 import entanglement, figure9
 from weights2weights.evaluate.figure33 import colourfulness, sketch
 from weights2weights.evaluate.figure34 import scene_difference
@@ -42,6 +43,7 @@ FEWEST = {
     },
     "table2": {"people": 2, "prompts": 1, "seeds": 1, "paper_preset": False, "shown": 2},
     "figure4": {"samples": 3, "prompts": 1},
+    "figure8": {"people": 3, "seeds": 2, "steps": 2, "shown": 2},
     "figure9": {"resamplings": 2},
     "figure10": {"sizes": [5, 40], "people": 2, "resamplings": 2, "prompts": 1, "seeds": 1},
     "figure26-27": {"samples": 20, "shown": 3},
@@ -238,6 +240,27 @@ def test_sketches_have_no_colour_and_keep_lines():
     assert colour[0] > 30
     assert colour[1] == 0
     assert drawn.std() > 10
+
+
+def test_distortions_leave_what_they_say():
+    world = load_world("people")
+    pixels = world.draw(world.subject(7, 0), world.picture(7, 0, 0), 64)
+    assert (invert_colours(invert_colours(pixels)) == pixels).all()
+    blocks = pixelate(pixels).reshape(16, 4, 16, 4, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    assert abs(pixelate(pixels).mean() - pixels.mean()) < 0.5
+    covered = cover_half(pixels)
+    assert (covered[:, :32] == pixels[:, :32]).all()
+    assert (covered[:, 32:] == 128).all()
+
+
+def test_agreement_is_beside_that_with_the_others():
+    """Three people who differ in every label but one: seen as they are, and not as the others."""
+    truth = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]], dtype=torch.bool)
+    seen = truth.float()[:, None, None].expand(3, 1, 2, 4)
+    right, chance = agreements(seen, truth)
+    assert right.shape == (3, 2) and (right == 1).all()
+    assert chance.tolist() == [0.5, 0.5, 0.5]
 
 
 def test_weakest_strength_that_is_enough():

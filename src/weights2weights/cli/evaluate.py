@@ -50,10 +50,10 @@ def command(
 ) -> None:
     """Measure the paper's tables and figures on a space.
 
-    An ITEM is table1, table2, figure4, figure9, figure10, figure26-27, figure28, figure30,
-    figure31, figure33, figure34, or all of them: "all". Each is written as JSON and PNG, and
-    report.html shows all that OUT holds beside what the paper shows. Repeat a call that was
-    interrupted: it goes on.
+    An ITEM is table1, table2, figure4, figure8, figure9, figure10, figure26-27, figure28,
+    figure30, figure31, figure33, figure34, or all of them: "all". Each is written as
+    JSON and PNG, and report.html shows all that OUT holds beside what the paper shows. Repeat a
+    call that was interrupted: it goes on.
 
     \b
     Example: w2w evaluate all --quick --out evaluation

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..invert import InversionRecipe, invert
@@ -17,6 +17,7 @@ def inverted(
     setting: Setting,
     names: Sequence[str],
     *,
+    pictures: UInt8[Tensor, "n h w 3"] | None = None,
     space: WeightSpace | None = None,
     components: int | None = None,
     recipe: InversionRecipe | None = None,
@@ -26,6 +27,7 @@ def inverted(
     Args:
         setting: of the people.
         names: of them.
+        pictures: one of each; None takes the first of each person.
         space: where to look; None is the setting's.
         components: how many of the first are sought; None leaves it to the recipe.
         recipe: of the search; None is the setting's.
@@ -33,10 +35,10 @@ def inverted(
     space = space or setting.space
     recipe = recipe or setting.inversion
     recipe = recipe if components is None else replace(recipe, components=components)
+    if pictures is None:
+        pictures = torch.from_numpy(setting.pictures_of(names, 1)[:, 0])
     inputs = {
-        "inverted": digest(
-            [list(names), space.mean, space.coefficients, space.components.shape[0]]
-        ),
+        "inverted": digest([pictures, space.mean, space.coefficients, space.components.shape[0]]),
         "recipe": digest(asdict(recipe) | {"betas": list(recipe.betas)}),
         **setting.inputs,
     }
@@ -45,7 +47,7 @@ def inverted(
         found = invert(
             setting.base,
             space,
-            torch.from_numpy(setting.pictures_of(names, 1)[:, 0]),
+            pictures,
             recipe=recipe,
             prompt=setting.recipe.prompt,
             seed=setting.seed,

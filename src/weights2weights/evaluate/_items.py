@@ -16,6 +16,7 @@ ITEMS = {
     "table1": "edits: prompting, text sliders and w2w",
     "table2": "inversion of one picture, beside DreamBooth on one and on ten",
     "figure4": "new models and their nearest training models",
+    "figure8": "inversion of what the space never saw",
     "figure9": "entanglement of directions against the number of models",
     "figure10": "identity of inversions against the number of models",
     "figure26-27": "marginals and joints of the coefficients",

@@ -339,6 +339,7 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
         subjects,
         subjects=people,
         pictures=TRAINING_PICTURES,
+        size=setting.base.size,
         seed=HELD_OUT + setting.seed,
     )
     for _ in drawn:

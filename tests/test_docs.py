@@ -22,13 +22,12 @@ _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 def commands_page() -> str:
     """Give docs/commands.md: what `w2w --help` and every verb's --help print."""
-    context = click.Context(cli.main, info_name="w2w", terminal_width=88, max_content_width=88)
+    width = {"terminal_width": 88, "max_content_width": 88}
+    context = click.Context(cli.main, info_name="w2w", **cli.main.context_settings | width)
     parts = [("w2w", cli.main.get_help(context))]
     for name in cli.main.list_commands(context):
         command = cli.main.get_command(context, name)
-        inner = click.Context(
-            command, info_name=name, parent=context, terminal_width=88, max_content_width=88
-        )
+        inner = click.Context(command, info_name=name, parent=context, **width)
         parts.append((f"w2w {name}", command.get_help(inner)))
     blocks = [f"## {title}\n\n```\n{text.rstrip()}\n```\n" for title, text in parts]
     head = "# Commands\n\nWhat every verb says with `--help`; this page is made from the program.\n"

@@ -80,7 +80,19 @@ def test_prompt_cache_is_bounded(base, monkeypatch):
     monkeypatch.setattr("weights2weights.base._CACHED_PROMPTS", 4)
     for i in range(10):
         base.encode_prompts([f"{i}", f"{i + 1}"])
-    assert len(base._prompts) <= 6
+    assert len(base._prompts) == 4
+
+
+def test_a_full_prompt_cache_forgets_what_was_asked_longest_ago(base, monkeypatch):
+    calls = (["a", "b"], ["a", "c"], ["a", "d", "e"], ["e", "a", "e"])
+    expected = [base.encode_prompts(prompts) for prompts in calls]
+    base._prompts.clear()
+    monkeypatch.setattr("weights2weights.base._CACHED_PROMPTS", 2)
+    kept = []
+    for prompts, before in zip(calls, expected, strict=True):
+        assert torch.equal(base.encode_prompts(prompts), before)
+        kept.append("".join(base._prompts))
+    assert kept == ["ab", "ac", "de", "ae"]
 
 
 def test_a_prompt_that_is_cut_off_is_told(base, caplog):

@@ -122,12 +122,14 @@ class Base:
         what else was asked. What exceeds the tokenizer's length is cut off, with a line in the log.
         """
         with _loading, torch.no_grad():
+            encoded = []
             for prompt in prompts:
-                if prompt not in self._prompts:
-                    while len(self._prompts) >= _CACHED_PROMPTS + len(prompts):
-                        del self._prompts[next(iter(self._prompts))]
-                    self._prompts[prompt] = self._encode_prompt(prompt)
-            return torch.stack([self._prompts[prompt] for prompt in prompts])
+                known = self._prompts.pop(prompt, None)
+                encoded.append(self._encode_prompt(prompt) if known is None else known)
+                self._prompts[prompt] = encoded[-1]  # asked last, forgotten last
+            while len(self._prompts) > _CACHED_PROMPTS:
+                del self._prompts[next(iter(self._prompts))]
+            return torch.stack(encoded)
 
     def _encode_prompt(self, prompt: str) -> Tensor:
         length = self.tokenizer.model_max_length

@@ -446,3 +446,19 @@ def test_a_caption_in_bytes_is_refused(folder):
     (folder / "eve" / "2.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(W2WError, match=r"2\.txt of 3 bytes is no caption: expected UTF-8 text"):
         read_pictures(find_subjects(folder)[1], 16)
+
+
+def test_a_caption_that_is_too_long_is_refused(folder):
+    text = folder / "eve" / "2.txt"
+    text.write_bytes(b"x" * subjects.MOST_CAPTION_BYTES)
+    assert len(read_pictures(find_subjects(folder)[1], 16).captions[2]) == 4096
+    text.write_bytes(b"x" * (subjects.MOST_CAPTION_BYTES + 100))
+    with pytest.raises(W2WError, match=r"2\.txt of more than 4,096 bytes is no caption"):
+        read_pictures(find_subjects(folder)[1], 16)
+
+
+def test_a_caption_may_be_named_after_the_whole_name_of_its_picture(folder):
+    for name in ("0.png.txt", "1.png.txt", "1.txt", "2.jpg.txt"):
+        (folder / "eve" / name).write_text(f"of {name}", encoding="utf-8")
+    told = read_pictures(find_subjects(folder)[1], 16)
+    assert told.captions == ("of 0.png.txt", "of 1.txt", "")

@@ -716,4 +716,4 @@ def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache
     subjects = captioned(tmp_path / "s", {"adam/1": "x" * 5000})
     dataset = train(base, subjects, tmp_path / "w", QUICK, cache=cache)
     assert dataset.names == ("eve",)
-    assert "1.txt of 5,000 bytes is no caption" in dataset.failed["adam"]
+    assert "1.txt of more than 4,096 bytes is no caption" in dataset.failed["adam"]

@@ -8,9 +8,10 @@
 Pictures are PNG, JPEG or WebP of any size and kind: turned as their EXIF says, transparency laid on
 white, 16-bit and grey ones scaled, then the largest centred square of them is resized. A mask is a
 picture beside its picture, named `<picture>.mask.png`, of the same size: white counts, black does
-not. It goes through the very same crop. A caption is a text beside its picture, `<picture>.txt`:
-what is around the subject, in parts between commas, such as "smiling, red shirt, on a beach". What
-cannot be read fails its subject with one line that says why, and no other.
+not. It goes through the very same crop. A caption is a text beside its picture, `1.txt` for `1.jpg`
+or, where there is no such file, `1.jpg.txt`: what is around the subject, in parts between commas,
+such as "smiling, red shirt, on a beach". What cannot be read fails its subject with one line that
+says why, and no other.
 """
 
 import csv
@@ -274,7 +275,7 @@ def _subject(name: str, paths: Sequence[Path]) -> Subject:
         name,
         tuple(pictures),
         tuple(masks.get(path.stem) for path in pictures),
-        tuple(texts.get(path.stem) for path in pictures),
+        tuple(texts.get(path.stem, texts.get(path.name)) for path in pictures),
     )
 
 
@@ -293,21 +294,25 @@ def _readable_name(name: str) -> str:
 
 
 def _read_caption(path: Path) -> str:
-    data = _read_file(path)
+    data = _read_file(path, MOST_CAPTION_BYTES + 1)
+    size = f"{len(data):,} bytes"
     try:
         if len(data) <= MOST_CAPTION_BYTES:
             return " ".join(data.decode("utf-8-sig").split())
+        size = f"more than {MOST_CAPTION_BYTES:,} bytes"
     except UnicodeDecodeError:
         pass
     raise W2WError(
-        f"{path.name} of {len(data):,} bytes is no caption: expected UTF-8 text of up to"
+        f"{path.name} of {size} is no caption: expected UTF-8 text of up to"
         f" {MOST_CAPTION_BYTES:,} bytes beside the picture of its name"
     )
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, most: int = -1) -> bytes:
+    """Read a file, or its first bytes."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
         raise W2WError(f"{path.name} cannot be read: {error.strerror}") from error
 

@@ -438,8 +438,7 @@ def test_captions_lie_beside_their_pictures(folder):
     )
     told = read_pictures(subject, 16)
     assert told.captions == ("", "smiling, on a beach", "")
-    (eve / "1.txt").write_text("smiling", encoding="utf-8")
-    assert read_pictures(subject, 16).digest != told.digest
+    assert told.digest == before, "captions change no pixel"
 
 
 def test_a_caption_in_bytes_is_refused(folder):

@@ -712,6 +712,23 @@ def test_whole_captions_are_part_of_the_prompt(base, tmp_path, cache, prior_weig
     assert not np.allclose(found["adam"], as_ever["adam"], rtol=1e-2)
 
 
+def test_a_mended_caption_encodes_nothing_anew_but_begins_a_new_run(base, tmp_path, monkeypatch):
+    store, layout = _latents.Cache(tmp_path / "cache"), base.layout()
+
+    def learn(text: str) -> tuple[_latents.Latents, str]:
+        subject, _ = captioned(tmp_path / f"of {text}", {"adam/1": text})
+        latents = _latents.subject_latents(base, QUICK, subject, store)
+        learner = _group.Learner("adam", 0, latents)
+        return latents, _group._run_key(base, layout, QUICK, [learner], None)
+
+    first, run = learn("smiling on a beach")
+    monkeypatch.setattr(Base, "encode_moments", None)
+    second, other = learn("smiling, on a beach")
+    assert torch.equal(first.mean, second.mean)
+    assert second.captions == ("", "smiling, on a beach", "")
+    assert len({run, other, learn("")[1]}) == 3
+
+
 def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache):
     subjects = captioned(tmp_path / "s", {"adam/1": "x" * 5000})
     dataset = train(base, subjects, tmp_path / "w", QUICK, cache=cache)

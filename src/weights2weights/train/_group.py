@@ -128,7 +128,8 @@ class _Batches:
             picture_order(recipe, learner.seed, "subject", count) + offset
             for learner, count, offset in zip(learners, counts, offsets, strict=True)
         ]
-        self.order = torch.stack(orders).to(base.device)
+        self.order_here = torch.stack(orders)  # to look captions up without waiting for the device
+        self.order = self.order_here.to(base.device)
         self.seeds = sorted({learner.seed for learner in learners})
         self.every_seed = [learner.seed for learner in learners]
         self.seed_of = torch.tensor([self.seeds.index(seed) for seed in self.every_seed])
@@ -165,7 +166,7 @@ class _Batches:
         b = self.recipe.pictures_per_step
         others = [self.recipe.class_prompt] * (0 if self.prior is None else b)
         prompts = []
-        for seed, pictures in zip(self.every_seed, self.order[:, step].tolist(), strict=True):
+        for seed, pictures in zip(self.every_seed, self.order_here[:, step].tolist(), strict=True):
             captions = [self.latents.captions[picture] for picture in pictures]
             prompts += [*draw_prompts(self.recipe, seed, step, captions), *others]
         return self.base.encode_prompts(prompts)
@@ -263,7 +264,7 @@ def _run_key(
     prior: Latents | None,
 ) -> str:
     """Give the key of a group's checkpoint: all that the outcome depends on."""
-    members = [(learner.name, learner.latents.digest) for learner in learners]
+    members = [(one.name, one.latents.digest, *one.latents.captions) for one in learners]
     prior_digest = "" if prior is None else prior.digest
     network = (base.hash, str(base.dtype), base.device.type, layout.hash)
     return cache_key("runs", network, asdict(recipe), members, prior_digest)

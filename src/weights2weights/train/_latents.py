@@ -34,7 +34,7 @@ class Latents:
         mean: of the VAE's posterior, "n c h w".
         std: of the same, or None where the mean alone is wanted.
         mask: how much each latent pixel counts, "n h w", or None if all count alike.
-        digest: of the pictures.
+        digest: of the pictures and masks.
         captions: of each picture, "" for none; () if none has one.
     """
 

@@ -9,8 +9,11 @@ import torch
 from click.testing import CliRunner
 
 from weights2weights.cli import kinds, main
+from weights2weights.dataset import WeightDataset
 from weights2weights.formats import FORMATS, read_lora, write_lora
 from weights2weights.layout import LoRAModule, WeightLayout
+from weights2weights.models import read_model, write_model
+from weights2weights.space import WeightSpace
 
 LAYOUT = WeightLayout(
     (LoRAModule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q", 6, 4),),
@@ -118,6 +121,54 @@ def test_export_takes_an_alpha_that_the_file_does_not_state(tmp_path):
     assert "--alpha" in result.stderr
     assert run("export", source, "--format", "kohya", "--out", out, "--alpha", 27).exit_code == 0
     assert read_lora(out).layout.alpha == 27
+
+
+@pytest.fixture
+def space(tmp_path) -> WeightSpace:
+    components, _ = torch.linalg.qr(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)))
+    bare = WeightSpace(LAYOUT, torch.ones(20), torch.full((20,), 0.3), components.T.contiguous())
+    rows = torch.randn(9, 3, generator=torch.Generator().manual_seed(1))
+    full = bare.with_models(rows, [f"p{row}" for row in range(9)])
+    full.save_pretrained(tmp_path / "space")
+    return WeightSpace.from_pretrained(tmp_path / "space")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_export_writes_what_sampling_made(tmp_path, space, kind):
+    assert run("sample", tmp_path / "space", "-n", 2, "--out", tmp_path / "new").exit_code == 0
+    source = tmp_path / "new" / "sample-0-0001.safetensors"
+    out = tmp_path / ("adapter" if kind == "peft" else "out.safetensors")
+    result = run("export", source, "--format", kind, "--out", out, "--space", tmp_path / "space")
+    assert result.exit_code == 0, result.output
+    got = read_lora(out)
+    assert (got.format, got.layout) == (kind, LAYOUT)
+    assert torch.equal(got.weights, space.weights_of(read_model(source)))
+
+
+def test_export_takes_a_model_of_a_dataset(tmp_path):
+    WeightDataset.create(tmp_path / "w", LAYOUT, names=["ada", "eve"]).append(
+        ["ada", "eve"], torch.arange(40.0).view(2, 20)
+    )
+    out = tmp_path / "out.safetensors"
+    assert run("export", tmp_path / "w" / "eve", "--format", "kohya", "--out", out).exit_code == 0
+    assert torch.equal(read_lora(out).weights, torch.arange(20.0, 40.0))
+    result = run("export", tmp_path / "w", "--format", "kohya", "--out", out)
+    assert (result.exit_code, "holds 2 models: expected one" in result.stderr) == (1, True)
+
+
+def test_export_of_a_model_that_does_not_fit_is_one_line(tmp_path, space):
+    point = write_model(tmp_path / "point.safetensors", space.model(torch.ones(3), {}))
+    other = WeightSpace(LAYOUT, torch.zeros(20), torch.ones(20), torch.eye(20)[:3])
+    other.save_pretrained(tmp_path / "other")
+    export = ["export", point, "--format", "kohya", "--out", tmp_path / "out.safetensors"]
+    for options, message in [
+        (["--space", tmp_path / "other"], "give the space that it was made in"),
+        (["--alpha", 1], "point states alpha 27, and 1 was given"),
+    ]:
+        result = run(*export, *options)
+        assert result.exit_code == 1
+        assert message in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize("args", [[], ["--format", "kohya"], ["--format", "ckpt", "--out", "x"]])

@@ -74,6 +74,15 @@ def test_train_and_draw_and_go_on(tiny_base, base, subjects, tmp_path):
         assert json.loads(drawn.stdout)["models"] == rows
 
 
+def test_the_share_of_captions_arrives(tiny_base, subjects, tmp_path):
+    (subjects / "adam" / "0.txt").write_text("smiling, on a beach")
+    options = ["--base", tiny_base, *QUICK, "--caption-share"]
+    result = run("train", subjects, "--out", tmp_path / "out", *options, "0.25")
+    assert result.exit_code == 0, result.output
+    assert WeightDataset.open(tmp_path / "out").recipe["caption_share"] == 0.25
+    assert run("train", subjects, "--out", tmp_path / "out", *options, "1.5").exit_code == 2
+
+
 def test_a_subject_that_fails_is_named_and_the_exit_code_tells(tiny_base, subjects, tmp_path):
     (subjects / "broken").mkdir()
     (subjects / "broken" / "0.jpg").write_bytes(b"no picture")

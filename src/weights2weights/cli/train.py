@@ -29,6 +29,11 @@ from ._output import json_option, report
     help="Settings to start from.  [default: those of the base's world, else the paper's]",
 )
 @click.option("--prompt", help="What the subject's pictures are called.")
+@click.option(
+    "--caption-share",
+    type=click.FloatRange(0, 1),
+    help="Chance of each part of a picture's caption to follow the prompt.",
+)
 @click.option("--class-prompt", help="What the base's own pictures for prior preservation are.")
 @click.option("--rank", type=click.IntRange(1), help="Of the LoRAs.")
 @click.option("--alpha", type=float, help="Of the LoRAs.")
@@ -73,7 +78,9 @@ def command(
     """Learn a LoRA for every subject folder.
 
     SUBJECTS is a folder that holds one folder of PNG, JPEG or WebP pictures per subject; several
-    may be given. A mask beside a picture, 1.mask.png for 1.jpg, is white where the subject is.
+    may be given. A mask beside a picture, 1.mask.png for 1.jpg, is white where the subject is. A
+    caption beside it, 1.txt, says what is around the subject, in parts between commas: "smiling,
+    red shirt, on a beach". Parts of it follow the prompt, which keeps them out of the model.
 
     Each group of subjects is stored as soon as it is done. After an interruption, give the same
     command again. A subject that cannot be learned is named on stderr, the others go on, and the

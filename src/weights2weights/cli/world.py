@@ -20,6 +20,8 @@ def command(
 ) -> None:
     """Draw the subjects of a world: a folder of pictures each, and labels.csv.
 
+    Beside each picture a text says what it shows besides the subject, as w2w train reads it.
+
     \b
     Example: w2w world people --subjects 50 --pictures 10 --out people
     """

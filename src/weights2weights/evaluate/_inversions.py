@@ -1,7 +1,7 @@
 """Inversions of held-out people's first pictures, and how like them their models draw."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..invert import InversionRecipe, invert
 from ..space import WeightSpace
-from ._keep import digest
+from ._keep import digest, digest_of_fields
 from ._setting import Seen, Setting
 
 
@@ -39,8 +39,8 @@ def inverted(
         pictures = torch.from_numpy(setting.pictures_of(names, 1)[:, 0])
     inputs = {
         "inverted": digest([pictures, space.mean, space.coefficients, space.components.shape[0]]),
-        "recipe": digest(asdict(recipe) | {"betas": list(recipe.betas)}),
         **setting.inputs,
+        "inversion": digest_of_fields(recipe),
     }
 
     def search() -> dict[str, Tensor]:

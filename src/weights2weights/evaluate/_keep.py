@@ -7,7 +7,7 @@ inputs give the stored result, other inputs another file, so nothing is ever sta
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._files import canonical_json, make_folder, write_atomic
 from ..errors import W2WError
+from ._report import plain
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def digest(value: Any) -> str:
     found = hashlib.sha256()
     _add(found, value)
     return found.hexdigest()[:16]
+
+
+def digest_of_fields(record: Any) -> str:
+    """Name a recipe by all of its fields."""
+    return digest(plain(asdict(record)))
 
 
 def _add(found: Any, value: Any) -> None:

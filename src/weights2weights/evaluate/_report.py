@@ -18,6 +18,7 @@ from ..errors import W2WError
 from . import _page
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
 Estimate = dict[str, Any]
@@ -234,8 +235,11 @@ def small_print(context: Mapping[str, Any]) -> str:
     return _page.paragraph(said) + _page.paragraph(str(context["statement"]))
 
 
-def machine() -> str:
+def machine(device: "torch.device | None" = None) -> str:
     """Say in a line on what figures were measured.
+
+    Args:
+        device: where the base is; None is the CPU, so that no GPU is named that had no part in it.
 
     Example:
         >>> "torch" in machine()
@@ -244,9 +248,11 @@ def machine() -> str:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    on_cuda = device is not None and device.type == "cuda"
+    kind = platform.machine() if device is None or device.type == "cpu" else device.type
+    name = torch.cuda.get_device_name(device) if on_cuda else kind
     return (
-        f"{cores} cores, {device}, {platform.system()}, Python {platform.python_version()},"
+        f"{cores} cores, {name}, {platform.system()}, Python {platform.python_version()},"
         f" torch {torch.__version__}"
     )
 

@@ -20,19 +20,19 @@ from .. import __version__
 from ..base import Base
 from ..dataset import WeightDataset
 from ..errors import W2WError
-from ..generate import STEPS, generate
+from ..generate import GUIDANCE, STEPS, generate
 from ..invert import FAST, InversionRecipe
 from ..layout import WeightLayout
 from ..metrics.confidence import mean_interval
 from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..space import WeightSpace
-from ..subjects import find_subjects, read_labels
+from ..subjects import Subject, find_subjects, read_labels
 from ..train import PAPER, RECIPES, Recipe, train
 from ..worlds import World, load_world, shipped
 from ..worlds.folders import write_subjects
 from ..worlds.pictures import USER_POPULATIONS
 from ..worlds.scorers import Scorer
-from ._keep import Keep, digest
+from ._keep import Keep, digest, digest_of_fields
 from ._report import Estimate, machine
 
 if TYPE_CHECKING:
@@ -82,13 +82,12 @@ class HeldOut:
         """Read them from a dataset.
 
         Raises:
-            W2WError: none there, no models in it, or models of another layout.
+            W2WError: none there, fewer than two models in it, or models of another layout.
         """
         dataset = WeightDataset.open(path)
         layout.require_equal(dataset.layout, str(path))
-        if not len(dataset):
-            raise W2WError(f"{path} holds no models: expected those of held-out subjects")
         names = dataset.names
+        _require_two(names, str(path))
         return cls(tuple(names), dataset[list(names)], dataset.labels.loc[list(names)])
 
 
@@ -146,15 +145,26 @@ class Setting:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """What every figure depends on, for `Keep`."""
-        held_out = self.held_out
+        """What every figure depends on, for `Keep`: one complete set, which nothing adds to."""
+        space, held_out = self.space, self.held_out
+        people = [list(held_out.names), held_out.weights] if held_out else None
         return {
-            "base": self.base.hash,
-            "space": digest([self.space.hash, self.space.coefficients]),
+            **self._drawing,
+            "space": digest([space.hash, space.coefficients, list(space.names)]),
+            "labels": _digest_of_labels(space.labels),
             "scorer": self.scorer_hash,
-            "held_out": digest([list(held_out.names), held_out.weights]) if held_out else "",
+            "held_out": digest(people),
+            "held_out_labels": _digest_of_labels(held_out.labels) if held_out else "",
+            "recipe": digest_of_fields(self.recipe),
+            "inversion": digest_of_fields(self.inversion),
             "seed": self.seed,
         }
+
+    @cached_property
+    def _drawing(self) -> dict[str, Any]:
+        """What a picture depends on besides weights, prompts and seeds."""
+        dtype = str(self.base.dtype).removeprefix("torch.")
+        return {"base": self.base.hash, "dtype": dtype, "version": __version__}
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -170,13 +180,14 @@ class Setting:
         """The held-out subjects.
 
         Raises:
-            W2WError: there are none.
+            W2WError: there are none, or a single one.
         """
         if self.held_out is None:
             raise W2WError(
                 "this item needs held-out subjects: expected a dataset of their weights; give it"
                 " with --held-out"
             )
+        _require_two(self.held_out.names, "the held-out set")
         return self.held_out
 
     def draw(
@@ -201,8 +212,8 @@ class Setting:
         inputs = {
             "drawn": digest([weights, list(prompts), list(seeds)]),
             "layout": layout.hash if layout else "",
-            "base": self.base.hash,
-            "options": digest({"steps": STEPS, **options}),
+            "options": digest({"steps": STEPS, "guidance": GUIDANCE, **options}),
+            **self._drawing,
         }
 
         def compute() -> dict[str, Tensor]:
@@ -247,15 +258,49 @@ class Setting:
 
     def write_pictures(self, names: Sequence[str], count: int, folder: Path) -> None:
         """Write the first pictures of drawn subjects as `worlds.folders` does: with captions."""
-        from PIL import Image
-
         for name, of_one in zip(names, self.pictures_of(names, count), strict=True):
             (folder / name).mkdir(parents=True, exist_ok=True)
             population, index = subject_of(self.world, name)
             for number, pixels in enumerate(of_one):
-                Image.fromarray(pixels).save(folder / name / f"{number:03d}.png")
                 said = self.world.surroundings(self.world.picture(population, index, number))
-                (folder / name / f"{number:03d}.txt").write_text(said + "\n", encoding="utf-8")
+                write_picture(folder / name / f"{number:03d}.png", pixels, said)
+
+    def learn(
+        self,
+        subjects: Sequence[Subject],
+        out: Path,
+        recipe: Recipe | None = None,
+        **options: Any,
+    ) -> WeightDataset:
+        """Learn models of subjects that the space can take: of its layers, rank and alpha.
+
+        Args:
+            subjects: to learn.
+            out: folder of the dataset.
+            recipe: None is the setting's; its rank, alpha and layers give way to the space's.
+            options: of `train.train`.
+
+        Raises:
+            W2WError: one of the subjects could not be trained, or the base has not the layers that
+                the space's models have.
+        """
+        recipe = self._for_space(recipe or self.recipe)
+        dataset = train(self.base, subjects, out, recipe, progress=self.progress, **options)
+        if failed := [one.name for one in subjects if one.name in dataset.failed]:
+            raise W2WError(f"{failed[0]} could not be trained: {dataset.failed[failed[0]]}")
+        return dataset
+
+    def _for_space(self, recipe: Recipe) -> Recipe:
+        layout = self.layout
+        own = self.base.layout(recipe.rank, recipe.alpha, recipe.targets)
+        if layout.difference(own):
+            # only then: equal layers are spelled in more ways than one, and a dataset of the other
+            # spelling could not be gone on with
+            targets = layout.targets
+            recipe = replace(recipe, rank=layout.rank, alpha=layout.alpha, targets=targets)
+            own = self.base.layout(recipe.rank, recipe.alpha, targets)
+        layout.require_equal(own, f"base {self.base.id}")
+        return recipe
 
     def references(self, names: Sequence[str], count: int = 8) -> Float[Tensor, "n e"]:
         """Give who subjects are: the mean embedding of pictures that no training has seen."""
@@ -299,12 +344,15 @@ def open_setting(
         progress: bars on stderr.
 
     Raises:
-        W2WError: one of them is not there, or the space or the weights were made for another base.
+        W2WError: one of them is not there, the space or the weights were made for another base, or
+            the space was fitted to one of the held-out subjects.
     """
     opened = WeightSpace.from_pretrained(space)
     require_base(base, opened.base_hash, f"space {space}")
     if held_out is not None:
-        require_base(base, WeightDataset.open(held_out).base_hash, str(held_out))
+        dataset = WeightDataset.open(held_out)
+        require_base(base, dataset.base_hash, str(held_out))
+        _require_strangers(opened, dataset.names)
     scorer = Scorer.load(shipped(world, "scorer"))
     return Setting(
         base=base,
@@ -326,38 +374,80 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
 
     Args:
         setting: without held-out people.
-        folder: receives their pictures and weights; what is there already is taken as it is.
+        folder: receives their pictures and weights. Pictures are drawn unless all are there, and
+            training goes on behind the models that are there.
         people: how many.
 
     Raises:
-        W2WError: one could not be trained, or the layout is not that of the space.
+        W2WError: fewer than two, one that could not be trained, or one that the space was fitted
+            to.
     """
     names = [f"{setting.world.name}-{HELD_OUT + setting.seed}-{i:05d}" for i in range(people)]
+    _require_two(names, "the held-out set")
+    _require_strangers(setting.space, names)
     subjects = folder / "subjects"
-    drawn = write_subjects(
-        setting.world.name,
-        subjects,
-        subjects=people,
-        pictures=TRAINING_PICTURES,
-        size=setting.base.size,
-        seed=HELD_OUT + setting.seed,
-    )
-    for _ in drawn:
-        pass
-    dataset = train(
-        setting.base,
-        [subject for subject in find_subjects(subjects) if subject.name in names],
+    if not _all_there(subjects, names):
+        drawn = write_subjects(
+            setting.world.name,
+            subjects,
+            subjects=people,
+            pictures=TRAINING_PICTURES,
+            size=setting.base.size,
+            seed=HELD_OUT + setting.seed,
+        )
+        for _ in drawn:
+            pass
+    chosen = set(names)
+    dataset = setting.learn(
+        [subject for subject in find_subjects(subjects) if subject.name in chosen],
         folder / "weights",
-        setting.recipe,
         labels=read_labels(subjects / "labels.csv"),
-        progress=setting.progress,
     )
-    if dataset.failed:
-        name, reason = next(iter(dataset.failed.items()))
-        raise W2WError(f"{name} could not be trained: {reason}")
-    setting.layout.require_equal(dataset.layout, f"models of recipe {setting.recipe.prompt!r}")
     rows = dataset[names]
     return replace(setting, held_out=HeldOut(tuple(names), rows, dataset.labels.loc[names]))
+
+
+def _all_there(subjects: Path, names: Sequence[str]) -> bool:
+    """Say whether a folder holds the pictures of subjects, and their labels, which come last."""
+    table = subjects / "labels.csv"
+    return (
+        table.is_file()
+        and set(names) <= set(read_labels(table).index)
+        and all(
+            (subjects / name / f"{number:03d}{ending}").is_file()
+            for name in names
+            for number in range(TRAINING_PICTURES)
+            for ending in (".png", ".txt")
+        )
+    )
+
+
+def _require_two(names: Sequence[str], what: str) -> None:
+    if len(names) < 2:
+        raise W2WError(
+            f"{what} holds {len(names)} models: expected those of two held-out subjects or more"
+        )
+
+
+def _require_strangers(space: WeightSpace, names: Sequence[str]) -> None:
+    if known := sorted(set(names) & set(space.names)):
+        raise W2WError(
+            f"the space was fitted to {len(known)} of the held-out subjects, such as {known[0]}:"
+            " expected people that it does not know"
+        )
+
+
+def write_picture(path: Path, pixels: UInt8[np.ndarray, "h w 3"], caption: str) -> None:
+    """Write a picture, and beside it what it shows besides the subject."""
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
+    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def _digest_of_labels(labels: "pandas.DataFrame") -> str:
+    values = labels.to_numpy(dtype=float, na_value=float("nan"))
+    return digest([list(map(str, labels.columns)), list(map(str, labels.index)), values])
 
 
 def require_base(base: Base, base_hash: str, what: str) -> None:
@@ -416,7 +506,7 @@ def measured_on(
         "space": space_name,
         "space_hash": space.hash,
         "world": f"drawn {world.name}",
-        "machine": machine(),
+        "machine": machine(base.device),
         "seed": seed,
         "version": __version__,
         "statement": (

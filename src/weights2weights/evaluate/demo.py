@@ -29,7 +29,6 @@ from ..metrics.verification import verification_auc
 from ..models import write_model
 from ..sample import report_samples, sample
 from ..subjects import find_subjects, read_labels
-from ..train import train
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
 from . import _page
@@ -57,9 +56,6 @@ ATTRIBUTES = (
 
 STRENGTH = 3.0
 """Of the edits, in standard deviations of the training models along the direction."""
-
-CLASS_PICTURES = 32
-"""For prior preservation, in place of the recipe's, to save time."""
 
 
 @dataclass
@@ -173,24 +169,16 @@ class _Tour:
         )
         for _ in written:
             pass
-        recipe = replace(
-            setting.recipe,
-            class_pictures=min(CLASS_PICTURES, setting.recipe.class_pictures),
-        )
+        recipe = replace(setting.recipe, **changes)
         before = time.perf_counter()
-        dataset = train(
-            setting.base,
+        dataset = setting.learn(
             find_subjects(folder),
             self.out / "weights",
-            replace(recipe, **changes),
+            recipe,
             labels=read_labels(folder / "labels.csv"),
             cache=self.out / "cache",
-            progress=setting.progress,
         )
         training = time.perf_counter() - before
-        if dataset.failed:
-            name, reason = next(iter(dataset.failed.items()))
-            raise W2WError(f"{name} could not be trained: {reason}")
         self.weights = dataset[self.names]
         drawn = setting.draw(self.weights, self.prompts, [setting.seed])
         self.drawn = drawn
@@ -208,7 +196,7 @@ class _Tour:
         figures = {
             "subjects": len(self.names),
             "pictures": self.pictures,
-            "steps": replace(recipe, **changes).steps,
+            "steps": recipe.steps,
             "training_seconds": training,
             "verification_auc": auc,
             "id_score": id_score,

@@ -15,11 +15,10 @@ from ..generate import grid
 from ..merge import cosine, merge
 from ..metrics.verification import verification_auc
 from ..subjects import find_subjects
-from ..train import train
 from ..worlds.pictures import USER_POPULATIONS
 from ._edits import mean
 from ._report import Picture, Result, Table
-from ._setting import HELD_OUT, Setting, estimate
+from ._setting import HELD_OUT, Setting, estimate, write_picture
 
 QUICK = {"people": 6, "pictures": 12}
 
@@ -131,7 +130,7 @@ def _as_sketches(pictures: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s
 def _style(setting: Setting, pictures: int) -> Float[Tensor, " d"]:
     """Train the style's LoRA, once: DreamBooth for the class's own prompt, without its prior."""
     recipe = replace(setting.recipe, prompt=setting.recipe.class_prompt, prior_weight=0.0)
-    inputs = {"style": STYLE, "pictures": pictures, "steps": recipe.steps, **setting.inputs}
+    inputs = {"style": STYLE, "pictures": pictures, **setting.inputs}
 
     def learn() -> dict[str, Tensor]:
         population = USER_POPULATIONS + HELD_OUT + 10 + setting.seed
@@ -142,17 +141,10 @@ def _style(setting: Setting, pictures: int) -> Float[Tensor, " d"]:
                 subject = setting.world.subject(population, i)
                 picture = setting.world.picture(population, i, 0)
                 pixels = setting.world.draw(subject, picture, setting.base.size)
-                Image.fromarray(sketch(pixels)).save(folder / f"{i:03d}.png")
                 said = setting.world.surroundings(picture)
-                (folder / f"{i:03d}.txt").write_text(said, encoding="utf-8")
-            dataset = train(
-                setting.base,
-                find_subjects(folder),
-                Path(place) / "weights",
-                recipe,
-                cache=Path(place) / "cache",
-                progress=setting.progress,
-            )
+                write_picture(folder / f"{i:03d}.png", sketch(pixels), said)
+            weights, cache = Path(place) / "weights", Path(place) / "cache"
+            dataset = setting.learn(find_subjects(folder), weights, recipe, cache=cache)
             return {"weights": dataset[0]}
 
     return setting.keep.tensors(inputs, learn)["weights"]

@@ -6,6 +6,7 @@ and prompts (Figs. 6 and 15).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..directions import edit
 from ..generate import grid
 from ..layout import WeightLayout
 from ..merge import merge
-from ..sliders import Concept, train_sliders
+from ..sliders import PAPER, RECIPES, Concept, train_sliders
 from ._edits import (
     MEASURES,
     direction,
@@ -27,6 +28,7 @@ from ._edits import (
     mean,
     summarise,
 )
+from ._keep import digest_of_fields
 from ._plots import COLORS, plot
 from ._report import Picture, Result, Table
 from ._setting import Seen, Setting, estimate
@@ -244,8 +246,13 @@ def _text_keys(values: Mapping[float, Any]) -> dict[str, Any]:
 def _sliders(setting: Setting, names: Sequence[str], steps: int | None) -> Float[Tensor, "a d"]:
     """Train a slider for every attribute, once."""
     prompts = [setting.world.attribute_prompts[name] for name in names]
-    changes: Any = {} if steps is None else {"steps": steps}
-    inputs = {"sliders": [list(pair) for pair in prompts], "changes": changes, **setting.inputs}
+    recipe = RECIPES.get(setting.base.id, PAPER)
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    inputs = {
+        "sliders": [list(pair) for pair in prompts],
+        "slider_recipe": digest_of_fields(recipe),
+        **setting.inputs,
+    }
 
     def train() -> dict[str, Tensor]:
         concepts = [
@@ -256,9 +263,9 @@ def _sliders(setting: Setting, names: Sequence[str], steps: int | None) -> Float
             setting.base,
             setting.layout,
             concepts,
+            recipe,
             seed=setting.seed,
             progress=setting.progress,
-            **changes,
         )
         return {"weights": learned}
 

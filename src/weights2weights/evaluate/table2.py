@@ -19,11 +19,10 @@ from torch import Tensor
 from ..generate import grid
 from ..invert import PAPER, InversionRecipe
 from ..subjects import find_subjects
-from ..train import train
 from ._edits import direction, edited, judge_edit, labels_of, lacking, mean, summarise
 from ._inversions import draw_people, inverted
-from ._keep import Keep
-from ._report import Picture, Result, Table
+from ._keep import Keep, digest, digest_of_fields
+from ._report import Picture, Result, Table, machine
 from ._setting import TRAINING_PICTURES, Seen, Setting, estimate
 from .table1 import PAPER_ATTRIBUTES
 
@@ -66,7 +65,7 @@ def table2(
     numbers |= {
         name: min(recipe.components, len(setting.space)) for name, recipe in presets.items()
     }
-    seconds = _seconds(setting, names[0], presets, ten, single)
+    seconds = _seconds(setting, names, presets, ten, single)
     references = setting.references(names)
     drawn = {name: draw_people(setting, rows, prompts, seeds) for name, rows in models.items()}
     scores = {name: estimate(setting.likeness(seen, references)) for name, seen in drawn.items()}
@@ -126,12 +125,7 @@ def table2(
 
 def dreambooth(setting: Setting, names: Sequence[str], pictures: int) -> Float[Tensor, "n d"]:
     """Give DreamBooth's models of people from their first pictures, once."""
-    inputs = {
-        "dreambooth": list(names),
-        "pictures": pictures,
-        "steps": setting.recipe.steps,
-        **setting.inputs,
-    }
+    inputs = {"dreambooth": list(names), "pictures": pictures, **setting.inputs}
 
     def learn() -> dict[str, Tensor]:
         with _folder(setting, f"dreambooth-{pictures}") as folder:
@@ -144,73 +138,60 @@ def dreambooth(setting: Setting, names: Sequence[str], pictures: int) -> Float[T
 def _folder(setting: Setting, name: str) -> Any:
     """Give a folder beside the finished parts, where training goes on; else one for the moment."""
     if setting.keep.folder is not None:
-        yield setting.keep.folder / f"{name}-{setting.inputs['held_out']}"
+        yield setting.keep.folder / f"{name}-{digest(setting.inputs)}"
         return
     with TemporaryDirectory() as place:
         yield Path(place)
 
 
 def _train(
-    setting: Setting, names: Sequence[str], pictures: int, folder: Path
+    setting: Setting, names: Sequence[str], pictures: int, folder: Path, cache: Path | None = None
 ) -> Float[Tensor, "n d"]:
     setting.write_pictures(names, pictures, folder / "subjects")
     found = [one for one in find_subjects(folder / "subjects") if one.name in set(names)]
-    dataset = train(
-        setting.base,
-        found,
-        folder / "weights",
-        setting.recipe,
-        cache=folder / "cache",
-        progress=setting.progress,
-    )
+    dataset = setting.learn(found, folder / "weights", cache=cache or folder / "cache")
     return dataset[list(names)]
 
 
 def _seconds(
     setting: Setting,
-    name: str,
+    names: Sequence[str],
     presets: dict[str, InversionRecipe],
     ten: str,
     single: str,
 ) -> dict[str, float]:
-    """Time every method for one person alone, class pictures and all made ready before."""
+    """Time every method for the first person alone, all that is done once made ready before."""
+    alone = replace(setting, keep=Keep(None), progress=False)
 
     def measure() -> dict[str, float]:
-        alone = _without_keeping(setting)
         taken = {}
         with TemporaryDirectory() as place:
+            cache = Path(place) / "cache"
             for label, pictures in ((ten, TRAINING_PICTURES), (single, 1)):
-                folder = Path(place) / str(pictures)
-                if setting.recipe.prior_weight:
-                    _warm(alone, name, folder)
+                _warm_training(alone, names[-1], pictures, Path(place) / f"warm-{pictures}", cache)
                 begun = time.perf_counter()
-                _train(alone, [name], pictures, folder)
+                _train(alone, names[:1], pictures, Path(place) / str(pictures), cache)
                 taken[label] = time.perf_counter() - begun
         for label, recipe in presets.items():
+            inverted(alone, names[-1:], recipe=replace(recipe, steps=1))
             begun = time.perf_counter()
-            inverted(alone, [name], recipe=recipe)
+            inverted(alone, names[:1], recipe=recipe)
             taken[label] = time.perf_counter() - begun
         return taken
 
-    inputs = {"seconds": [name, *presets], "steps": setting.recipe.steps, **setting.inputs}
+    inputs = {
+        "seconds": names[0],
+        "presets": {label: digest_of_fields(recipe) for label, recipe in presets.items()},
+        "machine": machine(setting.base.device),
+        **setting.inputs,
+    }
     return setting.keep.numbers(inputs, measure)
 
 
-def _without_keeping(setting: Setting) -> Setting:
-    return replace(setting, keep=Keep(None))
-
-
-def _warm(setting: Setting, name: str, folder: Path) -> None:
-    """Have the class pictures drawn, which all subjects share."""
+def _warm_training(setting: Setting, name: str, pictures: int, folder: Path, cache: Path) -> None:
+    """Train somebody else for a step: class pictures are drawn, kernels chosen, memory taken."""
     quick = replace(setting, recipe=replace(setting.recipe, steps=1))
-    setting.write_pictures([name], 1, folder / "warm" / "subjects")
-    train(
-        quick.base,
-        find_subjects(folder / "warm" / "subjects"),
-        folder / "warm" / "weights",
-        quick.recipe,
-        cache=folder / "cache",
-    )
+    _train(quick, [name], pictures, folder, cache)
 
 
 def _edits(setting: Setting, weights: Float[Tensor, "k d"], strength: float) -> dict[str, Any]:

@@ -14,12 +14,20 @@ from PIL import Image
 import tiny_setting
 from weights2weights import cli
 from weights2weights.errors import W2WError
-from weights2weights.evaluate import ITEMS, Picture, Result, Table, evaluate
+from weights2weights.evaluate import (
+    ITEMS,
+    Picture,
+    Result,
+    Stored,
+    Table,
+    evaluate,
+    train_held_out,
+)
 from weights2weights.evaluate import _items as items
 from weights2weights.evaluate._edits import edited, judge_edit, labels_of, lacking, same_person
 from weights2weights.evaluate._keep import Keep, digest
 from weights2weights.evaluate._report import read_result, write_result
-from weights2weights.evaluate._setting import estimate, subject_of
+from weights2weights.evaluate._setting import HELD_OUT, estimate, subject_of
 from weights2weights.evaluate._subspace import draw_subset, subspace
 from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colours, pixelate
 from weights2weights.evaluate.figure9 import entanglement, figure9
@@ -27,6 +35,7 @@ from weights2weights.evaluate.figure33 import colourfulness, sketch
 from weights2weights.evaluate.figure34 import scene_difference
 from weights2weights.evaluate.table1 import enough
 from weights2weights.space import WeightSpace
+from weights2weights.subjects import find_subjects
 from weights2weights.worlds import load_world
 
 FEWEST = {
@@ -357,6 +366,90 @@ def test_results_survive_the_disk(tmp_path):
     assert read_result(tmp_path, "figure4") is None
 
 
+def test_inputs_are_all_that_figures_depend_on(setting):
+    space, held_out = setting.space, setting.held_out
+    flipped = 1 - space.labels.astype(float)
+    other_labels = held_out.labels.iloc[::-1].set_axis(held_out.labels.index)
+    half = replace(setting.base, dtype=torch.bfloat16)
+    changed = [
+        replace(setting, base=half),
+        replace(setting, space=replace(space, labels=flipped)),
+        replace(setting, held_out=None),
+        replace(setting, held_out=replace(held_out, labels=other_labels)),
+        replace(setting, recipe=replace(setting.recipe, learning_rate=1e-5)),
+        replace(setting, inversion=replace(setting.inversion, final_rate=0.5)),
+        replace(setting, seed=1),
+        replace(setting, scorer_hash="other"),
+    ]
+    assert len({digest(one.inputs) for one in [setting, *changed]}) == len(changed) + 1
+    assert digest(replace(setting).inputs) == digest(setting.inputs)
+
+
+def test_page_shows_what_was_measured_on_one_base_space_and_seed(setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(items, "_measure", lambda name, setting, out, quick: written(setting, name))
+
+    def written(setting, name):
+        result = Result(name, f"Title of {name}", "p")
+        return write_result(tmp_path, result, {**setting.context(), "seconds": 1.0})
+
+    evaluate(["figure4"], setting, tmp_path, say=lambda text: None)
+    evaluate(["figure9"], replace(setting, seed=1), tmp_path, say=lambda text: None)
+    page = (tmp_path / "report.html").read_text()
+    assert "Title of figure9" in page
+    assert "Title of figure4" not in page
+
+
+def test_items_of_the_space_alone_do_not_depend_on_people(setting, tmp_path, monkeypatch):
+    seen = []
+    stored = Stored({"seconds": 0.0}, tmp_path)
+    monkeypatch.setattr(
+        items, "_measure", lambda name, setting, *rest: seen.append(setting.held_out) or stored
+    )
+    evaluate(["figure9", "figure8"], setting, tmp_path, say=lambda text: None)
+    assert seen == [None, setting.held_out]
+
+
+def test_models_are_learned_in_the_layout_of_the_space(setting, tmp_path):
+    """A recipe of another rank and alpha gives way, so that drawings mean what they say."""
+    wide = replace(setting, recipe=replace(setting.recipe, rank=2, alpha=5.0))
+    names = list(setting.held_out.names[:2])
+    setting.write_pictures(names, 2, tmp_path / "subjects")
+    found = find_subjects(tmp_path / "subjects")
+    dataset = wide.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
+    assert not setting.layout.difference(dataset.layout)
+    (tmp_path / "subjects" / names[1] / "000.png").write_bytes(b"damaged")
+    with pytest.raises(W2WError, match=rf"{names[1]} could not be trained"):
+        setting.learn(found, tmp_path / "others", cache=tmp_path / "cache")
+
+
+def test_held_out_people_are_strangers_and_more_than_one(setting, tmp_path):
+    with pytest.raises(W2WError, match="1 models"):
+        _ = replace(setting, held_out=setting.held_out.first(1)).people
+    with pytest.raises(W2WError, match="1 models"):
+        train_held_out(setting, tmp_path, 1)
+    names = (f"people-{HELD_OUT}-00001", *setting.space.names[1:])
+    known = replace(setting.space, names=names, labels=setting.space.labels.set_axis(names))
+    with pytest.raises(W2WError, match=r"fitted to 1 .* people-950-00001"):
+        train_held_out(replace(setting, space=known), tmp_path, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_held_out_people_are_drawn_once(setting, tmp_path, monkeypatch):
+    from weights2weights.evaluate import _setting
+
+    monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
+    quick = replace(setting, recipe=replace(setting.recipe, steps=1))
+    first = train_held_out(quick, tmp_path / "held-out", 2)
+    assert first.people.names == (f"people-{HELD_OUT}-00000", f"people-{HELD_OUT}-00001")
+    assert not first.people.labels.isna().any(axis=None)
+    monkeypatch.setattr(_setting, "write_subjects", None)
+    again = train_held_out(quick, tmp_path / "held-out", 2)
+    assert torch.equal(again.people.weights, first.people.weights)
+    next((tmp_path / "held-out" / "subjects").glob("*/*.txt")).unlink()
+    with pytest.raises(TypeError):
+        train_held_out(quick, tmp_path / "held-out", 2)
+
+
 def test_unknown_item_is_told(setting, tmp_path):
     with pytest.raises(W2WError, match="no item 'table3'"):
         evaluate(["table3"], setting, tmp_path)
@@ -377,12 +470,40 @@ def test_names_of_subjects():
 # w2w evaluate
 
 
+def test_verb_runs_to_the_end(setting, tiny_base, few, tmp_path, monkeypatch):
+    """Held-out people are trained for the items that need some, and for no others."""
+    from weights2weights.evaluate import _setting
+
+    monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_setting, "RECIPES", {"people": setting.recipe})
+    setting.space.save_pretrained(tmp_path / "space")
+
+    def run(*args):
+        where = ["--base", tiny_base, "--space", tmp_path / "space", "--out", tmp_path / "out"]
+        args = ["evaluate", *args, *where, "--quick", "--device", "cpu", "--json"]
+        result = CliRunner().invoke(cli.main, [*map(str, args)], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)["items"]
+
+    assert set(run("figure9", "figure26-27")) == {"figure9", "figure26-27"}
+    assert not (tmp_path / "out" / "held-out").exists()
+    told = run("figure31", "figure9", "--people", 3)
+    assert told["figure31"]["base"] == str(tiny_base)
+    assert "there already" not in json.dumps(told)
+    people = tmp_path / "out" / "held-out" / "subjects"
+    assert len([path for path in people.iterdir() if path.is_dir()]) == 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(told[name]["title"] in page for name in told)
+
+
 def test_verb_tells_what_is_wrong_before_work(tmp_path):
     def run(*args):
         return CliRunner().invoke(cli.main, ["evaluate", *map(str, args)], prog_name="w2w")
 
-    assert run("table9", "--out", tmp_path).exit_code == 1
-    assert "no item 'table9'" in run("table9", "--out", tmp_path).stderr
+    for items_given in (["table9"], ["all", "table9"]):
+        result = run(*items_given, "--out", tmp_path)
+        assert result.exit_code == 2
+        assert "no item 'table9'" in result.stderr
     result = run("all", "--out", tmp_path, "--held-out", tmp_path, "--people", 3)
     assert result.exit_code == 2
     assert run("all").exit_code == 2

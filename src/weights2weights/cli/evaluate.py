@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from ..errors import W2WError
 from ._options import base_option, device_option, dtype_option, open_base
 from ._output import json_option, report
 
@@ -58,18 +57,28 @@ def command(
     \b
     Example: w2w evaluate all --quick --out evaluation
     """
-    from ..evaluate import ITEMS, evaluate, open_setting, train_held_out
+    from ..evaluate import (
+        ITEMS,
+        WITHOUT_PEOPLE,
+        evaluate,
+        open_setting,
+        require_matplotlib,
+        train_held_out,
+    )
 
+    if unknown := [name for name in items if name not in (*ITEMS, "all")]:
+        raise click.UsageError(
+            f"no item {unknown[0]!r}: expected all, or some of {', '.join(ITEMS)}"
+        )
     names = list(ITEMS) if "all" in items else list(dict.fromkeys(items))
-    if unknown := [name for name in names if name not in ITEMS]:
-        raise W2WError(f"no item {unknown[0]!r}: expected all, or some of {', '.join(ITEMS)}")
     if people is not None and held_out is not None:
         raise click.UsageError("--people says how many to train: leave out --held-out or --people")
+    require_matplotlib()
     opened = open_base(base, device, dtype)
     setting = open_setting(
         opened, space, held_out=held_out, keep=out / "parts", seed=seed, progress=True
     )
-    if held_out is None:
+    if held_out is None and not set(names) <= WITHOUT_PEOPLE:
         setting = train_held_out(setting, out / "held-out", people or (8 if quick else 100))
     stored = evaluate(names, setting, out, quick=quick, say=lambda text: click.echo(text, err=True))
     facts = {

@@ -12,12 +12,14 @@ how a figure rises or falls, which every item states as `checks`.
 Source: Dravid et al. 2024, arXiv:2406.09413.
 """
 
-from ._items import ITEMS, evaluate
+from ._items import ITEMS, WITHOUT_PEOPLE, evaluate
+from ._plots import require_matplotlib
 from ._report import Picture, Result, Stored, Table
 from ._setting import HeldOut, Setting, open_setting, train_held_out
 
 __all__ = [
     "ITEMS",
+    "WITHOUT_PEOPLE",
     "HeldOut",
     "Picture",
     "Result",
@@ -26,5 +28,6 @@ __all__ = [
     "Table",
     "evaluate",
     "open_setting",
+    "require_matplotlib",
     "train_held_out",
 ]

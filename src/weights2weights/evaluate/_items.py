@@ -2,13 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..errors import W2WError
 from ._keep import digest
+from ._plots import require_matplotlib
 from ._report import Result, Stored, read_result, write_report, write_result
 from ._setting import Setting
 
@@ -28,7 +30,10 @@ ITEMS = {
 }
 """What can be measured, in the order of the report."""
 
-_VERSION = 1  # of what the items measure; another one computes them anew
+WITHOUT_PEOPLE = {"figure4", "figure9", "figure26-27"}
+"""Items of the space alone: they need no held-out people, and do not depend on any."""
+
+_VERSION = 2  # of what the items measure; another one computes them anew
 
 
 def evaluate(
@@ -41,7 +46,8 @@ def evaluate(
 ) -> list[Stored]:
     """Measure items and write each as JSON and PNG; then `report.html` with all that `out` holds.
 
-    An item that is there with equal inputs is not measured again.
+    An item that is there with equal inputs is not measured again. The page leaves out what was
+    measured on another base or space, or with another seed.
 
     Args:
         names: of `ITEMS`.
@@ -54,27 +60,38 @@ def evaluate(
         the items asked for.
 
     Raises:
-        W2WError: an unknown name; whatever an item meets.
+        W2WError: an unknown name, no matplotlib; whatever an item meets.
     """
     if unknown := [name for name in names if name not in ITEMS]:
         raise W2WError(f"no item {unknown[0]!r}: expected one of {', '.join(ITEMS)}")
+    require_matplotlib()
+    alone = replace(setting, held_out=None)
     stored = []
     for name in names:
-        found = _find(name, setting, out, quick)
+        measured_on = alone if name in WITHOUT_PEOPLE else setting
+        found = _find(name, measured_on, out, quick)
         if found is not None:
             say(f"{name}: there already")
         else:
             say(f"{name}: {ITEMS[name]} …")
-            found = _measure(name, setting, out, quick)
+            found = _measure(name, measured_on, out, quick)
             say(f"{name}: {found.facts['seconds']:.0f} s")
         stored.append(found)
+    context = setting.context()
     whole = [found for name in ITEMS if (found := read_result(out, name))]
-    write_report(out, whole, setting.context())
+    write_report(out, [found for found in whole if _of_one_run(found, context)], context)
     return stored
 
 
+def _of_one_run(found: Stored, context: Mapping[str, Any]) -> bool:
+    """Say whether an item was measured on what the page says that it shows."""
+    named = ("base_hash", "space_hash", "seed")
+    return all(found.facts.get(name) == context[name] for name in named)
+
+
 def _inputs(name: str, setting: Setting, quick: bool) -> dict[str, Any]:
-    return {**setting.inputs, "item": name, "options": _options(name, quick), "version": _VERSION}
+    options = _options(name, quick)
+    return {**setting.inputs, "item": name, "options": options, "measured": _VERSION}
 
 
 def _options(name: str, quick: bool) -> dict[str, Any]:

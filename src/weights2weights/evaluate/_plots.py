@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,12 @@ _STYLE: Any = {
 }
 
 
+def require_matplotlib() -> None:
+    """Raise W2WError unless there is matplotlib: hours before the first plot, if asked in time."""
+    if find_spec("matplotlib") is None:
+        raise W2WError("plots need matplotlib: pip install 'weights2weights[evaluate]'")
+
+
 @dataclass
 class Plot:
     """One matplotlib figure; `image` is there when the block that opened it has ended."""
@@ -56,12 +63,10 @@ def plot(
     Raises:
         W2WError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise W2WError("plots need matplotlib: pip install 'weights2weights[evaluate]'") from error
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     from PIL import Image
 
     # a figure of its own, not pyplot's: no window system, no list of open figures

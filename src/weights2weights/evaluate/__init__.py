@@ -7,7 +7,7 @@ each as JSON + PNG, and all of a folder as one page.
     open_setting → Setting → item → Result → write_result → write_report
 
 No figure of a drawn world is one of the paper's: what can be compared is which method is ahead and
-how a figure rises or falls, which every item states as `checks`.
+how a figure rises or falls, which every item states as `checks`, beside aims of this project.
 
 Source: Dravid et al. 2024, arXiv:2406.09413.
 """

@@ -65,7 +65,8 @@ class Result:
         name: of the item, such as "figure9".
         title: a line.
         paper: what the paper shows, in words and its figures.
-        checks: the paper's statements, and whether they hold here; judged from the figures.
+        checks: the paper's statements and this project's aims, and whether they hold here; judged
+            from the figures.
         figures: all numbers, JSON values; NaN and infinite ones become null.
         tables: of the most telling figures.
         pictures: plots and sheets.
@@ -187,7 +188,10 @@ def _preamble(results: Sequence[Stored], context: Mapping[str, Any]) -> list[str
     ]
     if held:
         parts.append(
-            _page.paragraph(f"{sum(held)} of {len(held)} of the paper's statements hold here.")
+            _page.paragraph(
+                f"{sum(held)} of {len(held)} checks hold: what the paper states, and aims of this"
+                " project."
+            )
         )
     if quick:
         parts.append(

@@ -1,14 +1,16 @@
 """Edits judged as in the paper's Table 1: same prompt and seed, before and after."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..directions import Direction, edit, find_direction
+from ..errors import W2WError
 from ..metrics.alignment import logit
 from ..metrics.attributes import SEEN, edit_success, others_kept
 from ..metrics.perceptual import ScorerDistance
@@ -25,19 +27,44 @@ MEASURES = {
     "distance": "perceptual distance",
     "alignment": "gain of the reader's logit",
 }
-"""What `judge_edit` measures → what it is called in a table."""
+"""What `summarise` gives → what it is called in a table."""
+
+EXTRA_SEEDS = (9001, 9002, 9003)
+"""Of pictures that say how alike two pictures of one model are, where a model has only one."""
+
+# Forgotten with their space: some spaces are gigabytes.
+_found: WeakKeyDictionary[WeightSpace, dict[tuple[str, int | None], Direction]]
+_found = WeakKeyDictionary()
 
 
-@lru_cache(maxsize=256)
 def direction(space: WeightSpace, label: str, components: int | None = None) -> Direction:
     """Find the direction of a label, once."""
-    return find_direction(space, label, components=components)
+    known = _found.setdefault(space, {})
+    if (label, components) not in known:
+        known[label, components] = find_direction(space, label, components=components)
+    return known[label, components]
 
 
 def labels_of(space: WeightSpace, wanted: Collection[str]) -> list[str]:
     """Give those of the wanted labels that some models of a space have, and others have not."""
     table = space.labels
     return [name for name in wanted if name in table and len(set(table[name].dropna())) > 1]
+
+
+def required_labels(space: WeightSpace, wanted: Collection[str], least: int = 1) -> list[str]:
+    """Do as `labels_of`, for what cannot do without labels.
+
+    Raises:
+        W2WError: fewer than `least` of them.
+    """
+    names = labels_of(space, wanted)
+    if len(names) < least:
+        asked = ", ".join(list(wanted)[:8]) + (", …" if len(wanted) > 8 else "")
+        raise W2WError(
+            f"the space has {len(names) or 'no'} labels among {asked}: expected {least} or more"
+            " that some of its models have and others have not; fit it to models with labels"
+        )
+    return names
 
 
 def lacking(before: Float[Tensor, "k p s"]) -> Bool[Tensor, " k"]:
@@ -62,6 +89,7 @@ def judge_edit(
     label: str,
     add: Bool[Tensor, " k"],
     others: Collection[str] = (),
+    level: Float[Tensor, " k"] | None = None,
 ) -> dict[str, Float[Tensor, "k p s"]]:
     """Judge every picture after an edit beside that of the same prompt and seed before it.
 
@@ -72,9 +100,11 @@ def judge_edit(
         label: what was edited.
         add: for each model whether the label shall be there afterwards, or gone.
         others: labels that were edited as well, and so need not be kept.
+        level: of each model, from `same_person_level`; None takes that of the pictures before.
 
     Returns:
-        the `MEASURES`; NaN where a picture showed the wanted state before.
+        the `MEASURES` that a single picture has, and `level`, what its ID score may reach; NaN
+        where a picture showed the wanted state before.
     """
     was, now = setting.sees(before, label), setting.sees(after, label)
     towards = add[:, None, None]
@@ -85,11 +115,12 @@ def judge_edit(
     tied &= set(setting.scorer.label_names)
     judge = ScorerDistance(setting.scorer)
     flat = (side.pictures.flatten(0, 2).numpy() for side in (before, after))
+    level = same_person(before) if level is None else level
     gain = (logit(now) - logit(was)) * torch.where(towards, 1.0, -1.0)
     values = {
         "success": success,
         "id_score": id_score,
-        "id_share": id_score / same_person(before).clamp(min=1e-3)[:, None, None],
+        "level": level[:, None, None].expand_as(id_score),
         "others_kept": others_kept(*seen, {label, *others}),
         "untied_kept": others_kept(*seen, {label, *others}, tied - {label, *others}),
         "distance": judge.distance(*flat).view_as(was),
@@ -99,22 +130,55 @@ def judge_edit(
 
 
 def same_person(seen: Seen) -> Float[Tensor, " k"]:
-    """Give for each model the mean ID score of two of its pictures; 1 if there is only one."""
+    """Give for each model the mean ID score of two of its pictures; NaN if there is only one."""
     one = seen.identity.flatten(1, 2)
     if one.shape[1] < 2:
-        return torch.ones(len(one))
+        return torch.full((len(one),), torch.nan)
     first, second = torch.triu_indices(one.shape[1], one.shape[1], 1)
     return (one[:, first] * one[:, second]).sum(-1).mean(1)
+
+
+def same_person_level(
+    setting: Setting, weights: Float[Tensor, "k d"], prompts: Sequence[str], before: Seen
+) -> Float[Tensor, " k"]:
+    """Give what `same_person` does, of other seeds if there is but one picture of each model."""
+    if before.identity[0, ..., 0].numel() > 1:
+        return same_person(before)
+    return same_person(setting.draw(weights, prompts, EXTRA_SEEDS))
 
 
 def summarise(
     judged: Sequence[Mapping[str, Float[Tensor, "k p s"]]],
 ) -> dict[str, Estimate | None]:
     """Give every measure's mean over several edits of the same models, with its interval."""
-    together = {name: torch.stack([values[name] for values in judged], 1) for name in MEASURES}
-    return {name: estimate(values) for name, values in together.items()}
+    together = {name: torch.stack([values[name] for values in judged], 1) for name in judged[0]}
+    together["id_share"] = ratio_of_means(together["id_score"], together["level"])
+    return {name: estimate(together[name]) for name in MEASURES}
+
+
+def ratio_of_means(
+    values: Float[Tensor, "*batch"], levels: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """Give numbers whose mean is the ratio of two means, and whose spread is that of the ratio.
+
+    Linearised: R + (x - R y) / mean(y) with R = mean(x) / mean(y), so that the interval of a mean
+    serves a ratio too. A mean of ratios would be at the mercy of the smallest y.
+    """
+    level = levels.nanmean()
+    ratio = values.nanmean() / level
+    return ratio + (values - ratio * levels) / level
 
 
 def mean(figure: Any) -> float:
     """Give the mean of an estimate; NaN if there is none."""
     return float("nan") if figure is None else float(figure["mean"])
+
+
+def above_zero(figure: Estimate | None) -> bool:
+    """Say whether a mean is above 0 beyond chance: with the whole of its interval."""
+    return figure is not None and figure["low"] is not None and figure["low"] > 0
+
+
+def rises(values: Sequence[float]) -> bool:
+    """Say whether numbers rise from each to the next; a single one does not."""
+    return len(values) > 1 and all(first < second for first, second in pairwise(values))

@@ -21,7 +21,6 @@ from torch import Tensor
 from .._files import canonical_json, make_folder, write_atomic
 from ..adapter import adapt
 from ..directions import edit
-from ..errors import W2WError
 from ..formats import write_lora
 from ..generate import initial_noise
 from ..invert import invert
@@ -32,7 +31,7 @@ from ..subjects import find_subjects, read_labels
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
 from . import _page
-from ._edits import direction, edited, judge_edit, labels_of, lacking, mean, summarise
+from ._edits import direction, edited, judge_edit, lacking, mean, required_labels, summarise
 from ._report import plain, small_print
 from ._setting import FRESH, Seen, Setting, estimate, subject_of
 
@@ -143,12 +142,7 @@ class _Tour:
     ):
         self.setting, self.out, self.strength = setting, out, strength
         self.pictures = pictures
-        self.attributes = labels_of(setting.space, attributes)
-        if not self.attributes:
-            raise W2WError(
-                f"space {setting.space_name} has no labels among {', '.join(attributes)}: expected"
-                " some to edit"
-            )
+        self.attributes = required_labels(setting.space, attributes)
         drawn = f"{setting.world.name}-{setting.seed + POPULATION}"
         self.names = [f"{drawn}-{number:05d}" for number in range(subjects)]
         self.stranger = f"{drawn}-{subjects:05d}"  # whose one photo is inverted

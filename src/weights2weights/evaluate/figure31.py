@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..generate import grid
-from ._edits import direction, labels_of, mean
+from ..metrics.attributes import SEEN
+from ._edits import direction, mean, required_labels
 from ._report import Picture, Result, Table
 from ._setting import Setting, estimate
 
@@ -35,7 +36,7 @@ def figure31(
     """
     space = setting.space
     points = space.project(setting.people.first(people).weights)
-    names = labels_of(space, setting.scorer.label_names)[:directions]
+    names = required_labels(space, setting.scorer.label_names)[:directions]
     along_components = [
         _unit(k, len(space)) * float(space.spread[k])
         for k in range(min(components, space.coefficients.shape[1]))
@@ -54,8 +55,8 @@ def figure31(
         "labels_changed_along_components": by_component,
         "labels_changed_along_directions": by_direction,
         "components": [
-            {"changed": estimate(w.float().sum(-1)), "most": names}
-            for w, names in zip(walked, most, strict=True)
+            {"changed": estimate(w.float().sum(-1)), "most": changed}
+            for w, changed in zip(walked, most, strict=True)
         ],
     }
     rows = [
@@ -98,6 +99,8 @@ def figure31(
             )
         ],
         [Picture("walks", sheet, "One person along the first components.", 480)],
+        "Steps are equal in standard deviations of the training models along each, component or"
+        " direction; a first component is the wider, so a step along it goes further.",
     )
 
 
@@ -115,5 +118,5 @@ def _changed(
     """Say for each person which labels the reader sees differ at both ends; bool "k labels"."""
     ends = torch.cat([points - strength * shift, points + strength * shift])
     seen = setting.draw(setting.space.reconstruct(ends), setting.prompts[:1], [setting.seed])
-    low, high = (seen.attributes[:, 0, 0] > 0.5).chunk(2)
+    low, high = (seen.attributes[:, 0, 0] > SEEN).chunk(2)
     return low != high

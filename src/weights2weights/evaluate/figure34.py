@@ -7,7 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..generate import grid
-from ._edits import MEASURES, direction, edited, judge_edit, labels_of, lacking, mean, summarise
+from ._edits import (
+    MEASURES,
+    direction,
+    edited,
+    judge_edit,
+    lacking,
+    mean,
+    required_labels,
+    rises,
+    same_person_level,
+    summarise,
+)
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
 from ._setting import Seen, Setting, estimate
@@ -38,10 +49,11 @@ def figure34(
         shown: people on the sheet.
     """
     space, noises, texts = setting.space, list(range(seeds)), setting.prompts[1:2]
-    names = labels_of(space, attributes)
+    names = required_labels(space, attributes)
     points = space.project(setting.people.first(people).weights)
     weights = space.reconstruct(points)
     before = setting.draw(weights, texts, noises)
+    level = same_person_level(setting, weights, texts, before)
     figures, columns = {}, [before.pictures[:shown, 0, 0]]
     for timestep in timesteps:
         judged, scenes = [], []
@@ -49,7 +61,7 @@ def figure34(
             add = lacking(setting.sees(before, name))
             moved = space.reconstruct(edited(points, [(direction(space, name), strength)], add))
             after = setting.draw(moved, texts, noises, inject_at=timestep, original=weights)
-            judged.append(judge_edit(setting, before, after, name, add))
+            judged.append(judge_edit(setting, before, after, name, add, level=level))
             scenes.append(scene_difference(setting, before, after))
             if name == names[0]:
                 columns.append(after.pictures[:shown, 0, 0])
@@ -76,7 +88,7 @@ def figure34(
         "with the edited weights from timestep T on, the scene of the original picture is kept:"
         " T of 700 to 1000 for global changes, 400 to 700 for fine ones.",
         {
-            "The later the injection, the less the scene changes": scene == sorted(scene)[::-1],
+            "The later the injection, the less the scene changes": rises(scene[::-1]),
             "The later the injection, the weaker the edit: first to last": success[-1] < success[0],
         },
         {"timesteps": list(timesteps), "strength": strength}

@@ -12,13 +12,14 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from ..errors import W2WError
 from ..generate import grid
 from ..invert import OUT_OF_DISTRIBUTION
 from ..metrics.attributes import SEEN
-from ._edits import mean, same_person
+from ._edits import above_zero, mean, same_person
 from ._inversions import draw_people, inverted
 from ._report import Picture, Result, Table
-from ._setting import Setting, estimate
+from ._setting import HeldOut, Setting, estimate
 from .figure33 import colourfulness, sketch
 
 QUICK = {"people": 6}
@@ -46,9 +47,11 @@ def invert_colours(pixels: Pixels) -> Pixels:
 
 
 def pixelate(pixels: Pixels, across: int = 16) -> Pixels:
-    """Show a picture as that many flat squares from side to side."""
-    side = max(1, len(pixels) // across)
-    blocks = pixels.reshape(len(pixels) // side, side, pixels.shape[1] // side, side, 3)
+    """Show a picture as that many flat squares from side to side, or more where they must fit."""
+    height, width = pixels.shape[:2]
+    wanted = range(max(1, width // across), 0, -1)
+    side = next(side for side in wanted if height % side == 0 and width % side == 0)
+    blocks = pixels.reshape(height // side, side, width // side, side, 3)
     flat = blocks.mean((1, 3), keepdims=True).round().astype(np.uint8)
     return np.broadcast_to(flat, blocks.shape).reshape(pixels.shape)
 
@@ -94,7 +97,7 @@ def figure8(
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     photos = setting.pictures_of(names, 1)[:, 0]
     references = setting.references(names)
-    labels = [label for label in setting.scorer.label_names if label in chosen.labels]
+    labels = _known_labels(setting, chosen)
     truth = torch.tensor(chosen.labels[labels].to_numpy(bool))
     columns = [setting.scorer.label_names.index(label) for label in labels]
     shapes = torch.tensor([label not in COLOURS for label in labels])
@@ -118,12 +121,14 @@ def figure8(
         sheet += [torch.from_numpy(pictures[:shown]), drawn.pictures[:shown, 0, 0]]
     plain = figures["undistorted"]
     checks = {
-        f"{name.capitalize()}: the visible traits stay, beyond chance": f["gain"]["low"] > 0
+        f"{name.capitalize()}: the visible traits stay, beyond chance": above_zero(f["gain"])
         for name, f in figures.items()
         if f["gain"] is not None
     }
-    least = min(mean(f["colour"]) for f in figures.values()) / mean(plain["colour"])
-    checks["Whatever is shown, people come out in colour: at least 0.8 of the usual"] = least >= 0.8
+    usual, least = mean(plain["colour"]), min(mean(f["colour"]) for f in figures.values())
+    checks["Whatever is shown, people come out in colour: at least 0.8 of the usual"] = (
+        least >= 0.8 * usual > 0
+    )
     measures = ("agreement", "chance", "id_score", "same_person", "colour")
     rows = [[name, f["labels"], *(f[m] for m in measures)] for name, f in figures.items()]
     captions = [text for name in kinds for text in (name, "its model draws")]
@@ -152,6 +157,18 @@ def figure8(
         [Picture("people", grid(torch.stack(sheet, 1), (), captions), "Each row one person.", 760)],
         "Sketches and negatives tell nothing of hair and skin colour: only labels of shape count.",
     )
+
+
+def _known_labels(setting: Setting, people: HeldOut) -> list[str]:
+    """Give the labels that are known of all people."""
+    complete = set(people.labels.columns[people.labels.notna().all()])
+    known = [name for name in setting.scorer.label_names if name in complete]
+    if not known:
+        raise W2WError(
+            "no label is known of all held-out people: expected a dataset with labels, as w2w train"
+            " keeps those of w2w world"
+        )
+    return known
 
 
 def agreements(

@@ -1,15 +1,17 @@
 """Inversions of held-out people's first pictures, and how like them their models draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ..generate import grid
 from ..invert import InversionRecipe, invert
 from ..space import WeightSpace
 from ._keep import digest, digest_of_fields
+from ._report import Picture
 from ._setting import Seen, Setting
 
 
@@ -58,6 +60,20 @@ def inverted(
         return {"coefficients": found.coefficients}
 
     return space.reconstruct(setting.keep.tensors(inputs, search)["coefficients"])
+
+
+def people_sheet(
+    setting: Setting, names: Sequence[str], columns: Mapping[str, UInt8[Tensor, "k h w 3"]]
+) -> Picture:
+    """Lay out the one picture of each person beside what several models of the person draw."""
+    photos = torch.from_numpy(setting.pictures_of(names, 1)[:, 0])
+    drawn = [pictures[: len(names)] for pictures in columns.values()]
+    return Picture(
+        "people",
+        grid(torch.stack([photos, *drawn], 1), (), ["the picture", *columns]),
+        "Each row one person: the one picture, then what each model draws in a new scene.",
+        560,
+    )
 
 
 def draw_people(setting: Setting, weights: Float[Tensor, "n d"], prompts: int, seeds: int) -> Seen:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import W2WError
-from ._report import Estimate
+from ._report import Estimate, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,6 +105,20 @@ def level(axes: Any, estimate: Estimate | None, label: str, color: str = COLORS[
         return
     axes.axhline(estimate["mean"], ls="--", lw=1, color=color, label=label)
     axes.axhspan(_end(estimate, "low"), _end(estimate, "high"), color=color, alpha=0.08, lw=0)
+
+
+def identity_plot(
+    x: Sequence[int], scores: Sequence[Estimate | None], dreambooth: Estimate | None, xlabel: str
+) -> Picture:
+    """Draw the ID score of inversions against a number, beside that of DreamBooth on many."""
+    with plot(size=(6.4, 3.6)) as p:
+        line(p.axes, x, scores, "w2w, one picture", COLORS[0])
+        level(p.axes, dreambooth, "DreamBooth, ten pictures")
+        p.axes.set_xscale("log")
+        p.axes.set_xlabel(xlabel)
+        p.axes.set_ylabel("ID score")
+        p.axes.legend()
+    return Picture("id", p.image, "ID score in new scenes, 95 % intervals over people.")
 
 
 def bars(axes: Any, groups: Sequence[str], series: Mapping[str, Sequence[Estimate | None]]) -> None:

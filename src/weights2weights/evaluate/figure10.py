@@ -1,13 +1,14 @@
 """Figure 10: identity of inversions against the number of models that the space is made of."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from ._edits import mean
+from ._edits import mean, rises
 from ._inversions import draw_people, inverted
-from ._plots import COLORS, level, line, plot
-from ._report import Estimate, Picture, Result, Table
+from ._plots import identity_plot
+from ._report import Estimate, Result, Table
 from ._setting import Setting, estimate
 from ._subspace import draw_subset, sizes_up_to, subspace
 
@@ -27,7 +28,7 @@ def figure10(
 
     Args:
         setting: with held-out people.
-        sizes: numbers of models; None goes from 10 to all in steps of about √10 and 2.
+        sizes: numbers of models; None takes 10, 30, 100, 300, …, and all.
         resamplings: of each number; of all models there is only one.
         people: of the setting's.
         prompts: of the pictures, all new to the models.
@@ -50,7 +51,7 @@ def figure10(
     many = draw_people(setting, chosen.weights, prompts, seeds)
     dreambooth = estimate(setting.likeness(many, references))
     means = [mean(scores[size]) for size in sizes]
-    figures = {
+    figures: dict[str, Any] = {
         "people": len(chosen),
         "resamplings": resamplings,
         "sizes": sizes,
@@ -67,24 +68,11 @@ def figure10(
         {
             f"The ID score grows from {sizes[0]} to {sizes[-1]:,} models"
             f" (here from {means[0]:.3f} to {means[-1]:.3f})": means[-1] > means[0],
-            "It grows from each number of models to the next": means == sorted(means),
+            "It grows from each number of models to the next": rises(means),
         },
         figures,
         [Table(f"ID score of {len(chosen)} people", ["models in the space", "ID score"], rows)],
-        [_plot(sizes, [scores[size] for size in sizes], dreambooth)],
+        [identity_plot(sizes, figures["id_score"], dreambooth, "models in the space")],
         "Each number of models is drawn anew for every resampling, and the space fitted to them;"
         " all of its components are sought.",
     )
-
-
-def _plot(
-    sizes: Sequence[int], scores: Sequence[Estimate | None], dreambooth: Estimate | None
-) -> Picture:
-    with plot(size=(6.4, 3.6)) as p:
-        line(p.axes, sizes, scores, "w2w, one picture", COLORS[0])
-        level(p.axes, dreambooth, "DreamBooth, ten pictures")
-        p.axes.set_xscale("log")
-        p.axes.set_xlabel("models in the space")
-        p.axes.set_ylabel("ID score")
-        p.axes.legend()
-    return Picture("id", p.image, "ID score in new scenes, 95 % intervals over people.")

@@ -12,18 +12,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..generate import grid
 from ..invert import PAPER, InversionRecipe
 from ..subjects import find_subjects
-from ._edits import direction, edited, judge_edit, labels_of, lacking, mean, summarise
-from ._inversions import draw_people, inverted
+from ._edits import (
+    direction,
+    edited,
+    judge_edit,
+    lacking,
+    mean,
+    required_labels,
+    same_person_level,
+    summarise,
+)
+from ._inversions import draw_people, inverted, people_sheet
 from ._keep import Keep, digest, digest_of_fields
-from ._report import Picture, Result, Table, machine
-from ._setting import TRAINING_PICTURES, Seen, Setting, estimate
+from ._report import Result, Table, machine
+from ._setting import TRAINING_PICTURES, Setting, estimate
 from .table1 import PAPER_ATTRIBUTES
 
 QUICK = {"people": 6, "seeds": 1, "paper_preset": False}
@@ -50,6 +57,7 @@ def table2(
         paper_preset: also invert as the paper does, which takes longer.
         shown: people on the sheet.
     """
+    edited_labels = required_labels(setting.space, PAPER_ATTRIBUTES)
     chosen = setting.people.first(people)
     names = list(chosen.names)
     presets: dict[str, InversionRecipe] = {"w2w, one picture": setting.inversion}
@@ -70,7 +78,8 @@ def table2(
     drawn = {name: draw_people(setting, rows, prompts, seeds) for name, rows in models.items()}
     scores = {name: estimate(setting.likeness(seen, references)) for name, seen in drawn.items()}
     edits = {
-        name: _edits(setting, models[name][: min(24, len(names))], strength) for name in (ten, ours)
+        name: _edits(setting, models[name][: min(24, len(names))], edited_labels, strength)
+        for name in (ten, ours)
     }
     rows = [[name, scores[name], numbers[name], seconds[name]] for name in models]
     means = {name: mean(score) for name, score in scores.items()}
@@ -87,6 +96,7 @@ def table2(
         "share_of_ten": means[ours] / means[ten],
         "edits": edits,
     }
+    sheet = {name: seen.pictures[:, 0, 0] for name, seen in drawn.items()}
     measures = ("success", "id_score", "others_kept")
     edit_rows = [[name, *(edits[name][m] for m in measures)] for name in edits]
     return Result(
@@ -118,7 +128,7 @@ def table2(
                 edit_rows,
             ),
         ],
-        [_sheet(setting, names[:shown], drawn)],
+        [people_sheet(setting, names[:shown], sheet)],
         "Seconds are for one person alone; many at once take less each.",
     )
 
@@ -194,26 +204,18 @@ def _warm_training(setting: Setting, name: str, pictures: int, folder: Path, cac
     _train(quick, [name], pictures, folder, cache)
 
 
-def _edits(setting: Setting, weights: Float[Tensor, "k d"], strength: float) -> dict[str, Any]:
+def _edits(
+    setting: Setting, weights: Float[Tensor, "k d"], names: Sequence[str], strength: float
+) -> dict[str, Any]:
     space, texts = setting.space, setting.prompts[:1]
     points = space.project(weights)
-    before = setting.draw(space.reconstruct(points), texts, [setting.seed])
+    held = space.reconstruct(points)
+    before = setting.draw(held, texts, [setting.seed])
+    level = same_person_level(setting, held, texts, before)
     judged = []
-    for name in labels_of(space, PAPER_ATTRIBUTES):
+    for name in names:
         add = lacking(setting.sees(before, name))
         moved = space.reconstruct(edited(points, [(direction(space, name), strength)], add))
         after = setting.draw(moved, texts, [setting.seed])
-        judged.append(judge_edit(setting, before, after, name, add))
+        judged.append(judge_edit(setting, before, after, name, add, level=level))
     return summarise(judged)
-
-
-def _sheet(setting: Setting, names: list[str], drawn: dict[str, Seen]) -> Picture:
-    photos = torch.from_numpy(setting.pictures_of(names, 1)[:, 0])
-    columns = [photos, *(seen.pictures[: len(names), 0, 0] for seen in drawn.values())]
-    table = torch.stack(columns, 1)
-    return Picture(
-        "people",
-        grid(table, (), ["the picture", *drawn]),
-        "Each row one person: the one picture, then what each model draws in a new scene.",
-        480,
-    )

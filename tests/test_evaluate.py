@@ -21,19 +21,33 @@ from weights2weights.evaluate import (
     Stored,
     Table,
     evaluate,
+    figure8,
     train_held_out,
 )
 from weights2weights.evaluate import _items as items
-from weights2weights.evaluate._edits import edited, judge_edit, labels_of, lacking, same_person
+from weights2weights.evaluate._edits import (
+    EXTRA_SEEDS,
+    above_zero,
+    edited,
+    judge_edit,
+    labels_of,
+    lacking,
+    ratio_of_means,
+    rises,
+    same_person,
+    same_person_level,
+    summarise,
+)
 from weights2weights.evaluate._keep import Keep, digest
 from weights2weights.evaluate._report import read_result, write_result
 from weights2weights.evaluate._setting import HELD_OUT, estimate, subject_of
 from weights2weights.evaluate._subspace import draw_subset, subspace
 from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colours, pixelate
-from weights2weights.evaluate.figure9 import entanglement, figure9
+from weights2weights.evaluate.figure9 import entanglement, figure9, told_apart
 from weights2weights.evaluate.figure33 import colourfulness, sketch
 from weights2weights.evaluate.figure34 import scene_difference
 from weights2weights.evaluate.table1 import enough
+from weights2weights.metrics.entanglement import random_cosine
 from weights2weights.space import WeightSpace
 from weights2weights.subjects import find_subjects
 from weights2weights.worlds import load_world
@@ -148,17 +162,38 @@ def test_least_squares_undoes_correlated_labels_that_few_models_cannot():
     ].mean(0)
     assert difference[1] / difference[0] > 0.7, "the means alone would mix both"
     assert found["mean"] < 0.5
-    assert found["pairs"] == {"Male and Young": found["mean"]}
+    assert found["pairs"] == {"Male and Young": pytest.approx(found["mean"])}
     assert found["attributes"] == 2
+    assert random_cosine(8) <= found["random"] <= random_cosine(1)
 
 
 def test_figure9_says_when_entanglement_does_not_fall(setting):
     space = space_with(0.0)
     judged = replace(setting, space=space, scorer=tiny_setting.Judge(("Male", "Young")))
-    falls = figure9(judged, sizes=[12, 400], resamplings=6)
+    falls = figure9(judged, sizes=[20, 400], resamplings=6)
     assert next(iter(falls.checks.values())) is True
-    rises = figure9(judged, sizes=[400, 12], resamplings=6)
-    assert next(iter(rises.checks.values())) is False
+    grows = figure9(judged, sizes=[400, 20], resamplings=6)
+    assert next(iter(grows.checks.values())) is False
+    single = figure9(judged, sizes=[400], resamplings=6)
+    assert not any(single.checks.values()), "nothing falls where there is one number"
+
+
+def test_figure9_compares_the_same_attributes_at_every_size(setting):
+    """A label that some of the smallest sets lack would change what the mean is of."""
+    space = space_with(0.0)
+    labels = space.labels.assign(Bald=(np.arange(400) < 4).astype(float), Smiling=1.0)
+    labels.loc[labels.index[:390], "Smiling"] = np.nan
+    labels.loc[labels.index[395:], "Smiling"] = 0.0
+    space = replace(space, labels=labels)
+    everybody, few = torch.arange(400), torch.arange(20, 60)
+    names = ["Male", "Young", "Bald", "Smiling"]
+    assert told_apart(space, names, [everybody]) == names
+    assert told_apart(space, names, [everybody, few]) == ["Male", "Young"]
+    judged = replace(setting, space=space, scorer=tiny_setting.Judge(tuple(names)))
+    found = figure9(judged, sizes=[20, 400], resamplings=6)
+    assert found.figures["names"] == ["Male", "Young"]
+    assert found.figures["pairs"]["Young and Bald"][-1] is not None
+    assert "the 2 attributes, of 4," in found.note
 
 
 def test_subspace_of_all_models_is_the_space(setting):
@@ -220,7 +255,41 @@ def test_judged_edit_counts_the_wanted_change_only(setting):
     assert unchanged["id_score"][0].item() == pytest.approx(1, abs=1e-5)
     assert unchanged["others_kept"][0].item() == 1
     assert unchanged["distance"][0].item() == pytest.approx(0, abs=1e-6)
-    assert same_person(before).tolist() == [1, 1]
+    assert same_person(before).isnan().all(), "one picture has no other to be like"
+    level = torch.tensor([0.5, 0.5])
+    shares = summarise([judge_edit(setting, before, before, label, add, level=level)])
+    assert shares["id_share"]["mean"] == pytest.approx(2)
+
+
+def test_same_person_level_is_of_other_seeds_where_there_is_one_picture(setting):
+    weights = setting.people.weights[:2]
+    one, two = (setting.draw(weights, ["a"], seeds, steps=1) for seeds in ([0], [0, 1]))
+    assert torch.equal(same_person_level(setting, weights, ["a"], two), same_person(two))
+    more = same_person(setting.draw(weights, ["a"], EXTRA_SEEDS))
+    assert torch.equal(same_person_level(setting, weights, ["a"], one), more)
+
+
+def test_share_is_the_ratio_of_means_and_as_sure(setting):
+    generator = torch.Generator().manual_seed(0)
+    levels = 0.5 + torch.rand(30, 4, generator=generator)
+    values = 0.6 * levels
+    values[3], levels[3] = torch.nan, torch.nan
+    found = estimate(ratio_of_means(values, levels))
+    assert found["mean"] == pytest.approx(0.6, abs=1e-5)
+    assert found["high"] - found["low"] < 1e-5, "all the spread was in the levels"
+    levels[0] = 1e-6
+    assert estimate(ratio_of_means(values, levels))["mean"] == pytest.approx(
+        float(values.nanmean() / levels.nanmean())
+    )
+
+
+def test_checks_of_trends_are_not_trivial():
+    assert rises([1.0, 2.0, 3.0])
+    assert not rises([1.0, 1.0, 2.0]) and not rises([1.0]) and not rises([1.0, float("nan")])
+    assert above_zero(estimate(torch.tensor([1.0, 1.1, 0.9])))
+    for values in ([0.0, 0.0], [1.0], [-1.0, 1.2, 0.1]):
+        assert not above_zero(estimate(torch.tensor(values)))
+    assert not above_zero(None)
 
 
 def test_labels_that_all_or_no_models_have_are_left_out(setting):
@@ -258,6 +327,9 @@ def test_distortions_leave_what_they_say():
     blocks = pixelate(pixels).reshape(16, 4, 16, 4, 3)
     assert (blocks == blocks[:, :1, :, :1]).all()
     assert abs(pixelate(pixels).mean() - pixels.mean()) < 0.5
+    odd = pixels[:60, :60]
+    assert pixelate(odd).shape == odd.shape
+    assert (pixelate(odd)[:3, :3] == pixelate(odd)[0, 0]).all(), "4 px do not fit 17 times, 3 do"
     covered = cover_half(pixels)
     assert (covered[:, :32] == pixels[:, :32]).all()
     assert (covered[:, 32:] == 128).all()
@@ -458,6 +530,26 @@ def test_unknown_item_is_told(setting, tmp_path):
 def test_items_that_need_people_say_so(setting, tmp_path):
     with pytest.raises(W2WError, match="--held-out"):
         evaluate(["figure30"], replace(setting, held_out=None), tmp_path, say=lambda text: None)
+
+
+@pytest.mark.parametrize(
+    "name", ["table1", "table2", "figure9", "figure28", "figure31", "figure34"]
+)
+def test_items_that_need_labels_say_so_before_work(name, setting, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(setting), "draw", None)
+    space = setting.space.with_models(setting.space.coefficients, setting.space.names)
+    with pytest.raises(W2WError, match="no labels among"):
+        evaluate([name], replace(setting, space=space), tmp_path, say=lambda text: None)
+
+
+def test_figure8_takes_the_labels_that_are_known(setting):
+    labels = setting.people.labels.astype(float)
+    labels.loc[labels.index[0], ["Male", "Young"]] = np.nan
+    known = figure8._known_labels(setting, replace(setting.people, labels=labels))
+    assert {"Male", "Young"} & set(known) == set()
+    assert len(known) == len(setting.scorer.label_names) - 2
+    with pytest.raises(W2WError, match="no label is known"):
+        figure8._known_labels(setting, replace(setting.people, labels=labels[["Male"]]))
 
 
 def test_names_of_subjects():

@@ -5,25 +5,27 @@ models is drawn several times from the training models, and the space of the cho
 anew: see `_subspace`.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..directions import cosines, find_directions
-from ..metrics.entanglement import mean_absolute_cosine, pair_cosines
+from ..metrics.entanglement import (
+    PAPER_PAIRS,
+    mean_absolute_cosine,
+    pair_cosines,
+    random_cosine,
+)
 from ..space import WeightSpace
-from ._edits import labels_of, mean
+from ._edits import mean, required_labels, rises
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
 from ._setting import Setting, estimate
 from ._subspace import draw_subset, sizes_up_to, subspace
-
-PAIRS = (("Black_Hair", "Pale_Skin"), ("Young", "Bald"), ("Male", "No_Beard"))
-"""Of the paper; CelebA labels the absence of a beard."""
 
 QUICK = {"resamplings": 2}
 
@@ -35,19 +37,27 @@ def figure9(
 
     Args:
         setting: whose space is taken apart.
-        sizes: numbers of models; None goes from 10 to all in steps of about √10 and 2.
+        sizes: numbers of models; None takes 10, 30, 100, 300, …, and all.
         resamplings: of each number; of all models there is only one.
     """
     space = setting.space
     sizes = sizes_up_to(len(space.names)) if sizes is None else list(sizes)
-    names = labels_of(space, setting.scorer.label_names)
-    pairs = [pair for pair in PAIRS if set(pair) <= set(names)]
+    labels = required_labels(space, setting.scorer.label_names, 2)
+    pairs = [pair for pair in PAPER_PAIRS if set(pair) <= set(labels)]
+    subsets = {
+        size: [
+            draw_subset(space, size, resampling, setting.seed)
+            for resampling in range(1 if size == len(space.names) else resamplings)
+        ]
+        for size in sizes
+    }
+    # the same at every size, or else what changes is which attributes are compared
+    names = told_apart(space, labels, (rows for of_size in subsets.values() for rows in of_size))
     measured: dict[int, list[dict[str, Any]]] = {}
-    for size in sizes:
+    for size, of_size in subsets.items():
         measured[size] = []
-        for resampling in range(1 if size == len(space.names) else resamplings):
-            inputs = {"figure9": [size, resampling], **setting.inputs}
-            rows = draw_subset(space, size, resampling, setting.seed)
+        for resampling, rows in enumerate(of_size):
+            inputs = {"figure9": [size, resampling, names], **setting.inputs}
             measured[size].append(
                 setting.keep.numbers(
                     inputs, lambda rows=rows: entanglement(space, rows, names, pairs)
@@ -61,30 +71,35 @@ def figure9(
         ]
         for a, b in pairs
     }
+    random, width = (
+        [mean(estimate(torch.tensor([_or_nan(m[name]) for m in measured[size]]))) for size in sizes]
+        for name in ("random", "width")
+    )
     figures = {
         "sizes": sizes,
+        "names": names,
         "mean_absolute_cosine": means,
+        "random_directions": random,
+        "width": width,
         "pairs": of_pairs,
-        "attributes": [[m["attributes"] for m in measured[size]] for size in sizes],
         "resamplings": resamplings,
     }
     ends = mean(means[0]), mean(means[-1])
     checks = {
         f"Entanglement falls from {sizes[0]} to {sizes[-1]:,} models"
         f" (here from {ends[0]:.3f} to {ends[1]:.3f})": ends[1] < ends[0],
-        "It falls from each number of models to the next": all(
-            mean(b) < mean(a) for a, b in pairwise(means)
-        ),
+        "It falls from each number of models to the next": rises([-mean(m) for m in means]),
     }
     for name, estimates in of_pairs.items():
         known = [mean(e) for e in estimates if e is not None]
         if len(known) > 1:
             checks[f"So it does for {name.replace('_', ' ')}, first to last"] = known[-1] < known[0]
     rows = [
-        [f"{size:,}", means[i], *(of_pairs[name][i] for name in of_pairs)]
+        [f"{size:,}", means[i], random[i], width[i], *(of_pairs[name][i] for name in of_pairs)]
         for i, size in enumerate(sizes)
     ]
-    columns = ["models", "all pairs", *(name.replace("_", " ") for name in of_pairs)]
+    columns = ["models", "all pairs", "random directions", "components of a direction, mean"]
+    columns += [name.replace("_", " ") for name in of_pairs]
     return Result(
         "figure9",
         "Figure 9: entanglement against the number of models",
@@ -94,9 +109,26 @@ def figure9(
         figures,
         [Table("Absolute cosine between directions", columns, rows)],
         [_plot(sizes, means, of_pairs)],
-        "An attribute that all or none of the chosen models have has no direction and is left out."
-        " Every direction uses the number of components that cross-validation chooses for it.",
+        f"All pairs are those of the {len(names)} attributes, of {len(labels)}, that two of the"
+        " chosen models have and two have not, at every size and in every resampling; the named"
+        " pairs have gaps where one of both has no direction. Every direction uses the number of"
+        " components that cross-validation chooses for it, and random ones are of as many.",
     )
+
+
+def told_apart(
+    space: WeightSpace, names: Sequence[str], subsets: Iterable[Int[Tensor, " _"]]
+) -> list[str]:
+    """Give the labels that have a direction in each of several sets of models.
+
+    Two models of each kind at least, so that a direction says more than where one model lies.
+    """
+    held = {name: space.labels[name].to_numpy(dtype=float, na_value=torch.nan) for name in names}
+    kept = list(names)
+    for rows in subsets:
+        of_subset = {name: held[name][rows.numpy()] for name in kept}
+        kept = [n for n, h in of_subset.items() if (h > 0).sum() >= 2 and (h <= 0).sum() >= 2]
+    return kept
 
 
 def entanglement(
@@ -108,24 +140,32 @@ def entanglement(
     """Measure how the directions of the space of some models entangle.
 
     Returns:
-        `mean` absolute cosine, that of the `pairs` (None where one has no direction), and how many
-        `attributes` have a direction.
+        `mean` absolute cosine, what it would be for `random` directions in as many components, how
+        many these are (`width`), the absolute cosine of the `pairs` (None where one has no
+        direction), and how many `attributes` have a direction.
     """
-    smaller = subspace(space, rows)
-    # Two models of each kind at least, so that a direction says more than where one model lies.
-    found = [
-        name for name in names if 2 <= sum(smaller.labels[name].dropna().tolist()) <= len(rows) - 2
-    ]
-    directions = find_directions(smaller, found)
+    asked = list(dict.fromkeys([*names, *(name for pair in pairs for name in pair)]))
+    found = told_apart(space, asked, [rows])
+    if len(found) < 2:
+        nothing = {f"{a} and {b}": None for a, b in pairs}
+        return dict.fromkeys(("mean", "random", "width")) | {"pairs": nothing, "attributes": 0}
+    directions = list(find_directions(subspace(space, rows), found).values())
     matrix: Float[Tensor, "a a"] = cosines(directions)
     known = [pair for pair in pairs if set(pair) <= set(found)]
     of_pairs = pair_cosines(matrix, found, known)
+    chosen = [i for i, name in enumerate(found) if name in set(names)]
+    widths = [len(directions[i].normal) for i in chosen]
+    # the shorter of two directions has zeros behind, so the longer one says how random they are
+    random = [random_cosine(max(pair)) for pair in combinations(widths, 2)]
+    several = len(chosen) > 1
     return {
-        "mean": mean_absolute_cosine(matrix) if len(found) > 1 else None,
+        "mean": mean_absolute_cosine(matrix[chosen][:, chosen]) if several else None,
+        "random": sum(random) / len(random) if several else None,
+        "width": sum(widths) / len(widths) if several else None,
         "pairs": {
             f"{a} and {b}": abs(of_pairs[a, b]) if (a, b) in of_pairs else None for a, b in pairs
         },
-        "attributes": len(found),
+        "attributes": len(chosen),
     }
 
 

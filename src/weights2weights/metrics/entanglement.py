@@ -1,5 +1,6 @@
 """How much attribute directions have to do with each other (the paper's figure 9)."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -25,6 +26,24 @@ def mean_absolute_cosine(cosines: Float[Tensor, "a a"]) -> float:
         raise W2WError(f"{len(cosines)} direction: expected at least two to compare")
     first, second = torch.triu_indices(len(cosines), len(cosines), 1)
     return float(cosines[first, second].double().abs().mean())
+
+
+def random_cosine(components: int) -> float:
+    """Give the mean absolute cosine of random directions: what is left where nothing entangles.
+
+    Γ(k/2) / (√π Γ((k+1)/2)) for k components, near √(2/(πk)).
+
+    Example:
+        >>> random_cosine(1), round(random_cosine(100), 3), round((2 / math.pi / 100) ** 0.5, 3)
+        (1.0, 0.08, 0.08)
+
+    Raises:
+        W2WError: fewer than one component.
+    """
+    if components < 1:
+        raise W2WError(f"{components} components: expected at least 1")
+    log = math.lgamma(components / 2) - math.lgamma((components + 1) / 2)
+    return math.exp(log) / math.sqrt(math.pi)
 
 
 def pair_cosines(

@@ -13,7 +13,7 @@ from weights2weights.evaluate import HeldOut, Setting
 from weights2weights.evaluate._keep import Keep
 from weights2weights.invert import FAST
 from weights2weights.space import WeightSpace
-from weights2weights.train import PEOPLE
+from weights2weights.train import PEOPLE, Recipe
 from weights2weights.worlds import load_world
 
 MODELS, COMPONENTS, LATENT = 40, 12, 6
@@ -97,7 +97,7 @@ def setting(base_folder: Path, keep: Path | None = None) -> Setting:
         scorer=Judge(world.label_names),
         held_out=HeldOut(tuple(held_out), others, labels_of(their_traits, held_out)),
         keep=Keep(keep),
-        recipe=replace(PEOPLE, steps=2, class_pictures=2),
+        recipe=Recipe(PEOPLE.prompt, class_prompt=PEOPLE.class_prompt, steps=2, prior_weight=0.0),
         inversion=replace(FAST, steps=2, samples_per_step=2, held_out=2, check_every=0),
         space_name="tiny",
         scorer_hash="plain",

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,13 +27,17 @@ from weights2weights.train import (
     Recipe,
     _group,
     _latents,
+    _start,
     _train,
     draw_chance,
     draw_prompts,
+    find_start,
     group_size,
     initial_weights,
     picture_order,
+    start_weights,
     train,
+    write_start,
 )
 
 QUICK = Recipe(steps=6, class_pictures=3, learning_rate=1e-2)
@@ -734,3 +739,57 @@ def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache
     dataset = train(base, subjects, tmp_path / "w", QUICK, cache=cache)
     assert dataset.names == ("eve",)
     assert "1.txt of more than 4,096 bytes is no caption" in dataset.failed["adam"]
+
+
+# Where training begins.
+
+
+def test_the_start_is_the_input_along_which_gradients_of_subjects_differ(base):
+    """Beside the gradients of the layers' own weights, and their singular vectors."""
+    layout, generator = base.layout(rank=2), torch.Generator().manual_seed(4)
+    subjects = [
+        _latents.Latents(torch.randn(3, *base.latent_shape, generator=generator), None, None)
+        for _ in range(4)
+    ]
+    start = find_start(base, layout, QUICK, subjects, passes=2)
+    layers = dict(base.unet.named_modules())
+    text = base.encode_prompts([QUICK.prompt])
+    gradients = []
+    for one in subjects:
+        total = None
+        for index, timesteps, noise in _start._samples(base, 3, 2, 0):
+            weights = [layers[module.name].weight.requires_grad_() for module in layout.modules]
+            losses = base.denoising_loss(
+                one.mean[index], noise, timesteps, text.expand(len(index), -1, -1)
+            )
+            total = torch.autograd.grad(losses.sum(), weights)
+            for weight in weights:
+                weight.requires_grad_(False)
+        gradients.append(total)
+    for (_, A, B), of_layer in zip(layout.slices(), zip(*gradients, strict=True), strict=True):
+        differences = torch.stack(of_layer)
+        differences = (differences - differences.mean(0)).flatten(0, 1)
+        rows = 3**0.5 * start[A].view(2, -1)
+        torch.testing.assert_close(rows @ rows.T, torch.eye(2), atol=1e-4, rtol=0)
+        held = torch.linalg.svdvals(differences)[:2].norm()
+        assert (differences @ rows.T).norm() == pytest.approx(float(held), rel=1e-3)
+        assert not start[B].any()
+    assert all(not parameter.requires_grad for parameter in base.unet.parameters())
+
+
+def test_training_begins_where_the_bases_folder_says(tiny_base, tmp_path, subjects, cache):
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    base = load_base(folder)
+    recipe = replace(QUICK, start="base", steps=1, learning_rate=1e-6, prior_weight=0.0)
+    layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
+    with pytest.raises(W2WError, match=r"brings no LoRA to start from: expected start\.safeten"):
+        train(base, subjects, tmp_path / "none", recipe, cache=cache)
+    start = torch.randn(layout.numbers, generator=torch.Generator().manual_seed(1))
+    write_start(folder, base, layout, start)
+    dataset = train(base, subjects[:2], tmp_path / "w", recipe, cache=cache)
+    torch.testing.assert_close(dataset[0], start, atol=1e-5, rtol=0)
+    with pytest.raises(W2WError, match="give start random if not"):
+        start_weights(base, base.layout(rank=2), replace(recipe, rank=2), 0)
+    other = replace(base, hash="0" * 16)
+    with pytest.raises(W2WError, match="was made for another base"):
+        start_weights(other, layout, recipe, 0)

@@ -406,6 +406,14 @@ def _assemble(
     )
 
 
+def find_start_file(base: Base) -> Path | None:
+    """Give the LoRA that a base brings for training to start from, or None."""
+    if not base.id:  # made of a pipeline
+        return None
+    path = Path(_find(base.id)) / "start.safetensors"
+    return path if path.is_file() else None
+
+
 def _find(spec: str | Path) -> str | Path:
     """Give the folder of a base, or its hub id, and refuse early what can be neither."""
     spec = str(spec)

@@ -42,6 +42,11 @@ from ._output import json_option, report
 @click.option("--pictures-per-step", type=click.IntRange(1), help="Of each subject.")
 @click.option("--prior-weight", type=float, help="Of prior preservation; 0 does without it.")
 @click.option("--class-pictures", type=click.IntRange(1), help="For prior preservation.")
+@click.option(
+    "--start",
+    type=click.Choice(["random", "base"]),
+    help="Begin with a random A, or with the one in the base's folder.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of noise, timesteps and initial weights.")
 @click.option("--group", type=click.IntRange(1), help="Subjects at once.  [default: what fits]")
 @click.option("--retry", is_flag=True, help="Try again what failed in an earlier call.")

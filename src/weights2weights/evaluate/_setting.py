@@ -296,9 +296,9 @@ class Setting:
         if layout.difference(own):
             # only then: equal layers are spelled in more ways than one, and a dataset of the other
             # spelling could not be gone on with
-            targets = layout.targets
-            recipe = replace(recipe, rank=layout.rank, alpha=layout.alpha, targets=targets)
-            own = self.base.layout(recipe.rank, recipe.alpha, targets)
+            layers = {"rank": layout.rank, "alpha": layout.alpha, "targets": layout.targets}
+            recipe = replace(recipe, **layers, start="random")  # the base's is of the base's layout
+            own = self.base.layout(**layers)
         layout.require_equal(own, f"base {self.base.id}")
         return recipe
 

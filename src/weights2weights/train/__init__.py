@@ -13,13 +13,14 @@ pictures are functions of (seed, step) alone, so neither K nor company matters b
 Whatever is killed at whatever moment, the next call goes on: what is stored stays stored,
 and the group at work goes on from its last checkpoint, to the same bytes.
 
-`_recipe` holds the numbers, `_chance` all randomness, `_latents` what is encoded and cached,
-`_group` the training loop, `_train` the way from subjects to a dataset.
+`_recipe` holds the numbers, `_start` where training begins, `_chance` all randomness, `_latents`
+what is encoded and cached, `_group` the training loop, `_train` the way from subjects to a dataset.
 """
 
 from ._chance import Chance, draw_chance, draw_prompts, initial_weights, picture_order, subject_seed
-from ._latents import default_cache
+from ._latents import Latents, default_cache
 from ._recipe import PAPER, PEOPLE, RECIPES, Recipe
+from ._start import find_start, start_weights, write_start
 from ._train import group_size, train
 
 __all__ = [
@@ -27,13 +28,17 @@ __all__ = [
     "PEOPLE",
     "RECIPES",
     "Chance",
+    "Latents",
     "Recipe",
     "default_cache",
     "draw_chance",
     "draw_prompts",
+    "find_start",
     "group_size",
     "initial_weights",
     "picture_order",
+    "start_weights",
     "subject_seed",
     "train",
+    "write_start",
 ]

@@ -14,10 +14,11 @@ from ..adapter import adapt
 from ..base import Base
 from ..errors import W2WError
 from ..layout import WeightLayout
-from ._chance import draw_chance, draw_prompts, initial_weights, picture_order
+from ._chance import draw_chance, draw_prompts, picture_order
 from ._journal import Journal
 from ._latents import Cache, Latents, cache_key, concatenate
 from ._recipe import Recipe
+from ._start import start_weights
 
 CHECKPOINT_SECONDS = 60.0
 """How much work on a group an interruption may cost."""
@@ -191,7 +192,8 @@ def _begin(
     base: Base, layout: WeightLayout, recipe: Recipe, learners: Sequence[Learner]
 ) -> tuple[int, Tensor, torch.optim.AdamW, Tensor, Tensor]:
     """Give the state before the first step: step, weights, optimiser, alive, loss at the end."""
-    rows = {seed: initial_weights(layout, seed) for seed in {one.seed for one in learners}}
+    seeds = {learner.seed for learner in learners}
+    rows = {seed: start_weights(base, layout, recipe, seed) for seed in seeds}
     weights = torch.stack([rows[learner.seed] for learner in learners]).to(base.device)
     weights.requires_grad_()
     optimiser = torch.optim.AdamW(

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from ..errors import W2WError
 from ..layout import PAPER_ALPHA, PAPER_TARGETS
 
+_CHOICES = {
+    "latents": ("sample", "mean"),
+    "timesteps": ("uniform", "even"),
+    "start": ("random", "base"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,6 +37,8 @@ class Recipe:
         latents: "sample" draws from the VAE's posterior anew in each step, "mean" takes its mean.
         timesteps: "uniform" draws each independently, "even" spreads them evenly over the run
             (golden-ratio sequence): less noisy gradients from few steps.
+        start: "random" begins with a random A, "base" with the one that lies in the base's folder
+            (`find_start`).
         seed: of the initial A, the noise, the timesteps and the order of the pictures.
         seed_per_subject: False gives every subject the same chance, and so the same initial A, as
             the paper does: LoRAs of one A are comparable number by number. True mixes the name into
@@ -55,11 +63,12 @@ class Recipe:
     class_pictures: int = 200
     latents: str = "sample"
     timesteps: str = "uniform"
+    start: str = "random"
     seed: int = 0
     seed_per_subject: bool = False
 
     def __post_init__(self):
-        for name, choices in (("latents", ("sample", "mean")), ("timesteps", ("uniform", "even"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise W2WError(f"{name} {getattr(self, name)!r}: expected {' or '.join(choices)}")
         for name in ("rank", "steps", "pictures_per_step", "class_pictures"):
@@ -86,9 +95,8 @@ PAPER = Recipe()
 PEOPLE = Recipe(
     prompt="a photo of sks person",
     class_prompt="a photo of a person",
-    alpha=1.0,
     steps=300,
-    learning_rate=3e-2,
+    learning_rate=2e-3,
     warmup=10,
     final_rate=0.1,
     betas=(0.9, 0.99),
@@ -96,6 +104,7 @@ PEOPLE = Recipe(
     prior_weight=0.0,
     latents="mean",
     timesteps="even",
+    start="base",
 )
 """The embedded world's: a base this small wants larger steps, and fewer of them.
 

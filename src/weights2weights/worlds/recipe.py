@@ -1,6 +1,6 @@
 """From a renderer to a base model: every stage of a world's training, in order, resumable.
 
-draw pictures → autoencoder → scorers → words → denoiser → a Stable Diffusion folder
+draw pictures → autoencoder → scorers → words → denoiser → a Stable Diffusion folder → LoRAs' start
 
 Each stage leaves its result in the work folder and is skipped when the result is there, so the same
 call goes on after an interruption. Everything runs on a CPU in hours and on a GPU in minutes; the
@@ -24,6 +24,7 @@ from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
 from .pictures import BASE_POPULATION, SCORER_POPULATION, Pictures, draw_pictures
 from .scorers import Scorer, train_scorer
+from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
 
 
@@ -156,6 +157,7 @@ def train_world(
         )
     )
     save_pipeline(vae, tokenizer, networks, work / "base")
+    learn_start(world, load_base(work / "base"), work / "base")
     (work / "recipe.json").write_text(json.dumps({"world": world, **asdict(recipe)}, indent=1))
     say(f"base in {work / 'base'}")
     return work

@@ -1,16 +1,22 @@
 """Are people recognised in what their DreamBooth models draw? A sweep over recipes.
 
-    python benchmarks/dreambooth.py --set steps=600 --set "steps=400 learning_rate=0.03"
+    python benchmarks/dreambooth.py --set steps=600 --set "steps=400 learning_rate=0.003"
+    python benchmarks/dreambooth.py --halves --set start=random --set start=base
 
 Each --set is one recipe, as changes to the people recipe. Held-out persons are trained together and
 drawn in contexts that none of their pictures has; identity and labels are compared with other
 pictures of the same persons. Prints a row per recipe; pictures and figures go to --out.
+
+With --halves every person is learned twice, from the first and from the second half of the
+pictures. Repeatability is the mean cosine of the two standardised weight vectors: what of a vector
+is the person, and not chance. A space can hold no more than that.
 """
 
 import argparse
 import ast
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +25,7 @@ import torch
 from weights2weights import load_base
 from weights2weights.generate import generate, grid
 from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
-from weights2weights.subjects import find_subjects
+from weights2weights.subjects import Subject, find_subjects
 from weights2weights.train import PEOPLE, train
 from weights2weights.worlds import load_world, shipped
 from weights2weights.worlds.folders import write_subjects
@@ -42,6 +48,7 @@ def main() -> None:
     parser.add_argument("--scorer", type=Path, default=shipped("people", "scorer"))
     parser.add_argument("--subjects", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--halves", action="store_true", help="learn everybody twice")
     parser.add_argument("--set", action="append", default=[], dest="recipes")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=7, help="of the population")
@@ -60,17 +67,20 @@ def main() -> None:
         seed=given.seed,
     ):
         pass
+    subjects = find_subjects(folder)
+    if given.halves:
+        subjects = [part(one, half) for half in (0, 1) for one in subjects]
     others, truth = other_pictures(given.seed, given.subjects, base.size)
     rows = []
     for number, text in enumerate(given.recipes or [""]):
         changes = {
-            name: ast.literal_eval(value)
+            name: number_or_word(value)
             for name, value in (item.split("=", 1) for item in text.split())
         }
         started = time.perf_counter()
         dataset = train(
             base,
-            find_subjects(folder),
+            subjects,
             given.out / f"weights-{number}",
             PEOPLE,
             cache=given.out / "cache",
@@ -79,14 +89,47 @@ def main() -> None:
         )
         seconds = time.perf_counter() - started
         weights = torch.from_numpy(dataset.to_numpy())
-        pictures = generate(base, weights, dataset.layout, PROMPTS, SEEDS).flatten(1, 2)
+        once = weights[: given.subjects]
+        pictures = generate(base, once, dataset.layout, PROMPTS, SEEDS).flatten(1, 2)
         figures = judge(scorer, pictures, others, truth)
+        if given.halves:
+            figures["repeatability"] = repeatability(once, weights[given.subjects :])
         rows.append({"recipe": text, "seconds_per_subject": seconds / len(weights), **figures})
         print(json.dumps(rows[-1]), flush=True)
         shown = torch.cat([torch.from_numpy(others[:, :2]), pictures[:, ::2]], 1)
         grid(shown, cell=96).save(given.out / f"pictures-{number}.png")
     facts = {"base": base.hash, "subjects": given.subjects, "seed": given.seed, "rows": rows}
     (given.out / "figures.json").write_text(json.dumps(facts, indent=1))
+
+
+def number_or_word(text: str) -> object:
+    """Give the value of "0.01", "None" or "base"."""
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return text
+
+
+def part(subject: Subject, half: int) -> Subject:
+    """Give a subject with the first or the second half of its pictures."""
+    middle = len(subject.pictures) // 2
+    chosen = slice(middle) if half == 0 else slice(middle, None)
+    return replace(
+        subject,
+        name=f"{subject.name}-{half}",
+        pictures=subject.pictures[chosen],
+        masks=subject.masks[chosen],
+        captions=subject.captions[chosen],
+    )
+
+
+def repeatability(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Give the mean cosine of two weight vectors "n d" of one person, standardised over all."""
+    both = torch.cat([first, second])
+    std = both.std(0)
+    standard = torch.where(std > 0, (both - both.mean(0)) / std.clamp(min=1e-12), 0)
+    one, other = standard.split(len(first))
+    return float(torch.nn.functional.cosine_similarity(one, other).mean())
 
 
 def other_pictures(seed: int, subjects: int, size: int) -> tuple[np.ndarray, torch.Tensor]:

@@ -1,0 +1,81 @@
+"""The shipped space of people: whole, small, of the shipped base, and good for what verbs need."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from weights2weights import WeightSpace, find_direction, find_directions, load_base
+from weights2weights.cli import main
+from weights2weights.directions import edit
+from weights2weights.evaluate._setting import HELD_OUT
+from weights2weights.evaluate.demo import POPULATION
+from weights2weights.generate import generate
+from weights2weights.metrics.verification import verification_auc
+from weights2weights.sample import sample
+from weights2weights.space._store import verify_space
+from weights2weights.train import PEOPLE, start_weights
+from weights2weights.worlds import shipped
+from weights2weights.worlds.scorers import Scorer
+
+
+@pytest.fixture(scope="module")
+def space():
+    return WeightSpace.from_pretrained("people")
+
+
+def test_the_folder_is_whole_and_small():
+    folder = shipped("people", "space")
+    assert verify_space(folder) == []
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10e6
+
+
+def test_it_is_of_the_shipped_base_and_recipe(space):
+    base = load_base("people")
+    assert space.base_hash == base.hash
+    layout = base.layout(PEOPLE.rank, PEOPLE.alpha, PEOPLE.targets)
+    space.layout.require_equal(layout, "the recipe")
+    start = start_weights(base, layout, PEOPLE, 0)
+    # all models began there, so their mean is near it where a random A would not be
+    of_A = torch.cat([torch.arange(A.start, A.stop) for _, A, _ in layout.slices()])
+    assert torch.cosine_similarity(space.mean[of_A], start[of_A], dim=0) > 0.8
+
+
+def test_nobody_held_out_is_in_it(space):
+    populations = {int(name.split("-")[1]) for name in space.names}
+    assert not any(population >= min(HELD_OUT, POPULATION) for population in populations)
+    assert len(space.names) >= 1000
+
+
+def test_info_tells_of_it():
+    result = CliRunner().invoke(main, ["info", "people", "--json"])
+    assert json.loads(result.stdout)["space"] == str(shipped("people", "space"))
+    result = CliRunner().invoke(main, ["info", str(shipped("people", "space")), "--json"])
+    facts = json.loads(result.stdout)
+    assert facts["models"] >= 1000 and facts["numbers"] == 8224
+    assert 0.5 < facts["captured_variance"] < 1
+
+
+def test_its_directions_tell_unseen_models_apart(space):
+    some = ("Male", "Bald", "Dark_Skin", "Long_Hair", "Full_Beard", "Eyeglasses", "Wearing_Hat")
+    found = find_directions(space, some)
+    assert np.mean([direction.auc for direction in found.values()]) > 0.9
+
+
+def test_sampled_models_are_people_who_take_edits(space):
+    base, scorer = (
+        load_base("people", dtype=torch.bfloat16),
+        Scorer.load(shipped("people", "scorer")),
+    )
+    points = sample(space, 8, seed=1)
+    dark = find_direction(space, "Dark_Skin")
+    both = torch.cat([points, edit(points, [(dark, 3.0)]), edit(points, [(dark, -3.0)])])
+    drawn = generate(base, space.reconstruct(both), space.layout, [PEOPLE.prompt], [0, 1], steps=10)
+    flat = drawn.flatten(0, 2).numpy()
+    seen = scorer.attributes(flat)[:, scorer.label_names.index("Dark_Skin")].view(3, -1) > 0.5
+    assert seen[1].float().mean() >= 0.8
+    assert seen[2].float().mean() <= 0.2
+    who = torch.arange(8).repeat_interleave(2)
+    assert verification_auc(scorer.identity(flat[:16]), who) > 0.85

@@ -9,7 +9,13 @@ import torch
 
 from weights2weights.errors import W2WError
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.sample import ks_distance, mean_correlation, report_samples, sample
+from weights2weights.sample import (
+    ks_distance,
+    mean_correlation,
+    report_samples,
+    sample,
+    sampling_of,
+)
 from weights2weights.space import WeightSpace
 
 LAYOUT = WeightLayout((LoRAModule("attn1.to_q", 20, 20),), 1, 27.0)
@@ -35,6 +41,18 @@ def test_rows_depend_on_seed_and_number_alone(space):
     assert not torch.equal(sample(space, 10, seed=4), ten)
     # a row of one seed is no row of another
     assert not torch.isclose(sample(space, 1, seed=4), ten).all(1).any()
+
+
+def test_a_space_may_say_how_to_sample(space):
+    said = dataclasses.replace(space, facts={"sampling": {"components": 5, "spread": 2.0}})
+    assert sampling_of(space) == (COMPONENTS, 1.0) and sampling_of(said) == (5, 2.0)
+    wide = sample(space, 3, seed=3, components=5, spread=2.0)
+    assert torch.equal(sample(said, 3, seed=3), wide)
+    plain = sample(said, 3, seed=3, components=COMPONENTS, spread=1.0)
+    assert torch.equal(plain, sample(space, 3, seed=3))
+    for nonsense in (3, {"spread": "wide"}, {"components": None}):
+        with pytest.raises(W2WError, match="give both yourself"):
+            sample(dataclasses.replace(space, facts={"sampling": nonsense}), 1)
 
 
 def test_leaves_the_global_generator_alone(space):

@@ -78,4 +78,4 @@ def test_sampled_models_are_people_who_take_edits(space):
     assert seen[1].float().mean() >= 0.8
     assert seen[2].float().mean() <= 0.2
     who = torch.arange(8).repeat_interleave(2)
-    assert verification_auc(scorer.identity(flat[:16]), who) > 0.85
+    assert verification_auc(scorer.identity(flat[:16]), who) > 0.9

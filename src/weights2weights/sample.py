@@ -30,20 +30,26 @@ def sample(
     *,
     seed: int = 0,
     components: int | None = None,
-    spread: float = 1.0,
+    spread: float | None = None,
     first: int = 0,
 ) -> Float[Tensor, "n m"]:
     """Draw new points: independent Gaussians along each component.
 
     Row i depends on the seed and on i only, so ten samples are the first ten of a hundred.
 
+    A space may say how samples of it come out best, as `facts["sampling"]` with `components` and
+    `spread`: where much of every training model is chance, wide samples along the first components
+    are more surely somebody than narrow ones along all.
+
     Args:
         space: whose training models say how wide to draw.
         count: n, how many.
         seed: any non-negative integer.
-        components: draw along the first this many; the others stay at the mean. Default: along all
-            whose spread is known. Truncation keeps the rest of a sample as it is.
-        spread: factor on the standard deviations; below 1 gives more ordinary models.
+        components: draw along the first this many; the others stay at the mean. Default: what the
+            space says, else all whose spread is known. Truncation keeps the rest of a sample as it
+            is.
+        spread: factor on the standard deviations; below 1 gives more ordinary models. Default: what
+            the space says, else 1, as in the paper.
         first: number of the first row, to go on where another call ended.
 
     Returns:
@@ -54,13 +60,13 @@ def sample(
             spread; a negative count, seed or spread.
     """
     known = space.coefficients.shape[1]
+    drawn, spread = sampling_of(space, components, spread)
     if len(space.names) < 2:
         raise W2WError("this space holds no training models: expected some to know their spread")
     if count < 0 or seed < 0 or first < 0 or not 0 <= spread < math.inf:
         raise W2WError(
             f"count {count}, seed {seed}, first {first}, spread {spread}: expected none negative"
         )
-    drawn = known if components is None else components
     if not 1 <= drawn <= known:
         raise W2WError(f"{drawn} components: expected 1 to {known}, whose spread is known")
     points = torch.zeros(count, len(space))
@@ -69,6 +75,28 @@ def sample(
         noise = torch.randn(known, generator=_generator(seed, first + row))
         points[row, :drawn] = (space.center + spread * space.spread * noise)[:drawn]
     return points
+
+
+def sampling_of(
+    space: WeightSpace, components: int | None = None, spread: float | None = None
+) -> tuple[int, float]:
+    """Give the components and the spread that `sample` draws with.
+
+    Raises:
+        W2WError: what the space says makes no sense.
+    """
+    known, said = space.coefficients.shape[1], space.facts.get("sampling", {})
+    try:
+        most, factor = int(said.get("components", known)), float(said.get("spread", 1.0))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise W2WError(
+            f"the space says to sample with {said!r}: expected components and spread as numbers;"
+            " give both yourself"
+        ) from error
+    return (
+        min(most, known) if components is None else components,
+        factor if spread is None else spread,
+    )
 
 
 def _generator(seed: int, row: int) -> torch.Generator:

@@ -20,14 +20,13 @@ from ._output import json_option, report
 @click.option(
     "--components",
     type=click.IntRange(1),
-    help="Draw along the first this many.  [default: all whose spread is known]",
+    help="Draw along the first this many.  [default: what the space says, else all]",
 )
 @click.option(
     "--spread",
     type=click.FloatRange(0),
-    default=1.0,
-    show_default=True,
-    help="Factor on the training models' spread; below 1 gives more ordinary models.",
+    help="Factor on the training models' spread; below 1 gives more ordinary models.  [default:"
+    " what the space says, else 1]",
 )
 @json_option
 def command(
@@ -36,7 +35,7 @@ def command(
     seed: int,
     out: Path,
     components: int | None,
-    spread: float,
+    spread: float | None,
     as_json: bool,
 ) -> None:
     """Draw new models from a space.
@@ -49,17 +48,18 @@ def command(
     """
     from .._files import canonical_json, make_folder, write_atomic
     from ..models import write_model
-    from ..sample import report_samples
+    from ..sample import report_samples, sampling_of
     from ..sample import sample as draw
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
+    components, spread = sampling_of(opened, components, spread)
     points = draw(opened, count, seed=seed, components=components, spread=spread)
     make_folder(out)
     files = []
     for row, point in enumerate(points):
         origin = {"verb": "sample", "seed": seed, "row": row, "spread": spread}
-        origin |= {"components": components} if components else {}
+        origin |= {"components": components}
         path = out / f"sample-{seed}-{row:04d}.safetensors"
         files.append(write_model(path, opened.model(point, origin)))
     comparison = {
@@ -67,6 +67,7 @@ def command(
         for key, value in report_samples(opened, points).to_dict().items()
     }
     facts = {"space": opened.hash, "seed": seed, "spread": spread, **comparison}
+    facts["drawn_components"] = components
     write_atomic(out / "report.json", [canonical_json(facts)])
     listed = {"files": files} if as_json else {}
     report({"path": out, **listed, **facts}, as_json)

@@ -24,7 +24,8 @@ def figure26_27(setting: Setting, *, samples: int = 1000, shown: int = 8) -> Res
         shown: components in the plots.
     """
     space = setting.space
-    points = sample(space, samples, seed=setting.seed)
+    known = space.coefficients.shape[1]
+    points = sample(space, samples, seed=setting.seed, components=known, spread=1.0)
     report = report_samples(space, points).to_dict()
     standard = standardised(space.coefficients)
     first = standard[:, :100]

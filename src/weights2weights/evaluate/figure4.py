@@ -7,7 +7,7 @@ import torch
 
 from ..generate import grid
 from ..metrics.verification import verification_auc
-from ..sample import report_samples, sample
+from ..sample import report_samples, sample, sampling_of
 from ._plots import COLORS, plot
 from ._report import Picture, Result, Table
 from ._setting import Setting, estimate
@@ -29,6 +29,7 @@ def figure4(
     """
     space = setting.space
     points = sample(space, samples, seed=setting.seed)
+    components, spread = sampling_of(space)
     found = space.neighbours(points, 1)
     nearest = space.coefficients[found.indices[:, 0]]
     texts, noises = setting.prompts[:prompts], list(range(seeds))
@@ -43,6 +44,8 @@ def figure4(
     report = report_samples(space, points)
     figures = {
         "samples": samples,
+        "components": components,
+        "spread": spread,
         "cosine_to_nearest": estimate(found.similarities),
         "training_cosine_to_nearest": report.training_nearest,
         "largest_cosine_to_nearest": report.nearest_largest,
@@ -75,6 +78,8 @@ def figure4(
             _sheet(of_samples.pictures, of_nearest.pictures, found.similarities[:, 0], shown),
             _histogram(within.flatten(), to_nearest.flatten()),
         ],
+        f"Drawn along the first {components:,} components, {spread:g} times as wide as the training"
+        " models spread, as this space says.",
     )
 
 

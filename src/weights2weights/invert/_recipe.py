@@ -110,9 +110,9 @@ PAPER = InversionRecipe()
 """The paper's (section 3.4, appendix C), with the photo encoded once."""
 
 FAST = InversionRecipe(
-    steps=20,
+    steps=40,
     samples_per_step=4,
-    learning_rate=0.1,
+    learning_rate=0.3,
     warmup=2,
     final_rate=0.1,
     betas=(0.8, 0.95),
@@ -121,7 +121,6 @@ FAST = InversionRecipe(
     whitening=1.0,
     prior_weight=1e-5,
     timesteps="even",
-    highest=0.8,
     latents="mean",
     check_every=10,
     held_out=8,
@@ -133,10 +132,8 @@ moves each as fast as the others. The noisiest timesteps say little and vary mos
 OUT_OF_DISTRIBUTION = replace(
     FAST,
     share=0.1,  # the paper's 1,000 of 10,000
-    steps=40,
     prior_weight=1e-3,
     lowest=0.3,
-    highest=1.0,
 )
 """For what the training subjects never looked like: a stronger prior, and no fine detail."""
 

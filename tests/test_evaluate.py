@@ -46,7 +46,7 @@ from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colo
 from weights2weights.evaluate.figure9 import entanglement, figure9, told_apart
 from weights2weights.evaluate.figure33 import colourfulness, sketch
 from weights2weights.evaluate.figure34 import scene_difference
-from weights2weights.evaluate.table1 import enough
+from weights2weights.evaluate.table1 import enough, slider_layout
 from weights2weights.metrics.entanglement import random_cosine
 from weights2weights.space import WeightSpace
 from weights2weights.subjects import find_subjects
@@ -342,6 +342,12 @@ def test_agreement_is_beside_that_with_the_others():
     right, chance = agreements(seen, truth)
     assert right.shape == (3, 2) and (right == 1).all()
     assert chance.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_sliders_are_of_the_scale_of_their_recipe(setting):
+    layout = slider_layout(setting)
+    assert layout.scale == 1
+    assert replace(layout, alpha=setting.layout.alpha) == setting.layout
 
 
 def test_weakest_strength_that_is_enough():

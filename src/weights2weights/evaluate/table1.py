@@ -247,6 +247,15 @@ def _text_keys(values: Mapping[float, Any]) -> dict[str, Any]:
     return {f"{strength:g}": value for strength, value in values.items()}
 
 
+def slider_layout(setting: Setting) -> WeightLayout:
+    """Give the layout of sliders: the models' layers and rank, at the scale of the slider recipes.
+
+    Their learning rates are for updates of B · A as they are. A model's alpha of 27 would make steps
+    27 times as large, and no baseline of what comes out.
+    """
+    return replace(setting.layout, alpha=float(setting.layout.rank))
+
+
 def _sliders(setting: Setting, names: Sequence[str], steps: int | None) -> Float[Tensor, "a d"]:
     """Train a slider for every attribute, once."""
     prompts = [setting.world.attribute_prompts[name] for name in names]
@@ -255,6 +264,7 @@ def _sliders(setting: Setting, names: Sequence[str], steps: int | None) -> Float
     inputs = {
         "sliders": [list(pair) for pair in prompts],
         "slider_recipe": digest_of_fields(recipe),
+        "slider_layout": slider_layout(setting).hash,
         **setting.inputs,
     }
 
@@ -265,7 +275,7 @@ def _sliders(setting: Setting, names: Sequence[str], steps: int | None) -> Float
         ]
         learned = train_sliders(
             setting.base,
-            setting.layout,
+            slider_layout(setting),
             concepts,
             recipe,
             seed=setting.seed,
@@ -290,7 +300,7 @@ def _slid(
     rows = []
     for row, towards in zip(weights, add.tolist(), strict=True):
         sign = 1.0 if towards else -1.0
-        merged, layout = merge(row, setting.layout, slider, setting.layout, sign * scale)
+        merged, layout = merge(row, setting.layout, slider, slider_layout(setting), sign * scale)
         rows.append(merged)
     return setting.draw(torch.stack(rows).float(), prompts, seeds, layout=layout)
 

@@ -86,10 +86,17 @@ def unit(slope: np.ndarray) -> torch.Tensor:
 def test_least_squares_is_that_of_scikit_learn(space, label, width):
     y = truth(space, label)
     peer = LinearRegression().fit(points(space, width), 2.0 * y - 1, balanced(y))
-    found = find_direction(space, label, components=width)
+    found = find_direction(space, label, components=width, method="least_squares")
     torch.testing.assert_close(found.normal, unit(peer.coef_), rtol=0, atol=1e-8)
     assert (found.positives, found.negatives) == (y.sum(), (~y).sum())
     assert found.method == "least_squares"
+
+
+def test_ridge_is_the_default(space):
+    plain = find_direction(space, "Bald")
+    assert plain.method == "ridge" and len(plain.normal) == COMPONENTS
+    asked = find_direction(space, "Bald", method="ridge", penalty=1.0, components=COMPONENTS)
+    assert torch.equal(plain.normal, asked.normal)
 
 
 @pytest.mark.parametrize("penalty", [0.01, 1.0])
@@ -154,7 +161,7 @@ def test_held_out_auc_is_that_of_the_folds(space, method):
 
 def test_numbers_have_r2(space):
     y = space.labels["Age"].to_numpy(dtype=float)
-    found = find_direction(space, "Age", components=30)
+    found = find_direction(space, "Age", components=30, method="least_squares")
     peer = LinearRegression().fit(points(space), y)
     torch.testing.assert_close(found.normal, unit(peer.coef_), rtol=0, atol=1e-8)
     folds = _fit.deal(torch.zeros(MODELS, dtype=torch.long), 5, seed=0).numpy()
@@ -177,16 +184,18 @@ def test_components_are_chosen_where_the_label_lives(space):
     few = torch.zeros(COMPONENTS).double()
     few[:3] = 1
     y = pandas.Series((space.coefficients.double() @ few > 0).numpy(), NAMES, name="Few")
-    found = find_direction(space, y)
+    found = find_direction(space, y, method="least_squares")
     assert len(found.normal) == 5  # of 1, 2, 5, 10, 20, 30
     assert found.auc > 0.97
-    hard = find_direction(space, "Bald")
+    hard = find_direction(space, "Bald", method="least_squares")
     assert len(hard.normal) > 5
     # never more than half of the labelled models, and never more than 1,000
     sparse = y.astype("boolean").mask(np.arange(MODELS) >= 24)
-    assert len(find_direction(space, sparse).normal) <= 12
+    for method in ("least_squares", "ridge"):
+        assert len(find_direction(space, sparse, method=method).normal) <= 12
     widest = {s.components for s in _fit.settings_for(1000, None, "least_squares", None)}
     assert widest == {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
+    assert _fit.settings_for(1000, None, "ridge", None) == [_fit.Setting(1000, 1.0)]
 
 
 def test_the_choice_does_not_flatter_the_figure():
@@ -370,7 +379,7 @@ def test_very_rare_labels_have_what_figures_they_can(space, rare):
 
 def test_more_components_than_models_give_the_shortest_slope(space):
     y = space.labels["Male"].astype("boolean").mask(np.arange(MODELS) >= 20)
-    found = find_direction(space, y, components=30)
+    found = find_direction(space, y, components=30, method="least_squares")
     x = points(space)[:20]
     t = 2.0 * truth(space, "Male")[:20] - 1
     weights = np.sqrt(balanced(t > 0) / 2)
@@ -402,7 +411,8 @@ def test_direction_from_scores(space):
     true = normals(1, seed=8)[0]
     drawn = torch.randn(200, COMPONENTS, generator=torch.Generator().manual_seed(2))
     scores = drawn.double() @ true + 0.1
-    found = direction_from_scores(space, drawn, scores.float(), "freckles")
+    options = {"method": "least_squares"}
+    found = direction_from_scores(space, drawn, scores.float(), "freckles", **options)
     assert found.normal @ true > 0.999
     assert found.r2 > 0.99
     scores[:50] = math.nan

@@ -793,3 +793,14 @@ def test_training_begins_where_the_bases_folder_says(tiny_base, tmp_path, subjec
     other = replace(base, hash="0" * 16)
     with pytest.raises(W2WError, match="was made for another base"):
         start_weights(other, layout, recipe, 0)
+
+
+def test_overshoot_multiplies_every_update(base, tmp_path, subjects, cache):
+    recipe = replace(QUICK, prior_weight=0.0)
+    plain = train(base, subjects[:2], tmp_path / "a", recipe, cache=cache)
+    further = train(base, subjects[:2], tmp_path / "b", replace(recipe, overshoot=1.5), cache=cache)
+    for _, A, B in plain.layout.slices():
+        torch.testing.assert_close(further[0][A], plain[0][A])
+        torch.testing.assert_close(further[0][B], 1.5 * plain[0][B])
+    with pytest.raises(W2WError, match=r"overshoot 0\.0: expected more than 0"):
+        replace(recipe, overshoot=0.0)

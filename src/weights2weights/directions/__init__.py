@@ -12,12 +12,14 @@ label is no weaker than a frequent one:
 - `least_squares`, the paper's: against labels ±1. With n models and components j the normal is
   proportional to S⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
   their means: what correlates with the label but is not needed to tell it drops out.
-- `ridge`: the same with a penalty. From none to a very large one it leads from least squares to
+- `ridge`, the default: the same with a penalty. From none to a very large one it leads from least
+  squares to
 - `mean_difference`: Δ itself, which moves along everything that goes with the label.
 - `logistic`: logistic regression with a small penalty.
 
-How many of the first components are used is chosen by cross-validation. Every direction says how
-well it tells held-out models apart; that figure comes from folds which had no part in the choice.
+Ridge uses all components; for the others cross-validation chooses how many. Every direction says
+how well it tells held-out models apart; that figure comes from folds which had no part in the
+choice.
 
 `_fit` is the maths, `_find` gets from labels, sets of models or scores to a direction,
 `_direction` is the direction and what it does to models.

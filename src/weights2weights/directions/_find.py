@@ -28,7 +28,7 @@ def find_direction(
     *,
     name: str | None = None,
     components: int | None = None,
-    method: Method = "least_squares",
+    method: Method = "ridge",
     penalty: float | None = None,
     keep: Sequence[Kept] = (),
     folds: int = 5,
@@ -43,11 +43,12 @@ def find_direction(
             among 0 and 1 or −1 and 1 are a label, any others numbers to be predicted. Models whose
             value is missing (NaN, None) are left out.
         name: of the direction; default: that of the label.
-        components: use the first this many. Default: the number among 1, 2, 5, 10, 20, … up to half
-            the labelled models and at most 1,000 that predicts held-out models best.
+        components: use the first this many, up to half the labelled models and at most 1,000.
+            Default: all of these for ridge; for others the number among 1, 2, 5, 10, 20, … that
+            predicts held-out models best.
         method: see the package's text.
         penalty: of ridge and logistic regression, in units of the mean variance of the components
-            at hand. Default: by cross-validation for ridge, 0.01 for logistic.
+            at hand. Default: 1 for ridge, 0.01 for logistic.
         keep: labels by name, or directions, which the edit must leave alone: they are removed from
             the normal jointly, so that its cosine to each of them is 0. Named ones are found with
             the same settings.

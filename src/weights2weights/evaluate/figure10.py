@@ -20,7 +20,7 @@ def figure10(
     *,
     sizes: Sequence[int] | None = None,
     resamplings: int = 5,
-    people: int = 16,
+    people: int = 12,
     prompts: int = 2,
     seeds: int = 2,
 ) -> Result:

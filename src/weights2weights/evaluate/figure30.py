@@ -16,7 +16,7 @@ def figure30(
     setting: Setting,
     *,
     components: Sequence[int] | None = None,
-    people: int = 50,
+    people: int = 24,
     prompts: int = 2,
     seeds: int = 2,
     shown: int = 4,

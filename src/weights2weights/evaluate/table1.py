@@ -58,13 +58,13 @@ Judged = dict[str, Float[Tensor, "k p s"]]
 def table1(
     setting: Setting,
     *,
-    people: int = 40,
+    people: int = 24,
     prompts: int = 2,
     seeds: int = 2,
     strengths: Sequence[float] = (1.0, 2.0, 3.0),
     scales: Sequence[float] = (1.0, 2.0, 3.0),
     slider_steps: int | None = None,
-    each_people: int = 24,
+    each_people: int = 16,
     composed_people: int = 10,
     composed_seeds: int = 8,
     attributes: Sequence[str] = PAPER_ATTRIBUTES,
@@ -250,8 +250,8 @@ def _text_keys(values: Mapping[float, Any]) -> dict[str, Any]:
 def slider_layout(setting: Setting) -> WeightLayout:
     """Give the layout of sliders: the models' layers and rank, at the scale of the slider recipes.
 
-    Their learning rates are for updates of B · A as they are. A model's alpha of 27 would make steps
-    27 times as large, and no baseline of what comes out.
+    Their learning rates are for updates of B · A as they are. A model's alpha of 27 would make
+    steps 27 times as large, and no baseline of what comes out.
     """
     return replace(setting.layout, alpha=float(setting.layout.rank))
 

@@ -103,7 +103,18 @@ def train_group(
                 cache.save(run, _checkpoint(step + 1, weights, optimiser, alive, final_loss))
                 saved = time.monotonic()
     alive &= torch.isfinite(weights).all(1)
-    return _settle(learners, weights.detach().cpu(), alive.tolist(), final_loss.tolist(), run)
+    rows = overshoot(layout, weights.detach().cpu(), recipe.overshoot)
+    return _settle(learners, rows, alive.tolist(), final_loss.tolist(), run)
+
+
+def overshoot(
+    layout: WeightLayout, weights: Float[Tensor, "k d"], factor: float
+) -> Float[Tensor, "k d"]:
+    """Multiply every B, and so the update of every layer, in place."""
+    if factor != 1:
+        for _, _, B in layout.slices():
+            weights[:, B] *= factor
+    return weights
 
 
 def clip_rows(gradient: Float[Tensor, "k d"], clip: float | None) -> Bool[Tensor, "k"]:

@@ -132,7 +132,8 @@ moves each as fast as the others. The noisiest timesteps say little and vary mos
 OUT_OF_DISTRIBUTION = replace(
     FAST,
     share=0.1,  # the paper's 1,000 of 10,000
-    prior_weight=1e-3,
+    learning_rate=0.1,
+    prior_weight=1e-2,
     lowest=0.3,
 )
 """For what the training subjects never looked like: a stronger prior, and no fine detail."""

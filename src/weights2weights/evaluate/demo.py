@@ -26,7 +26,7 @@ from ..generate import initial_noise
 from ..invert import invert
 from ..metrics.verification import verification_auc
 from ..models import write_model
-from ..sample import report_samples, sample
+from ..sample import report_samples, sample, sampling_of
 from ..subjects import find_subjects, read_labels
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
@@ -304,6 +304,7 @@ class _Tour:
     def sample(self, count: int) -> Stage:
         setting, space = self.setting, self.setting.space
         points = sample(space, count, seed=setting.seed)
+        components, spread = sampling_of(space)
         for row, point in enumerate(points):
             origin = {"verb": "demo", "seed": setting.seed, "row": row}
             path = self.out / "models" / f"sample-{row}.safetensors"
@@ -315,6 +316,8 @@ class _Tour:
         report = report_samples(space, points)
         figures = {
             "models": count,
+            "components": components,
+            "spread": spread,
             "verification_auc": auc,
             "cosine_to_nearest": report.nearest,
             "training_cosine_to_nearest": report.training_nearest,
@@ -329,8 +332,9 @@ class _Tour:
             for i in range(min(6, count))
         ]
         text = (
-            "Drawing every coefficient at random, as the training models are spread, gives a model"
-            " of a person who does not exist, the same in every picture. Each row is one new model."
+            f"Drawing the first {components:,} coefficients at random, {spread:g} times as wide as"
+            " the training models spread, gives a model of a person who does not exist, the same in"
+            " every picture. Each row is one new model."
         )
         shown = {
             "pictures of one model picked out (AUC)": auc,

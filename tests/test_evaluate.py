@@ -156,7 +156,8 @@ def test_entanglement_falls_with_the_number_of_models():
 def test_least_squares_undoes_correlated_labels_that_few_models_cannot():
     space = space_with(0.8)
     labels = {name: torch.tensor(space.labels[name].to_numpy(float)) for name in ("Male", "Young")}
-    found = entanglement(space, torch.arange(400), ["Male", "Young"], [("Male", "Young")])
+    every, names = torch.arange(400), ["Male", "Young"]
+    found = entanglement(space, every, names, [("Male", "Young")], method="least_squares")
     difference = space.coefficients[labels["Male"] == 1].mean(0) - space.coefficients[
         labels["Male"] == 0
     ].mean(0)

@@ -136,8 +136,16 @@ def entanglement(
     rows: Tensor,
     names: Sequence[str],
     pairs: Sequence[tuple[str, str]],
+    **options: Any,
 ) -> dict[str, Any]:
     """Measure how the directions of the space of some models entangle.
+
+    Args:
+        space: of all models.
+        rows: numbers of the chosen ones.
+        names: of the attributes.
+        pairs: of attributes, told one by one.
+        **options: of `find_direction`.
 
     Returns:
         `mean` absolute cosine, what it would be for `random` directions in as many components, how
@@ -149,7 +157,7 @@ def entanglement(
     if len(found) < 2:
         nothing = {f"{a} and {b}": None for a, b in pairs}
         return dict.fromkeys(("mean", "random", "width")) | {"pairs": nothing, "attributes": 0}
-    directions = list(find_directions(subspace(space, rows), found).values())
+    directions = list(find_directions(subspace(space, rows), found, **options).values())
     matrix: Float[Tensor, "a a"] = cosines(directions)
     known = [pair for pair in pairs if set(pair) <= set(found)]
     of_pairs = pair_cosines(matrix, found, known)

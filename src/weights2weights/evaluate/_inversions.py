@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..generate import grid
-from ..invert import InversionRecipe, invert
+from ..invert import Inversion, InversionRecipe, invert
 from ..space import WeightSpace
 from ._keep import digest, digest_of_fields
 from ._report import Picture
@@ -46,18 +46,7 @@ def inverted(
     }
 
     def search() -> dict[str, Tensor]:
-        found = invert(
-            setting.base,
-            space,
-            pictures,
-            recipe=recipe,
-            prompt=setting.recipe.prompt,
-            seed=setting.seed,
-            progress=setting.progress,
-        )
-        if found.interrupted:
-            raise KeyboardInterrupt
-        return {"coefficients": found.coefficients}
+        return {"coefficients": seek(setting, space, pictures, recipe).coefficients}
 
     return space.reconstruct(setting.keep.tensors(inputs, search)["coefficients"])
 
@@ -74,6 +63,27 @@ def people_sheet(
         "Each row one person: the one picture, then what each model draws in a new scene.",
         560,
     )
+
+
+def seek(
+    setting: Setting,
+    space: WeightSpace,
+    pictures: UInt8[Tensor, "n h w 3"],
+    recipe: InversionRecipe,
+) -> Inversion:
+    """Invert pictures with the setting's prompt and seed; an interruption goes on to the caller."""
+    found = invert(
+        setting.base,
+        space,
+        pictures,
+        recipe=recipe,
+        prompt=setting.recipe.prompt,
+        seed=setting.seed,
+        progress=setting.progress,
+    )
+    if found.interrupted:
+        raise KeyboardInterrupt
+    return found
 
 
 def draw_people(setting: Setting, weights: Float[Tensor, "n d"], prompts: int, seeds: int) -> Seen:

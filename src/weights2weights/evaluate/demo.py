@@ -23,7 +23,6 @@ from ..adapter import adapt
 from ..directions import edit
 from ..formats import write_lora
 from ..generate import initial_noise
-from ..invert import invert
 from ..metrics.verification import verification_auc
 from ..models import write_model
 from ..sample import report_samples, sample, sampling_of
@@ -32,6 +31,7 @@ from ..worlds import shipped
 from ..worlds.folders import write_subjects
 from . import _page
 from ._edits import direction, edited, judge_edit, lacking, mean, required_labels, summarise
+from ._inversions import seek
 from ._report import plain, small_print
 from ._setting import FRESH, Seen, Setting, estimate, subject_of
 
@@ -442,17 +442,7 @@ class _Tour:
         photo = setting.world.draw(subject, setting.world.picture(population, number, 0), 128)
         Image.fromarray(photo).save(self.out / "photo.png")
         pixels = setting.pictures_of([self.stranger], 1)[0]
-        found = invert(
-            setting.base,
-            space,
-            torch.from_numpy(pixels),
-            recipe=recipe,
-            prompt=setting.recipe.prompt,
-            seed=setting.seed,
-            progress=setting.progress,
-        )
-        if found.interrupted:
-            raise KeyboardInterrupt
+        found = seek(setting, space, torch.from_numpy(pixels), recipe)
         self.model = found.coefficients[0]
         origin = {"verb": "demo", "photo": "photo.png", "seed": setting.seed}
         write_model(self.out / "models" / "photo.safetensors", space.model(self.model, origin))

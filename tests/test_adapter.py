@@ -256,6 +256,16 @@ def test_a_leaf_learns_by_steps_in_place(tiny_unet: Any, layout: Any):
         assert torch.equal(run(tiny_unet, inputs), after)
 
 
+def test_second_derivatives_of_rank_one_are_refused(tiny_unet: Any, layout: Any):
+    """Rather than wrong: what the backward pass keeps is no part of the graph."""
+    weights = random_weights(layout, 2).requires_grad_()
+    with adapt(tiny_unet, layout, weights):
+        loss = run(tiny_unet, tiny.unet_inputs(2)).square().sum()
+        (gradient,) = torch.autograd.grad(loss, weights, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+
+
 def test_weights_computed_from_coefficients_carry_gradients(tiny_unet: Any, layout: Any):
     components = random_weights(layout, 5, seed=4)
     coefficients = torch.randn(2, 5, generator=torch.Generator().manual_seed(5)).requires_grad_()

@@ -464,6 +464,19 @@ def test_inputs_are_all_that_figures_depend_on(setting):
     assert digest(replace(setting).inputs) == digest(setting.inputs)
 
 
+def test_what_is_measured_is_part_of_the_inputs_but_not_of_drawings(setting, tmp_path, monkeypatch):
+    from weights2weights.evaluate import _setting
+
+    kept = replace(setting, keep=Keep(tmp_path))
+    first, before = kept.draw(kept.people.weights[:1], ["a"], [0], steps=2), kept.inputs
+    monkeypatch.setattr(_setting, "MEASURED", _setting.MEASURED + 1)
+    later = replace(kept)
+    assert digest(later.inputs) != digest(before)
+    monkeypatch.setattr(_setting, "generate", None)
+    again = later.draw(later.people.weights[:1], ["a"], [0], steps=2)
+    assert torch.equal(first.pictures, again.pictures)
+
+
 def test_page_shows_what_was_measured_on_one_base_space_and_seed(setting, tmp_path, monkeypatch):
     monkeypatch.setattr(items, "_measure", lambda name, setting, out, quick: written(setting, name))
 

@@ -33,8 +33,6 @@ ITEMS = {
 WITHOUT_PEOPLE = {"figure4", "figure9", "figure26-27"}
 """Items of the space alone: they need no held-out people, and do not depend on any."""
 
-_VERSION = 2  # of what the items measure; another one computes them anew
-
 
 def evaluate(
     names: Sequence[str],
@@ -90,8 +88,7 @@ def _of_one_run(found: Stored, context: Mapping[str, Any]) -> bool:
 
 
 def _inputs(name: str, setting: Setting, quick: bool) -> dict[str, Any]:
-    options = _options(name, quick)
-    return {**setting.inputs, "item": name, "options": options, "measured": _VERSION}
+    return {**setting.inputs, "item": name, "options": _options(name, quick)}
 
 
 def _options(name: str, quick: bool) -> dict[str, Any]:

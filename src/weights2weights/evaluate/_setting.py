@@ -45,6 +45,10 @@ HELD_OUT = 950
 TRAINING_PICTURES = 10
 """Of each subject, as in the paper."""
 
+MEASURED = 3
+"""Raise it when what an item measures changes: items and their kept parts are then computed anew.
+Drawings stay, since they depend on nothing that is measured."""
+
 
 @runtime_checkable
 class Judge(IdentityScorer, AttributeReader, FeatureNetwork, Protocol):
@@ -158,6 +162,7 @@ class Setting:
             "recipe": digest_of_fields(self.recipe),
             "inversion": digest_of_fields(self.inversion),
             "seed": self.seed,
+            "measured": MEASURED,
         }
 
     @cached_property

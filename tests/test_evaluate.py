@@ -509,9 +509,21 @@ def test_models_are_learned_in_the_layout_of_the_space(setting, tmp_path):
     found = find_subjects(tmp_path / "subjects")
     dataset = wide.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
     assert not setting.layout.difference(dataset.layout)
-    (tmp_path / "subjects" / names[1] / "000.png").write_bytes(b"damaged")
+
+
+def test_what_could_not_be_learned_is_tried_again(setting, tmp_path):
+    names = list(setting.held_out.names[:2])
+    setting.write_pictures(names, 2, tmp_path / "subjects")
+    found = find_subjects(tmp_path / "subjects")
+    picture = tmp_path / "subjects" / names[1] / "000.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(b"damaged")
     with pytest.raises(W2WError, match=rf"{names[1]} could not be trained"):
-        setting.learn(found, tmp_path / "others", cache=tmp_path / "cache")
+        setting.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
+    picture.write_bytes(whole)
+    dataset = setting.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
+    assert not dataset.failed
+    assert set(dataset.names) == set(names)
 
 
 def test_held_out_people_are_strangers_and_more_than_one(setting, tmp_path):

@@ -279,6 +279,9 @@ class Setting:
     ) -> WeightDataset:
         """Learn models of subjects that the space can take: of its layers, rank and alpha.
 
+        What failed in an earlier run is tried again: pictures may have been mended since, and a
+        failure that is kept would end every later run in that folder.
+
         Args:
             subjects: to learn.
             out: folder of the dataset.
@@ -290,7 +293,9 @@ class Setting:
                 the space's models have.
         """
         recipe = self._for_space(recipe or self.recipe)
-        dataset = train(self.base, subjects, out, recipe, progress=self.progress, **options)
+        dataset = train(
+            self.base, subjects, out, recipe, retry_failed=True, progress=self.progress, **options
+        )
         if failed := [one.name for one in subjects if one.name in dataset.failed]:
             raise W2WError(f"{failed[0]} could not be trained: {dataset.failed[failed[0]]}")
         return dataset

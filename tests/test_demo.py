@@ -47,6 +47,7 @@ def test_report_has_every_field_and_says_what_it_was_measured_on(toured):
         assert fields <= set(report[stage]), stage
         assert report[stage]["seconds"] > 0
     assert report["base"] == setting.base.id
+    assert report["dtype"] == "float32"
     assert report["space"]["name"] == "tiny"
     assert report["space"]["models"] == tiny_setting.MODELS
     assert report["space"]["components"] == tiny_setting.COMPONENTS

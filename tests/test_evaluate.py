@@ -477,7 +477,9 @@ def test_what_is_measured_is_part_of_the_inputs_but_not_of_drawings(setting, tmp
     assert torch.equal(first.pictures, again.pictures)
 
 
-def test_page_shows_what_was_measured_on_one_base_space_and_seed(setting, tmp_path, monkeypatch):
+def test_page_shows_what_was_measured_on_one_base_space_dtype_and_seed(
+    setting, tmp_path, monkeypatch
+):
     monkeypatch.setattr(items, "_measure", lambda name, setting, out, quick: written(setting, name))
 
     def written(setting, name):
@@ -489,6 +491,11 @@ def test_page_shows_what_was_measured_on_one_base_space_and_seed(setting, tmp_pa
     page = (tmp_path / "report.html").read_text()
     assert "Title of figure9" in page
     assert "Title of figure4" not in page
+    half = replace(setting, seed=1, base=replace(setting.base, dtype=torch.bfloat16))
+    evaluate(["figure26-27"], half, tmp_path, say=lambda text: None)
+    page = (tmp_path / "report.html").read_text()
+    assert "Title of figure26-27" in page and "numbers: bfloat16" in page
+    assert "Title of figure9" not in page
 
 
 def test_items_of_the_space_alone_do_not_depend_on_people(setting, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def evaluate(
     """Measure items and write each as JSON and PNG; then `report.html` with all that `out` holds.
 
     An item that is there with equal inputs is not measured again. The page leaves out what was
-    measured on another base or space, or with another seed.
+    measured on another base or space, in other numbers, or with another seed.
 
     Args:
         names: of `ITEMS`.
@@ -83,7 +83,7 @@ def evaluate(
 
 def _of_one_run(found: Stored, context: Mapping[str, Any]) -> bool:
     """Say whether an item was measured on what the page says that it shows."""
-    named = ("base_hash", "space_hash", "seed")
+    named = ("base_hash", "dtype", "space_hash", "seed")
     return all(found.facts.get(name) == context[name] for name in named)
 
 

@@ -229,6 +229,7 @@ def small_print(context: Mapping[str, Any]) -> str:
     names = {
         "base": "Base",
         "base_hash": "hash",
+        "dtype": "numbers",
         "space": "Space",
         "space_hash": "hash",
         "seed": "Seed",

@@ -168,7 +168,7 @@ class Setting:
     @cached_property
     def _drawing(self) -> dict[str, Any]:
         """What a picture depends on besides weights, prompts and seeds."""
-        dtype = str(self.base.dtype).removeprefix("torch.")
+        dtype = _dtype_of(self.base)
         return {"base": self.base.hash, "dtype": dtype, "version": __version__}
 
     @cached_property
@@ -455,6 +455,11 @@ def write_picture(path: Path, pixels: UInt8[np.ndarray, "h w 3"], caption: str) 
     path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
 
 
+def _dtype_of(base: Base) -> str:
+    """Give the numbers that a base computes with, such as "bfloat16"."""
+    return str(base.dtype).removeprefix("torch.")
+
+
 def _digest_of_labels(labels: "pandas.DataFrame") -> str:
     values = labels.to_numpy(dtype=float, na_value=float("nan"))
     return digest([list(map(str, labels.columns)), list(map(str, labels.index)), values])
@@ -509,10 +514,11 @@ def estimate(values: Tensor, clusters: Sequence[Any] | None = None) -> Estimate 
 def measured_on(
     base: Base, space_name: str, space: WeightSpace, world: World, seed: int
 ) -> dict[str, Any]:
-    """Give what figures were measured on: base, space, machine, seed, and a statement in words."""
+    """Give what figures were measured on: base, its numbers, space, machine, seed; and in words."""
     return {
         "base": base.id,
         "base_hash": base.hash,
+        "dtype": _dtype_of(base),
         "space": space_name,
         "space_hash": space.hash,
         "world": f"drawn {world.name}",

@@ -13,7 +13,7 @@ from weights2weights import cli
 from weights2weights.dataset import WeightDataset
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model, read_model, write_model
-from weights2weights.sample import sample
+from weights2weights.sample import sample, sampling_of
 from weights2weights.space import WeightSpace, _space
 
 LAYOUT = WeightLayout((LoRAModule("up.attn1.to_q", 12, 8),), 1, 27.0, "someone/base")
@@ -87,6 +87,14 @@ def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
     space = WeightSpace.from_pretrained(tmp_path / "s")
     assert space.components.dtype == torch.float16
     assert space.labels.columns.tolist() == ["Tall"]
+
+
+def test_fit_writes_how_to_sample(tmp_path, weights):
+    run("fit", weights, "--out", tmp_path / "s", "--components", 6, "--sampling", 2, 0.5)
+    space = WeightSpace.from_pretrained(tmp_path / "s")
+    assert sampling_of(space) == (2, 0.5)
+    assert not sample(space, 3)[:, 2:].any()
+    run("fit", weights, "--out", tmp_path / "x", "--sampling", 0, 1, code=2)
 
 
 def test_fit_lets_models_join(tmp_path, weights, space):

@@ -33,6 +33,12 @@ from ._output import json_option, report
     type=click.Path(dir_okay=False, path_type=Path),
     help="CSV or Parquet, in place of the labels of WEIGHTS.",
 )
+@click.option(
+    "--sampling",
+    type=(click.IntRange(1), click.FloatRange(0)),
+    metavar="COMPONENTS SPREAD",
+    help="What the space says to sample with; see w2w sample.  [default: all of it, 1]",
+)
 @click.option("--oversampling", type=click.IntRange(0), help="[default: a tenth of --components]")
 @click.option(
     "--tolerance",
@@ -61,6 +67,7 @@ def command(
     known: str | None,
     old: Path | None,
     labels: Path | None,
+    sampling: tuple[int, float] | None,
     oversampling: int | None,
     tolerance: float,
     max_passes: int,
@@ -79,6 +86,7 @@ def command(
              w2w fit more --update space --old weights --out larger
     """
     import time
+    from dataclasses import replace
 
     import torch
 
@@ -114,6 +122,9 @@ def command(
         before = None if old is None else WeightDataset.open(old)
         space = WeightSpace.from_pretrained(known)
         space = space.update(dataset, before, components, **options)
+    if sampling is not None:
+        said = {"components": sampling[0], "spread": sampling[1]}
+        space = replace(space, facts={**space.facts, "sampling": said})
     space.save_pretrained(out, dtype=getattr(torch, dtype))
     facts = {
         "path": out,

@@ -242,6 +242,14 @@ def test_an_unknown_world_names_those_there_are():
         load_base("martians")
 
 
+def test_a_folder_of_pictures_does_not_hide_the_world_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "people" / "people-0-00000").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = load_base("people")
+    monkeypatch.chdir("/")
+    assert found.hash == load_base("people").hash
+
+
 @pytest.mark.parametrize("spec", ["/nowhere/at/all", "a b/c", "one/two/three"])
 def test_what_can_be_no_base_is_refused_at_once(spec):
     with pytest.raises(W2WError, match="hub id such as"):

@@ -417,10 +417,11 @@ def find_start_file(base: Base) -> Path | None:
 def _find(spec: str | Path) -> str | Path:
     """Give the folder of a base, or its hub id, and refuse early what can be neither."""
     spec = str(spec)
+    embedded = _WORLDS / spec / "base"
+    # a folder of that name may as well hold the pictures that the world has drawn
+    if spec.isidentifier() and embedded.is_dir() and not (Path(spec) / "unet").exists():
+        return embedded
     if spec.isidentifier() and not Path(spec).exists():
-        embedded = _WORLDS / spec / "base"
-        if embedded.is_dir():
-            return embedded
         known = sorted(p.parent.name for p in _WORLDS.glob("*/base"))
         raise W2WError(
             f"base {spec!r}: no embedded world of this name in this installation (there are:"

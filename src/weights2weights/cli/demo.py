@@ -18,7 +18,9 @@ from ._output import json_option, report
 )
 @base_option
 @click.option("--space", default="people", show_default=True, help="A folder, hub id or world.")
-@click.option("--subjects", default=8, show_default=True, type=click.IntRange(2), help="To train.")
+@click.option(
+    "--subjects", default=8, show_default=True, type=click.IntRange(2), help="People to train."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @device_option
 @dtype_option

@@ -22,7 +22,8 @@ from ._output import json_option, report
     "--held-out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="WEIGHTS",
-    help="Models of people the space does not know.  [default: trained in OUT/held-out]",
+    help="Models of drawn people the space does not know, named as by w2w world."
+    "  [default: trained in OUT/held-out]",
 )
 @click.option(
     "--people",

@@ -48,7 +48,10 @@ class Seeds(click.ParamType):
 @click.option("--prompt", "prompts", required=True, multiple=True, help="May be given repeatedly.")
 @click.option("--seeds", type=Seeds(), default="0-3", show_default=True, help="Such as 0-3,7.")
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A PNG or so."
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A .png, .jpg or .webp file.",
 )
 @click.option(
     "--each",
@@ -56,15 +59,23 @@ class Seeds(click.ParamType):
     help="Also write every picture into this folder as a PNG of its own.",
 )
 @base_option
-@click.option("--space", default="people", show_default=True, help="Of models that need theirs.")
-@click.option("--steps", default=20, show_default=True, type=click.IntRange(1, 1000), help="DDIM.")
+@click.option(
+    "--space",
+    default="people",
+    show_default=True,
+    help="The space of models that are points of one.",
+)
+@click.option(
+    "--steps", default=20, show_default=True, type=click.IntRange(1, 1000), help="Of DDIM."
+)
 @click.option("--guidance", default=3.0, show_default=True, help="1 follows the prompt as it is.")
 @click.option("--negative-prompt", default="", help="What guidance leads away from.")
 @click.option(
     "--inject-at",
     type=click.IntRange(0, 1000),
     metavar="T",
-    help="Denoise with the original weights above timestep T: 700 keeps more of the scene.",
+    help="Denoise with the original weights down to timestep T: the lower, the more of the scene"
+    " stays.",
 )
 @click.option(
     "--original",

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     type=float,
     help="Go from MODEL (0) to the other (1) instead; for two models of one space.",
 )
-@click.option("--space", default="people", show_default=True, help="Of models that need theirs.")
+@click.option(
+    "--space",
+    default="people",
+    show_default=True,
+    help="The space of models that are points of one.",
+)
 @click.option(
     "--out",
     required=True,

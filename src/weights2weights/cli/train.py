@@ -55,7 +55,8 @@ from ._output import json_option, report
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="For latents, class pictures and checkpoints.  [default: ~/.cache/weights2weights]",
+    help="For latents, class pictures and checkpoints."
+    "  [default: $W2W_CACHE, else ~/.cache/weights2weights]",
 )
 @click.option(
     "--metrics",
@@ -92,7 +93,7 @@ def command(
     exit code is 1.
 
     \b
-    Example: w2w train people --out weights
+    Example: w2w train subjects --out weights
     """
     from ..subjects import find_labels, find_subjects, read_labels
     from ..train import RECIPES, train

@@ -23,7 +23,7 @@ def command(
     Beside each picture a text says what it shows besides the subject, as w2w train reads it.
 
     \b
-    Example: w2w world people --subjects 50 --pictures 10 --out people
+    Example: w2w world people --subjects 50 --pictures 10 --out subjects
     """
     from tqdm import tqdm
 

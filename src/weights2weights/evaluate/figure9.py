@@ -111,8 +111,8 @@ def figure9(
         [_plot(sizes, means, of_pairs)],
         f"All pairs are those of the {len(names)} attributes, of {len(labels)}, that two of the"
         " chosen models have and two have not, at every size and in every resampling; the named"
-        " pairs have gaps where one of both has no direction. Every direction uses the number of"
-        " components that cross-validation chooses for it, and random ones are of as many.",
+        " pairs have gaps where one of both has no direction. Directions are those of ridge"
+        " regression, and random ones are of as many components.",
     )
 
 

@@ -58,6 +58,17 @@ def test_report_has_every_field_and_says_what_it_was_measured_on(toured):
     assert len(said) == len(FIELDS)
 
 
+def test_drawings_are_compared_with_other_drawings_of_their_person(toured):
+    """Pictures that the mean is made of would be nearer to it than any other."""
+    setting, out, report, _ = toured
+    names = sorted(path.name for path in (out / "subjects").iterdir() if path.is_dir())
+    pictures = setting.pictures_of(names, 4, 108)
+    others = setting.scorer.identity(pictures.reshape(12, *pictures.shape[2:])).view(3, 4, -1)
+    expected = float((others * setting.references(names)[:, None]).sum(-1).mean())
+    assert report["train"]["id_score_of_drawings"] == pytest.approx(expected, abs=1e-5)
+    assert report["invert"]["id_score_of_drawings"] == report["train"]["id_score_of_drawings"]
+
+
 def test_subjects_are_ordinary_files_that_no_space_was_fitted_to(toured):
     setting, out, _, _ = toured
     folders = [path for path in (out / "subjects").iterdir() if path.is_dir()]

@@ -58,6 +58,9 @@ class Judge(IdentityScorer, AttributeReader, FeatureNetwork, Protocol):
 FRESH = 100
 """Pictures of a drawn subject from this number on are for judging; training takes earlier ones."""
 
+REFERENCES = 8
+"""So many of them, the first, say who a subject is; what is compared with that comes after."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
@@ -312,11 +315,11 @@ class Setting:
         layout.require_equal(own, f"base {self.base.id}")
         return recipe
 
-    def references(self, names: Sequence[str], count: int = 8) -> Float[Tensor, "n e"]:
+    def references(self, names: Sequence[str]) -> Float[Tensor, "n e"]:
         """Give who subjects are: the mean embedding of pictures that no training has seen."""
-        pictures = self.pictures_of(names, count, FRESH)
+        pictures = self.pictures_of(names, REFERENCES, FRESH)
         embeddings = self.scorer.identity(pictures.reshape(-1, *pictures.shape[2:]))
-        mean = embeddings.view(len(names), count, -1).mean(1)
+        mean = embeddings.view(len(names), REFERENCES, -1).mean(1)
         return torch.nn.functional.normalize(mean, dim=-1)
 
     def sees(self, seen: Seen, label: str) -> Float[Tensor, "k p s"]:

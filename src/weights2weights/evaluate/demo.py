@@ -33,7 +33,7 @@ from . import _page
 from ._edits import direction, edited, judge_edit, lacking, mean, required_labels, summarise
 from ._inversions import seek
 from ._report import plain, small_print
-from ._setting import FRESH, Seen, Setting, estimate, subject_of
+from ._setting import FRESH, REFERENCES, Seen, Setting, estimate, subject_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -151,7 +151,7 @@ class _Tour:
         self.coefficients = torch.empty(0, len(setting.space))
         self.drawn: Seen | None = None
         self.model = torch.empty(0)  # coefficients of the stranger
-        self.real = 0.0  # how alike drawn pictures of one person are
+        self.real = 0.0  # how like their person drawings are
 
     # 1: pictures → LoRAs
 
@@ -176,9 +176,10 @@ class _Tour:
         self.weights = dataset[self.names]
         drawn = setting.draw(self.weights, self.prompts, [setting.seed])
         self.drawn = drawn
-        photos = setting.pictures_of(self.names, 4, FRESH)
         references = setting.references(self.names)
-        self.real = mean(estimate(_alikeness(setting, photos, references)))
+        # other pictures than those that the references are the mean of
+        photos = setting.pictures_of(self.names, 4, FRESH + REFERENCES)
+        self.real = mean(estimate(_likeness(setting, photos, references)))
         who = torch.arange(len(self.names))
         auc = verification_auc(
             drawn.identity.flatten(0, 2),
@@ -217,7 +218,7 @@ class _Tour:
         shown = {
             "a model's pictures picked out as its person's (AUC)": auc,
             "ID score to the person": mean(id_score),
-            "ID score of two drawings of one person": self.real,
+            "ID score of a drawing to its person": self.real,
         }
         return Stage(
             figures,
@@ -473,7 +474,7 @@ class _Tour:
         )
         shown = {
             "ID score to the person's other pictures": figures["id_score"],
-            "ID score of two drawings of one person": self.real,
+            "ID score of a drawing to its person": self.real,
             "seconds": found.seconds,
         }
         return Stage(
@@ -579,7 +580,7 @@ def compare_with_diffusers(
     return float((ours - theirs).abs().max()), ""
 
 
-def _alikeness(
+def _likeness(
     setting: Setting, photos: UInt8[np.ndarray, "n c h w 3"], references: Float[Tensor, "n e"]
 ) -> Float[Tensor, "n c"]:
     """Give the ID score of drawings to their own subjects."""

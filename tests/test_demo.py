@@ -3,13 +3,14 @@
 import html.parser
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 
 import tiny_setting
 from weights2weights.errors import W2WError
-from weights2weights.evaluate.demo import demo
+from weights2weights.evaluate.demo import POPULATION, _told_training, _Tour, demo
 from weights2weights.formats import read_lora
 from weights2weights.models import read_model
 
@@ -133,6 +134,35 @@ def test_page_is_one_whole_file(toured):
     assert "no photograph" in page
     assert report["machine"] in page
     assert "url(" not in page
+
+
+def test_tour_goes_on_with_its_own_people_only(toured, tmp_path):
+    setting, out, report, _ = toured
+    assert report["train"]["models_there_before"] == 0
+    shutil.copytree(out, tmp_path / "demo")
+
+    def train(setting, subjects):
+        tour = _Tour(setting, tmp_path / "demo", subjects, 2, ("Male",), 3.0)
+        stage = tour.train({})
+        assert tour.weights.shape == (subjects, setting.layout.numbers)
+        return stage.figures["models_there_before"], "".join(stage.parts)
+
+    there, page = train(setting, 3)
+    assert there == 3 and "in an earlier tour in this folder" in page
+    (tmp_path / "demo" / "subjects" / f"people-{POPULATION}-00002" / "000.png").write_bytes(b"")
+    there, page = train(replace(setting, seed=1), 2)
+    assert there == 0 and "earlier tour" not in page
+    assert "for 1 of them in an earlier tour" in _told_training(3, 1, 9.6)
+    assert "others, all at once, in 10 seconds" in _told_training(3, 1, 9.6)
+
+
+def test_people_of_the_tour_are_strangers_to_the_space(tiny_base, tmp_path):
+    setting = tiny_setting.setting(tiny_base)
+    names = (f"people-{POPULATION}-00001", *setting.space.names[1:])
+    space = replace(setting.space, names=names, labels=setting.space.labels.set_axis(names))
+    with pytest.raises(W2WError, match=rf"fitted to 1 .* people-{POPULATION}-00001"):
+        demo(replace(setting, space=space), tmp_path, attributes=("Male",))
+    assert not list(tmp_path.iterdir())
 
 
 def test_space_without_labels_is_told_before_any_work(tiny_base, tmp_path):

@@ -365,7 +365,7 @@ def open_setting(
     if held_out is not None:
         dataset = WeightDataset.open(held_out)
         require_base(base, dataset.base_hash, str(held_out))
-        _require_strangers(opened, dataset.names)
+        require_strangers(opened, dataset.names)
     scorer = Scorer.load(shipped(world, "scorer"))
     return Setting(
         base=base,
@@ -397,7 +397,7 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
     """
     names = [f"{setting.world.name}-{HELD_OUT + setting.seed}-{i:05d}" for i in range(people)]
     _require_two(names, "the held-out set")
-    _require_strangers(setting.space, names)
+    require_strangers(setting.space, names)
     subjects = folder / "subjects"
     if not _all_there(subjects, names):
         drawn = write_subjects(
@@ -442,11 +442,16 @@ def _require_two(names: Sequence[str], what: str) -> None:
         )
 
 
-def _require_strangers(space: WeightSpace, names: Sequence[str]) -> None:
+def require_strangers(space: WeightSpace, names: Sequence[str]) -> None:
+    """Refuse subjects whose models a space was fitted to.
+
+    Raises:
+        W2WError: one of them is among its training models.
+    """
     if known := sorted(set(names) & set(space.names)):
         raise W2WError(
-            f"the space was fitted to {len(known)} of the held-out subjects, such as {known[0]}:"
-            " expected people that it does not know"
+            f"the space was fitted to {len(known)} of these subjects, such as {known[0]}: expected"
+            " people that it does not know"
         )
 
 

@@ -4,7 +4,8 @@
     one photo inverted → a LoRA that diffusers loads → report.json, report.html
 
 Every stage gives figures and a part of the page. Nothing is prepared: the people of the tour are
-drawn for it, and neither the base, the scorers nor the space have seen them.
+drawn for it, and neither the base, the scorers nor the space have seen them. A tour in the folder
+of an earlier one goes on with the models that are there, and says so.
 """
 
 import time
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from .._files import canonical_json, make_folder, write_atomic
 from ..adapter import adapt
+from ..dataset import WeightDataset
 from ..directions import edit
+from ..errors import W2WError
 from ..formats import write_lora
 from ..generate import initial_noise
 from ..metrics.verification import verification_auc
@@ -33,7 +36,15 @@ from . import _page
 from ._edits import direction, edited, judge_edit, lacking, mean, required_labels, summarise
 from ._inversions import seek
 from ._report import plain, small_print
-from ._setting import FRESH, REFERENCES, Seen, Setting, estimate, subject_of
+from ._setting import (
+    FRESH,
+    REFERENCES,
+    Seen,
+    Setting,
+    estimate,
+    require_strangers,
+    subject_of,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,7 +110,8 @@ def demo(
         the report, as in the file.
 
     Raises:
-        W2WError: the space has no labels or too few models, a failure to write.
+        W2WError: the space has no labels or too few models, or knows one of the people; a failure
+            to write.
     """
     begun = time.perf_counter()
     make_folder(out)
@@ -146,6 +158,7 @@ class _Tour:
         drawn = f"{setting.world.name}-{setting.seed + POPULATION}"
         self.names = [f"{drawn}-{number:05d}" for number in range(subjects)]
         self.stranger = f"{drawn}-{subjects:05d}"  # whose one photo is inverted
+        require_strangers(setting.space, [*self.names, self.stranger])
         self.prompts = setting.prompts[:4]
         self.weights = torch.empty(0, setting.layout.numbers)
         self.coefficients = torch.empty(0, len(setting.space))
@@ -164,9 +177,11 @@ class _Tour:
         for _ in written:
             pass
         recipe = replace(setting.recipe, **changes)
+        there = _count_models(self.out / "weights", self.names)
         before = time.perf_counter()
         dataset = setting.learn(
-            find_subjects(folder),
+            # an earlier tour may have left others there
+            [subject for subject in find_subjects(folder) if subject.name in self.names],
             self.out / "weights",
             recipe,
             labels=read_labels(folder / "labels.csv"),
@@ -193,6 +208,7 @@ class _Tour:
             "pictures": self.pictures,
             "steps": recipe.steps,
             "training_seconds": training,
+            "models_there_before": there,
             "verification_auc": auc,
             "id_score": id_score,
             "id_score_of_drawings": self.real,
@@ -210,10 +226,10 @@ class _Tour:
         ]
         text = (
             f"{len(self.names)} people that nothing here has seen before were drawn,"
-            f" {self.pictures} pictures of each, and written to disk as ordinary files. The base"
-            f" was fine-tuned for each of them, all at once, in {training:.0f} seconds: a LoRA of"
-            f" {setting.layout.numbers:,} numbers per person. Each row: three of the pictures, then"
-            " what the person's own model draws."
+            f" {self.pictures} pictures of each, and written to disk as ordinary files."
+            f" {_told_training(len(self.names), there, training)} A model is a LoRA of"
+            f" {setting.layout.numbers:,} numbers. Each row: three of the pictures, then what the"
+            " person's own model draws."
         )
         shown = {
             "a model's pictures picked out as its person's (AUC)": auc,
@@ -580,6 +596,27 @@ def compare_with_diffusers(
     return float((ours - theirs).abs().max()), ""
 
 
+def _count_models(folder: Path, names: Sequence[str]) -> int:
+    """Say how many of the models an earlier tour has left in a folder."""
+    try:
+        dataset = WeightDataset.open(folder)
+    except W2WError:
+        return 0  # none yet; a damaged one is told when training begins
+    return sum(name in dataset for name in names)
+
+
+def _told_training(subjects: int, there: int, seconds: float) -> str:
+    """Say in a sentence who was fine-tuned in this tour, and how long that took."""
+    if there == subjects:
+        return "The base was fine-tuned for each of them in an earlier tour in this folder."
+    if there:
+        return (
+            f"The base was fine-tuned for {there} of them in an earlier tour in this folder, and"
+            f" now for the others, all at once, in {seconds:.0f} seconds."
+        )
+    return f"The base was fine-tuned for each of them, all at once, in {seconds:.0f} seconds."
+
+
 def _likeness(
     setting: Setting, photos: UInt8[np.ndarray, "n c h w 3"], references: Float[Tensor, "n e"]
 ) -> Float[Tensor, "n c"]:
@@ -590,9 +627,11 @@ def _likeness(
 
 def _html(report: dict[str, Any], parts: Sequence[str], out: Path, subjects: int) -> str:
     space = report["space"]
+    there = report["train"]["models_there_before"]
+    without = f", without {there} of the models" if there else ""
     first = _page.facts(
         {
-            "minutes for everything below": report["seconds"] / 60,
+            f"minutes for everything below{without}": report["seconds"] / 60,
             "people fine-tuned": subjects,
             "models in the space": space["models"],
             "seconds from one photo to a model": report["invert"]["invert_seconds"],

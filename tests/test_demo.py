@@ -1,16 +1,19 @@
 """The tour runs from pictures to a LoRA file, and its report says what the figures are of."""
 
+import html
 import html.parser
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import tiny_setting
 from weights2weights.errors import W2WError
-from weights2weights.evaluate.demo import POPULATION, _told_training, _Tour, demo
+from weights2weights.evaluate.demo import POPULATION, _next_steps, _told_training, _Tour, demo
 from weights2weights.formats import read_lora
 from weights2weights.models import read_model
 
@@ -163,6 +166,17 @@ def test_people_of_the_tour_are_strangers_to_the_space(tiny_base, tmp_path):
     with pytest.raises(W2WError, match=rf"fitted to 1 .* people-{POPULATION}-00001"):
         demo(replace(setting, space=space), tmp_path, attributes=("Male",))
     assert not list(tmp_path.iterdir())
+
+
+def test_commands_that_go_on_are_of_the_same_base_and_space(toured):
+    setting, _, _, _ = toured
+    prompt = f"{setting.recipe.prompt}, in a forest"
+    other = html.unescape(_next_steps(setting, Path("my tour"), ["Male"]))
+    assert "w2w edit 'my tour/models/photo.safetensors' --set Male=3 --space tiny --out" in other
+    assert f"--prompt '{prompt}' --base {shlex.quote(setting.base.id)} --space tiny" in other
+    base = replace(setting.base, id="people")
+    shipped = _next_steps(replace(setting, base=base, space_name="people"), Path("demo"), ["Bald"])
+    assert "--base" not in shipped and "--space" not in shipped
 
 
 def test_space_without_labels_is_told_before_any_work(tiny_base, tmp_path):

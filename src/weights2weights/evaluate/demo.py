@@ -8,6 +8,7 @@ drawn for it, and neither the base, the scorers nor the space have seen them. A 
 of an earlier one goes on with the models that are there, and says so.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -135,7 +136,8 @@ def demo(
         report[name] = plain({**named.get(name, {}), "seconds": seconds, **stage.figures})
         parts += stage.parts
     report["seconds"] = time.perf_counter() - begun
-    write_atomic(out / "report.html", [_html(report, parts, out, subjects).encode()])
+    page = _html(report, [*parts, _next_steps(setting, out, tour.attributes)], subjects)
+    write_atomic(out / "report.html", [page.encode()])
     write_atomic(out / "report.json", [canonical_json(report)])
     return report
 
@@ -625,7 +627,7 @@ def _likeness(
     return (embeddings.view(*photos.shape[:2], -1) * references[:, None]).sum(-1)
 
 
-def _html(report: dict[str, Any], parts: Sequence[str], out: Path, subjects: int) -> str:
+def _html(report: dict[str, Any], parts: Sequence[str], subjects: int) -> str:
     space = report["space"]
     there = report["train"]["models_there_before"]
     without = f", without {there} of the models" if there else ""
@@ -644,26 +646,39 @@ def _html(report: dict[str, Any], parts: Sequence[str], out: Path, subjects: int
     return _page.page(
         "A space of people, each a model",
         lead,
-        [first, _page.paragraph(report["statement"], "note"), *parts, _next_steps(out)],
+        [first, _page.paragraph(report["statement"], "note"), *parts],
         small_print({**report, "space": space["name"], "space_hash": space["hash"]}),
     )
 
 
-def _next_steps(out: Path) -> str:
-    model, where = (out / "models" / "photo.safetensors").as_posix(), out.as_posix()
-    prompt = "a photo of sks person, in a forest"
+def _next_steps(setting: Setting, out: Path, attributes: Sequence[str]) -> str:
+    """Give commands that go on from the tour, on the same base and in the same space."""
+    label = "Eyeglasses" if "Eyeglasses" in attributes else attributes[-1]
+    photo, changed = out / "models" / "photo.safetensors", out / "models" / "edited.safetensors"
+    base = ["--base", setting.base.id] if setting.base.id != setting.world.name else []
+    space = ["--space", setting.space_name] if setting.space_name != setting.world.name else []
+    prompt = f"{setting.recipe.prompt}, in a forest"
     return _page.section(
         "What next",
-        _page.paragraph("The person of the photo, in another place and with glasses:"),
+        _page.paragraph(f"The person of the photo in another place, towards “{_words(label)}”:"),
         _page.code(
-            f"w2w edit {model} --set Eyeglasses=3 --out {where}/glasses.safetensors\n"
-            f'w2w generate {where}/glasses.safetensors --prompt "{prompt}" --out forest.png'
+            _command("edit", photo, "--set", f"{label}=3", *space, "--out", changed)
+            + "\n"
+            + _command(
+                "generate", changed, "--prompt", prompt, *base, *space, "--out", "forest.png"
+            )
         ),
         _page.paragraph("Models of your own subjects, from a folder of pictures for each:"),
-        _page.code("w2w train SUBJECTS --out weights"),
+        _page.code(_command("train", "SUBJECTS", *base, "--out", "weights")),
         _page.paragraph("The paper's tables and figures, measured on this world:"),
-        _page.code("w2w evaluate all --quick --out evaluation"),
+        _page.code(_command("evaluate", "all", "--quick", *base, *space, "--out", "evaluation")),
     )
+
+
+def _command(*words: str | Path) -> str:
+    """Give a command as a shell reads it, whatever the names hold."""
+    texts = (word.as_posix() if isinstance(word, Path) else word for word in words)
+    return shlex.join(["w2w", *texts])
 
 
 def _folder(setting: Setting) -> str:

@@ -469,7 +469,7 @@ class _Tour:
         drawn = setting.draw(space.reconstruct(found.coefficients), self.prompts, seeds)
         likeness = setting.likeness(drawn, setting.references([self.stranger]))
         figures = {
-            "numbers": min(recipe.components, len(space)),
+            "numbers": recipe.sought(len(space)),
             "steps": int(found.steps[0]),
             "id_score": float(likeness.mean()),
             "id_score_of_drawings": self.real,
@@ -487,7 +487,7 @@ class _Tour:
         edits = self._edits_of_stranger()
         text = (
             f"One more person, of whom there is one picture. {found.seconds:.0f} seconds of search"
-            f" among the space's {figures['numbers']:,} coefficients give a model that draws the"
+            f" among {figures['numbers']:,} coefficients of the space give a model that draws the"
             " person in new scenes, and that takes edits like any other."
         )
         shown = {

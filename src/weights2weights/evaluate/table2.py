@@ -70,9 +70,7 @@ def table2(
     }
     ten, single, ours = list(models)[:3]
     numbers = {ten: setting.layout.numbers, single: setting.layout.numbers}
-    numbers |= {
-        name: min(recipe.components, len(setting.space)) for name, recipe in presets.items()
-    }
+    numbers |= {name: recipe.sought(len(setting.space)) for name, recipe in presets.items()}
     seconds = _seconds(setting, names, presets, ten, single)
     references = setting.references(names)
     drawn = {name: draw_people(setting, rows, prompts, seeds) for name, rows in models.items()}

@@ -1,7 +1,5 @@
 """Coordinates of the search: from z to coefficients, weights, and how likely a model is."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +23,7 @@ class Coordinates:
 
     def __init__(self, space: WeightSpace, recipe: InversionRecipe, device: torch.device):
         self.layout = space.layout
-        self.components = min(recipe.components, math.ceil(recipe.share * len(space)))
+        self.components = recipe.sought(len(space))
         self._rows = space.components[: self.components].to(device).float()
         self._std, self._mean = space.std.to(device), space.mean.to(device)
         self._scale = torch.ones(self.components, device=device)

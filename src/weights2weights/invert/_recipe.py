@@ -100,6 +100,17 @@ class InversionRecipe:
                 " antithetic noise comes in pairs"
             )
 
+    def sought(self, m: int) -> int:
+        """Give how many coefficients are sought in a space of m components: the first of them.
+
+        Example:
+            >>> InversionRecipe(components=100).sought(1000)
+            100
+            >>> InversionRecipe(share=0.25).sought(1000)
+            250
+        """
+        return min(self.components, math.ceil(self.share * m))
+
     def rate(self, step: int) -> float:
         """Give the learning rate of a step, counted from 0."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))

@@ -201,7 +201,7 @@ def test_edit_fails_in_one_line(space, folder, point, tmp_path):
     other = Model(LAYOUT, weights=torch.ones(20), base_hash="beef")
     other = write_model(tmp_path / "other.safetensors", other)
     told = run("edit", other, "--set", "Bald=1", *in_space, *out, code=1)
-    assert "a model of base beef in a space of base cafe" in told.stderr
+    assert "the model was made for another base (hash beef): expected cafe" in told.stderr
 
 
 def test_merge_with_a_style(space, folder, point, tmp_path):

@@ -1,6 +1,7 @@
 """Merging: the update of the sum is the sum of the updates; points of one space do not merge."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -189,5 +190,9 @@ def test_points_of_one_space_only_interpolate_and_only_when_asked(space):
 def test_models_of_two_bases_do_not_merge(space):
     first = Model(LAYOUT, weights=weights_for(LAYOUT, 0), base_hash="aaaa")
     second = Model(LAYOUT, weights=weights_for(LAYOUT, 1), base_hash="bbbb")
-    with pytest.raises(W2WError, match="models of the bases aaaa and bbbb"):
+    with pytest.raises(W2WError, match=r"second model was made for another base \(hash bbbb\)"):
         merge_models(first, second)
+    with pytest.raises(W2WError, match=r"\(hash bbbb\): expected aaaa"):
+        interpolate_models(first, second, 0.5, replace(space, base_hash=""))
+    with pytest.raises(W2WError, match=r"\(hash aaaa\): expected cccc"):
+        interpolate_models(first, first, 0.5, replace(space, base_hash="cccc"))

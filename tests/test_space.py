@@ -263,6 +263,16 @@ def test_update_refuses_strangers(dataset, tmp_path, space):
     foreign = WeightDataset.create(tmp_path / "foreign", layout, names=["y"])
     with pytest.raises(W2WError, match="another layout"):
         space.update(foreign)
+    elsewhere = WeightDataset.create(tmp_path / "elsewhere", LAYOUT, names=["z"], base_hash="xyz")
+    with pytest.raises(W2WError, match=r"elsewhere was made for another base \(hash xyz\)"):
+        space.update(elsewhere)
+
+
+def test_update_learns_the_base_from_those_that_join(tmp_path, space):
+    new = WeightDataset.create(tmp_path / "new", LAYOUT, names=["x"], base_hash="abc")
+    new.append(["x"], rows(1, seed=2))
+    assert space.update(new).base_hash == "abc"
+    assert dataclasses.replace(space, base_hash="").update(new).base_hash == "abc"
 
 
 # Neighbours.
@@ -325,6 +335,8 @@ def test_model_of_another_space_or_layout_is_refused(space):
         layout = WeightLayout((LoRAModule("to_q", 3, 3),), 1, 1.0)
         with pytest.raises(W2WError, match="the model has another layout"):
             use(Model(layout, weights=torch.zeros(6)))
+        with pytest.raises(W2WError, match=r"another base \(hash xyz\): expected abc"):
+            use(Model(LAYOUT, weights=torch.zeros(NUMBERS), base_hash="xyz"))
 
 
 # Keeping.

@@ -53,6 +53,27 @@ def split_peft_key(key: str) -> tuple[str, str] | None:
     return (match["module"], match["part"]) if match else None
 
 
+def require_one_base(ours: str, theirs: str, what: str) -> str:
+    """Give the content hash of the one base model that two things belong to, "" if unknown.
+
+    Layouts do not tell: fine-tunes of one architecture share theirs.
+
+    Args:
+        ours: hash of the base that is expected, "" if unknown.
+        theirs: hash of the base of what came, "" if unknown.
+        what: what came, for the message: "adam.safetensors".
+
+    Raises:
+        W2WError: both are known and differ.
+    """
+    if ours and theirs and ours != theirs:
+        raise W2WError(
+            f"{what} was made for another base (hash {theirs}): expected {ours}; LoRAs of several"
+            " base models share no space and mean nothing on another's, so give one of that base"
+        )
+    return ours or theirs
+
+
 @dataclass(frozen=True)
 class LoRAModule:
     """A linear layer that carries a LoRA.

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import W2WError
-from .layout import LoRAModule, WeightLayout
+from .layout import LoRAModule, WeightLayout, require_one_base
 from .models import Model
 from .space import WeightSpace
 
@@ -137,11 +137,7 @@ def merge_models(
             " between them: expected a LoRA of another kind; if that is wanted, ask for it with"
             " interpolate (--interpolate 0.5)"
         )
-    if first.base_hash and second.base_hash and first.base_hash != second.base_hash:
-        raise W2WError(
-            f"models of the bases {first.base_hash} and {second.base_hash}: expected one base; a"
-            " LoRA means nothing on another"
-        )
+    base_hash = require_one_base(first.base_hash, second.base_hash, "the second model")
     both = _weights(first, space), first.layout, _weights(second, space), second.layout
     weights, layout = merge(*both, weight)
     origin = {
@@ -151,9 +147,7 @@ def merge_models(
         "weight": weight,
         "cosine": cosine(*both),
     }
-    return Model(
-        layout, weights=weights, base_hash=first.base_hash or second.base_hash, origin=origin
-    )
+    return Model(layout, weights=weights, base_hash=base_hash, origin=origin)
 
 
 def interpolate_models(
@@ -168,9 +162,9 @@ def interpolate_models(
         space: in which to interpolate; not needed for two points.
 
     Raises:
-        W2WError: not two points of one space.
+        W2WError: not two points of one space, or models of two bases.
     """
-    points = []
+    points, base_hash = [], require_one_base(first.base_hash, second.base_hash, "the second model")
     for model in (first, second):
         if space is not None:
             points.append(space.coefficients_of(model).cpu())
@@ -194,7 +188,7 @@ def interpolate_models(
         first.layout,
         coefficients=middle,
         space=first.space if space is None else space.hash,
-        base_hash=first.base_hash or second.base_hash,
+        base_hash=base_hash or ("" if space is None else space.base_hash),
         origin=origin,
     )
 

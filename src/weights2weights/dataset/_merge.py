@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..errors import W2WError
-from ._dataset import WeightDataset, row_info, shown
+from ..layout import require_one_base
+from ._dataset import WeightDataset, row_info
 from ._labels import merge_labels
 
 
@@ -15,15 +16,10 @@ def merge(path: Path, datasets: Sequence[WeightDataset], *, resume: bool) -> Wei
     """Do the work of `WeightDataset.merge`."""
     if not datasets:
         raise W2WError("no datasets to merge: expected at least one")
-    first = datasets[0]
-    for other in datasets[1:]:
+    first, base_hash = datasets[0], ""
+    for other in datasets:
         first.layout.require_equal(other.layout, str(other.path))
-    hashes = sorted({dataset.base_hash for dataset in datasets} - {""})
-    if len(hashes) > 1:
-        raise W2WError(
-            f"datasets of {len(hashes)} base models ({shown(hashes)}): expected one; models of"
-            " several bases share no space"
-        )
+        base_hash = require_one_base(base_hash, other.base_hash, str(other.path))
     recipes: list[Any] = []
     for dataset in datasets:
         recipes += [dataset.recipe] if dataset.recipe not in recipes else []
@@ -35,7 +31,7 @@ def merge(path: Path, datasets: Sequence[WeightDataset], *, resume: bool) -> Wei
         names=list(names),
         labels=merge_labels(*(dataset._labels() for dataset in datasets)),
         label_names=tuple(dict.fromkeys(n for d in datasets for n in d.label_names)),
-        base_hash=hashes[0] if hashes else "",
+        base_hash=base_hash,
         recipe=recipes[0] if len(recipes) == 1 else {"merged": recipes},
         dtype=torch.float16 if half else torch.float32,
         resume=resume,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import W2WError
+from ..layout import require_one_base
 from ..models import Model
 from ..space import WeightSpace
 
@@ -212,11 +213,7 @@ def edit_model(
         W2WError: a point of another space, another layout or base; as `edit`.
     """
     space.layout.require_equal(model.layout, "the model")
-    if model.base_hash and space.base_hash and model.base_hash != space.base_hash:
-        raise W2WError(
-            f"a model of base {model.base_hash} in a space of base {space.base_hash}: expected"
-            " one base; give the space that was fitted on it"
-        )
+    base_hash = require_one_base(space.base_hash, model.base_hash, "the model")
     point = model.coefficients
     if point is None or model.space != space.hash:
         point = space.coefficients_of(model).cpu()
@@ -237,7 +234,7 @@ def edit_model(
         coefficients=edit(point, changes),
         weights=None if weights is None else edit_weights(space, weights, changes).cpu(),
         space=space.hash,
-        base_hash=model.base_hash or space.base_hash,
+        base_hash=base_hash,
         origin=origin,
     )
 

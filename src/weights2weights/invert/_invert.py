@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..base import Base
 from ..errors import W2WError
+from ..layout import require_one_base
 from ..space import WeightSpace
 from ..train import PAPER as DREAMBOOTH
 from ..train import RECIPES as DREAMBOOTH_RECIPES
@@ -89,11 +90,7 @@ def invert(
     """
     begun = time.perf_counter()
     images, owners = check_photos(base, images, masks, subjects)
-    if space.base_hash and space.base_hash != base.hash:
-        raise W2WError(
-            f"the space was fitted to models of another base (hash {space.base_hash}) than"
-            f" {base.id} ({base.hash}); give its own"
-        )
+    require_one_base(base.hash, space.base_hash, "the space")
     if seed < 0 or (group is not None and group < 1):
         raise W2WError(f"seed {seed}, group {group}: expected at least 0 and 1")
     coordinates = Coordinates(space, recipe, base.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..dataset import WeightDataset
 from ..errors import W2WError
-from ..layout import WeightLayout
+from ..layout import WeightLayout, require_one_base
 from ..models import Model
 from ..pca import PCA, Blocks, ChainedBlocks, ColumnStatistics, fit_pca
 from . import _labels
@@ -178,11 +178,12 @@ class WeightSpace:
             options: any of `fit_pca` but `start` and `statistics`.
 
         Raises:
-            W2WError: other layouts, names that are there already, `old` of other models.
+            W2WError: another layout or base, names that are there already, `old` of other models.
         """
         import pandas
 
         self.layout.require_equal(new.layout, str(new.path))
+        base_hash = require_one_base(self.base_hash, new.base_hash, str(new.path))
         if old is not None and old.names != self.names:
             raise W2WError(
                 f"{old.path} holds other models than those of this space: expected its"
@@ -200,7 +201,7 @@ class WeightSpace:
             self.layout,
             (*self.names, *new.names),
             pandas.concat([self.labels, new.labels]),
-            self.base_hash,
+            base_hash,
         )
 
     @classmethod
@@ -461,9 +462,9 @@ class WeightSpace:
         """Give the point of a model: its coefficients in this space, or its weights projected.
 
         Raises:
-            W2WError: coefficients of another space and no weights, or another layout.
+            W2WError: coefficients of another space and no weights, or another layout or base.
         """
-        self.layout.require_equal(model.layout, "the model")
+        self._require_own(model)
         if model.coefficients is not None and model.space == self.hash:
             point = torch.zeros(max(len(self), len(model.coefficients)))
             point[: len(model.coefficients)] = model.coefficients
@@ -479,10 +480,10 @@ class WeightSpace:
         """Give the weight vector of a model: its weights, or its point reconstructed.
 
         Raises:
-            W2WError: coefficients of another space and no weights, or another layout; more
+            W2WError: coefficients of another space and no weights, or another layout or base; more
                 coefficients than this space has components.
         """
-        self.layout.require_equal(model.layout, "the model")
+        self._require_own(model)
         if model.weights is not None:
             return model.weights.to(self.components.device)
         coefficients = model.coefficients
@@ -494,6 +495,10 @@ class WeightSpace:
                 f" {len(self)} components; give the whole space"
             )
         return self.reconstruct(coefficients[: len(self)])
+
+    def _require_own(self, model: Model) -> None:
+        self.layout.require_equal(model.layout, "the model")
+        require_one_base(self.base_hash, model.base_hash, "the model")
 
     def model(self, coefficients: Float[Tensor, " j"], origin: Mapping[str, Any]) -> Model:
         """Give a point of this space as a model that can be written to a file."""

@@ -27,24 +27,23 @@ from weights2weights.evaluate import (
 from weights2weights.evaluate import _items as items
 from weights2weights.evaluate._edits import (
     EXTRA_SEEDS,
-    above_zero,
     edited,
     judge_edit,
     labels_of,
     lacking,
     ratio_of_means,
-    rises,
     same_person,
     same_person_level,
     summarise,
 )
+from weights2weights.evaluate._estimates import above_zero, estimate, rises
 from weights2weights.evaluate._keep import Keep, digest
+from weights2weights.evaluate._pictures import colourfulness, sketch
 from weights2weights.evaluate._report import read_result, write_result
-from weights2weights.evaluate._setting import HELD_OUT, estimate, subject_of
+from weights2weights.evaluate._setting import HELD_OUT, subject_of
 from weights2weights.evaluate._subspace import draw_subset, subspace
 from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colours, pixelate
 from weights2weights.evaluate.figure9 import entanglement, figure9, told_apart
-from weights2weights.evaluate.figure33 import colourfulness, sketch
 from weights2weights.evaluate.figure34 import scene_difference
 from weights2weights.evaluate.table1 import enough, slider_layout
 from weights2weights.metrics.entanglement import random_cosine

@@ -1,8 +1,6 @@
 """Edits judged as in the paper's Table 1: same prompt and seed, before and after."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,8 +13,9 @@ from ..metrics.alignment import logit
 from ..metrics.attributes import SEEN, edit_success, others_kept
 from ..metrics.perceptual import ScorerDistance
 from ..space import WeightSpace
+from ._estimates import estimate
 from ._report import Estimate
-from ._setting import Seen, Setting, estimate
+from ._setting import Seen, Setting
 
 MEASURES = {
     "success": "wanted change seen",
@@ -28,6 +27,9 @@ MEASURES = {
     "alignment": "gain of the reader's logit",
 }
 """What `summarise` gives → what it is called in a table."""
+
+PAPER_ATTRIBUTES = ("Male", "Chubby", "Narrow_Eyes")
+"""Of the paper's Table 1: gender, chubby, narrow eyes."""
 
 EXTRA_SEEDS = (9001, 9002, 9003)
 """Of pictures that say how alike two pictures of one model are, where a model has only one."""
@@ -167,18 +169,3 @@ def ratio_of_means(
     level = levels.nanmean()
     ratio = values.nanmean() / level
     return ratio + (values - ratio * levels) / level
-
-
-def mean(figure: Any) -> float:
-    """Give the mean of an estimate; NaN if there is none."""
-    return float("nan") if figure is None else float(figure["mean"])
-
-
-def above_zero(figure: Estimate | None) -> bool:
-    """Say whether a mean is above 0 beyond chance: with the whole of its interval."""
-    return figure is not None and figure["low"] is not None and figure["low"] > 0
-
-
-def rises(values: Sequence[float]) -> bool:
-    """Say whether numbers rise from each to the next; a single one does not."""
-    return len(values) > 1 and all(first < second for first, second in pairwise(values))

@@ -23,7 +23,6 @@ from ..errors import W2WError
 from ..generate import GUIDANCE, STEPS, generate
 from ..invert import FAST, InversionRecipe
 from ..layout import WeightLayout
-from ..metrics.confidence import mean_interval
 from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..space import WeightSpace
 from ..subjects import Subject, find_subjects, read_labels
@@ -33,7 +32,7 @@ from ..worlds.folders import write_subjects
 from ..worlds.pictures import USER_POPULATIONS
 from ..worlds.scorers import Scorer
 from ._keep import Keep, digest, digest_of_fields
-from ._report import Estimate, machine
+from ._report import machine
 
 if TYPE_CHECKING:
     import pandas
@@ -499,24 +498,6 @@ def subject_of(world: World, name: str) -> tuple[int, int]:
             " `w2w world` gives, whose pictures can be drawn again"
         )
     return USER_POPULATIONS + int(found[1]), int(found[2])
-
-
-def estimate(values: Tensor, clusters: Sequence[Any] | None = None) -> Estimate | None:
-    """Give the mean of values, rows of which belong to one subject, in its bootstrap interval.
-
-    Args:
-        values: one row per subject, of any shape; NaN is left out.
-        clusters: what each row belongs to; None takes every row for a subject of its own.
-
-    Returns:
-        the interval as JSON values; None if nothing is left.
-    """
-    flat = values.double().reshape(len(values), -1)
-    if not flat.isfinite().any():
-        return None
-    rows = list(range(len(flat))) if clusters is None else list(clusters)
-    repeated = [row for row in rows for _ in range(flat.shape[1])]
-    return mean_interval(flat.flatten().numpy(), repeated, resamples=2000).to_dict()
 
 
 def measured_on(

@@ -34,18 +34,11 @@ from ..subjects import find_subjects, read_labels
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
 from . import _page
-from ._edits import direction, edited, judge_edit, lacking, mean, required_labels, summarise
+from ._edits import direction, edited, judge_edit, lacking, required_labels, summarise
+from ._estimates import estimate, mean
 from ._inversions import seek
 from ._report import plain, small_print
-from ._setting import (
-    FRESH,
-    REFERENCES,
-    Seen,
-    Setting,
-    estimate,
-    require_strangers,
-    subject_of,
-)
+from ._setting import FRESH, REFERENCES, Seen, Setting, require_strangers, subject_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

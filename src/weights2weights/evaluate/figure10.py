@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from ._edits import mean, rises
+from ._estimates import estimate, mean, rises
 from ._inversions import draw_people, inverted
 from ._plots import identity_plot
 from ._report import Estimate, Result, Table
-from ._setting import Setting, estimate
+from ._setting import Setting
 from ._subspace import draw_subset, sizes_up_to, subspace
 
 QUICK = {"people": 4, "resamplings": 2, "seeds": 1}

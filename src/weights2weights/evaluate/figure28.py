@@ -9,7 +9,7 @@ from ..generate import grid
 from ..metrics.entanglement import mean_absolute_cosine
 from ._edits import (
     MEASURES,
-    above_zero,
+    PAPER_ATTRIBUTES,
     direction,
     edited,
     judge_edit,
@@ -19,10 +19,10 @@ from ._edits import (
     same_person_level,
     summarise,
 )
+from ._estimates import above_zero, estimate
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
-from ._setting import Setting, estimate
-from .table1 import PAPER_ATTRIBUTES
+from ._setting import Setting
 
 QUICK = {"people": 6}
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ._edits import above_zero, mean
+from ._estimates import above_zero, estimate, mean
 from ._inversions import draw_people, inverted, people_sheet
 from ._plots import identity_plot
 from ._report import Result, Table
-from ._setting import Setting, estimate
+from ._setting import Setting
 
 QUICK = {"people": 6, "prompts": 1}
 

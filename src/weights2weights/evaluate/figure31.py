@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ..generate import grid
 from ..metrics.attributes import SEEN
-from ._edits import direction, mean, required_labels
+from ._edits import direction, required_labels
+from ._estimates import estimate, mean
 from ._report import Picture, Result, Table
-from ._setting import Setting, estimate
+from ._setting import Setting
 
 QUICK = {"people": 4, "directions": 6}
 

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageChops, ImageFilter, ImageOps
 from torch import Tensor
 
 from ..generate import grid
@@ -16,9 +15,10 @@ from ..merge import cosine, merge
 from ..metrics.verification import verification_auc
 from ..subjects import find_subjects
 from ..worlds.pictures import USER_POPULATIONS
-from ._edits import mean
+from ._estimates import estimate, mean
+from ._pictures import colourfulness, sketch
 from ._report import Picture, Result, Table
-from ._setting import HELD_OUT, Setting, estimate, write_picture
+from ._setting import HELD_OUT, Setting, write_picture
 
 QUICK = {"people": 6, "pictures": 12}
 
@@ -104,22 +104,6 @@ def figure33(
         [Picture("people", grid(drawn, (), captions), "Each row one person.", 420)],
         "Sketches of the unmerged pictures, by a filter, say who it should be.",
     )
-
-
-def sketch(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Turn a picture into a pencil sketch: grey, divided by its blurred negative."""
-    grey = ImageOps.grayscale(Image.fromarray(pixels))
-    blurred = ImageChops.invert(grey).filter(ImageFilter.GaussianBlur(max(1, grey.width / 24)))
-    light = np.asarray(ImageChops.invert(blurred), dtype=np.float32)
-    divided = np.clip(np.asarray(grey, dtype=np.float32) * 255 / np.maximum(light, 1), 0, 255)
-    drawn = 0.75 * divided + 0.25 * np.asarray(grey, dtype=np.float32)
-    return np.repeat(drawn.astype(np.uint8)[..., None], 3, axis=-1)
-
-
-def colourfulness(pictures: UInt8[Tensor, "*batch h w 3"]) -> Float[Tensor, "*batch"]:
-    """Give the mean range of red, green and blue in a pixel, in grey levels; 0 for grey."""
-    values = pictures.float()
-    return (values.amax(-1) - values.amin(-1)).mean((-1, -2))
 
 
 def _as_sketches(pictures: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s h w 3"]:

@@ -9,20 +9,19 @@ from torch import Tensor
 from ..generate import grid
 from ._edits import (
     MEASURES,
+    PAPER_ATTRIBUTES,
     direction,
     edited,
     judge_edit,
     lacking,
-    mean,
     required_labels,
-    rises,
     same_person_level,
     summarise,
 )
+from ._estimates import estimate, mean, rises
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
-from ._setting import Seen, Setting, estimate
-from .table1 import PAPER_ATTRIBUTES
+from ._setting import Seen, Setting
 
 QUICK = {"people": 6}
 

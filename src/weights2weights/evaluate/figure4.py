@@ -8,9 +8,10 @@ import torch
 from ..generate import grid
 from ..metrics.verification import verification_auc
 from ..sample import report_samples, sample, sampling_of
+from ._estimates import estimate
 from ._plots import COLORS, plot
 from ._report import Picture, Result, Table
-from ._setting import Setting, estimate
+from ._setting import Setting
 
 QUICK = {"samples": 12}
 

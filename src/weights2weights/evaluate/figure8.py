@@ -16,11 +16,12 @@ from ..errors import W2WError
 from ..generate import grid
 from ..invert import OUT_OF_DISTRIBUTION
 from ..metrics.attributes import SEEN
-from ._edits import above_zero, mean, same_person
+from ._edits import same_person
+from ._estimates import above_zero, estimate, mean
 from ._inversions import draw_people, inverted
+from ._pictures import colourfulness, sketch
 from ._report import Picture, Result, Table
-from ._setting import HeldOut, Setting, estimate
-from .figure33 import colourfulness, sketch
+from ._setting import HeldOut, Setting
 
 QUICK = {"people": 6}
 

@@ -21,10 +21,11 @@ from ..metrics.entanglement import (
     random_cosine,
 )
 from ..space import WeightSpace
-from ._edits import mean, required_labels, rises
+from ._edits import required_labels
+from ._estimates import estimate, mean, rises
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
-from ._setting import Setting, estimate
+from ._setting import Setting
 from ._subspace import draw_subset, sizes_up_to, subspace
 
 QUICK = {"resamplings": 2}

@@ -21,22 +21,20 @@ from ..metrics.attributes import SEEN
 from ..sliders import PAPER, RECIPES, Concept, train_sliders
 from ._edits import (
     MEASURES,
+    PAPER_ATTRIBUTES,
     direction,
     edited,
     judge_edit,
     lacking,
-    mean,
     required_labels,
     same_person_level,
     summarise,
 )
+from ._estimates import estimate, mean
 from ._keep import digest_of_fields
 from ._plots import COLORS, plot
 from ._report import Picture, Result, Table
-from ._setting import Seen, Setting, estimate
-
-PAPER_ATTRIBUTES = ("Male", "Chubby", "Narrow_Eyes")
-"""Of the paper's table: gender, chubby, narrow eyes."""
+from ._setting import Seen, Setting
 
 COMPOSED = ("Eyeglasses", "Dark_Skin", "Chubby", "Wearing_Hat")
 

@@ -18,20 +18,20 @@ from torch import Tensor
 from ..invert import PAPER, InversionRecipe
 from ..subjects import find_subjects
 from ._edits import (
+    PAPER_ATTRIBUTES,
     direction,
     edited,
     judge_edit,
     lacking,
-    mean,
     required_labels,
     same_person_level,
     summarise,
 )
+from ._estimates import estimate, mean
 from ._inversions import draw_people, inverted, people_sheet
 from ._keep import Keep, digest, digest_of_fields
 from ._report import Result, Table, machine
-from ._setting import TRAINING_PICTURES, Setting, estimate
-from .table1 import PAPER_ATTRIBUTES
+from ._setting import TRAINING_PICTURES, Setting
 
 QUICK = {"people": 6, "seeds": 1, "paper_preset": False}
 

@@ -111,8 +111,9 @@ def table1(
         [*compared.pictures, *every.pictures, *together.pictures],
         "The perceptual distance is over the features of this world's scorer and is no LPIPS; the"
         " gain is the change of the attribute reader's logit, for which CLIP stands in the paper."
-        " A picture that shows the wanted state before the edit counts nowhere. Tied labels cannot"
-        " all stay: a bald man has no wavy hair.",
+        " A picture that shows the wanted state before the edit counts in no row and no check; the"
+        " shares of composed edits over all pictures and by prompt (`seen`, `by_prompt` among the"
+        " figures) count every picture. Tied labels cannot all stay: a bald man has no wavy hair.",
     )
 
 
@@ -450,6 +451,7 @@ def _composed(
     figures = {
         "people": len(points),
         "strength": strength,
+        # of every picture, also those that showed the wanted state before
         "seen": estimate((wanted == towards).float()),
         "each": {name: summarise([values]) for name, values in judged.items()},
         "together": summarise(list(judged.values())),

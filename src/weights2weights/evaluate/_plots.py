@@ -1,7 +1,7 @@
 """Plots of figures, all in one style, by matplotlib (extra `evaluate`)."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -119,30 +119,6 @@ def identity_plot(
         p.axes.set_ylabel("ID score")
         p.axes.legend()
     return Picture("id", p.image, "ID score in new scenes, 95 % intervals over people.")
-
-
-def bars(axes: Any, groups: Sequence[str], series: Mapping[str, Sequence[Estimate | None]]) -> None:
-    """Draw groups of bars, one bar of each series in every group, with intervals."""
-    width = 0.8 / max(len(series), 1)
-    for i, (name, estimates) in enumerate(series.items()):
-        known = [(g, e) for g, e in enumerate(estimates) if e is not None]
-        places = [g + (i - (len(series) - 1) / 2) * width for g, _ in known]
-        means = np.array([e["mean"] for _, e in known])
-        ends = np.array(
-            [[e["mean"] - _end(e, "low"), _end(e, "high") - e["mean"]] for _, e in known]
-        ).reshape(-1, 2)
-        axes.bar(
-            places,
-            means,
-            width * 0.92,
-            yerr=ends.T.clip(min=0),
-            capsize=2,
-            color=COLORS[i % len(COLORS)],
-            ecolor="#5f6b76",
-            label=name,
-        )
-    axes.set_xticks(range(len(groups)), [name.replace("_", " ") for name in groups])
-    axes.grid(axis="x", visible=False)
 
 
 def _end(estimate: Estimate, name: str) -> float:

@@ -66,12 +66,12 @@ def draw_subset(space: WeightSpace, size: int, resampling: int, seed: int) -> In
     return torch.randperm(len(space.names), generator=generator)[:size].sort().values
 
 
-def sizes_up_to(most: int) -> list[int]:
-    """Give numbers of models to compare: 10, 30, 100, 300, …, and all.
+def sizes_up_to(most: int, least: int = 10) -> list[int]:
+    """Give numbers of models, or of components, to compare: 10, 30, 100, 300, …, and all.
 
     Example:
-        >>> sizes_up_to(1100), sizes_up_to(65_000)[-3:]
-        ([10, 30, 100, 300, 1100], [10000, 30000, 65000])
+        >>> sizes_up_to(1100), sizes_up_to(65_000)[-3:], sizes_up_to(40, least=3)
+        ([10, 30, 100, 300, 1100], [10000, 30000, 65000], [3, 10, 40])
     """
-    sizes = [digit * 10**power for power in range(1, 7) for digit in (1, 3)]
-    return [*(size for size in sizes if size < 0.7 * most), most]
+    sizes = [digit * 10**power for power in range(7) for digit in (1, 3)]
+    return [*(size for size in sizes if least <= size < 0.7 * most), most]

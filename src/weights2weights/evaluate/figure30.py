@@ -8,6 +8,7 @@ from ._inversions import draw_people, inverted, people_sheet
 from ._plots import identity_plot
 from ._report import Result, Table
 from ._setting import Setting
+from ._subspace import sizes_up_to
 
 QUICK = {"people": 6, "prompts": 1}
 
@@ -31,9 +32,7 @@ def figure30(
         seeds: of the pictures.
         shown: people on the sheet.
     """
-    most = len(setting.space)
-    counts = [*(j for j in (3, 10, 30, 100, 300, 1000, 3000) if j < 0.8 * most), most]
-    counts = counts if components is None else list(components)
+    counts = sizes_up_to(len(setting.space), least=3) if components is None else list(components)
     chosen = setting.people.first(people)
     references = setting.references(chosen.names)
     drawn = {

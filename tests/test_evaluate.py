@@ -27,6 +27,7 @@ from weights2weights.evaluate import (
 from weights2weights.evaluate import _items as items
 from weights2weights.evaluate._edits import (
     EXTRA_SEEDS,
+    Unedited,
     edited,
     judge_edit,
     labels_of,
@@ -267,6 +268,21 @@ def test_same_person_level_is_of_other_seeds_where_there_is_one_picture(setting)
     assert torch.equal(same_person_level(setting, weights, ["a"], two), same_person(two))
     more = same_person(setting.draw(weights, ["a"], EXTRA_SEEDS))
     assert torch.equal(same_person_level(setting, weights, ["a"], one), more)
+
+
+def test_edit_of_nothing_leaves_what_was_drawn_before(setting):
+    label = setting.scorer.label_names[0]
+    start = Unedited.draw(setting, setting.people.weights[:2], ["a"], [0, 1])
+    assert torch.equal(start.weights, setting.space.reconstruct(start.points))
+    assert torch.equal(start.level, same_person(start.before))
+    still = start.edit(label, 0.0)
+    assert torch.equal(still.add, start.lacking(label))
+    assert torch.equal(still.after.pictures, start.before.pictures)
+    moved = start.edit(label, 3.0)
+    judged = judge_edit(setting, start.before, moved.after, label, moved.add, level=start.level)
+    for name, values in judged.items():
+        torch.testing.assert_close(moved.judged[name], values, equal_nan=True)
+    assert moved.judged["distance"].nan_to_num().max() > 0
 
 
 def test_share_is_the_ratio_of_means_and_as_sure(setting):

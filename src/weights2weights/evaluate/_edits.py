@@ -1,6 +1,8 @@
 """Edits judged as in the paper's Table 1: same prompt and seed, before and after."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -82,6 +84,81 @@ def edited(
     """Edit every model towards the changes where `add` says so, else away from them."""
     there = edit(coefficients, changes)
     return torch.where(add[:, None], there, 2 * coefficients - there)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An edit of one label.
+
+    Attributes:
+        add: for each model whether it was moved towards the label, or away from it.
+        after: pictures of the edited models.
+        judged: see `judge_edit`.
+    """
+
+    add: Bool[Tensor, " k"]
+    after: Seen
+    judged: dict[str, Float[Tensor, "k p s"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Unedited:
+    """Models as the space holds them, and their pictures, beside which edits are judged.
+
+    Attributes:
+        setting: whose space holds the models, and whose scorer judges.
+        prompts: of the pictures, before and after.
+        seeds: of the pictures, before and after.
+        points: coefficients of the models.
+        weights: what these coefficients stand for.
+        before: pictures of the models.
+        level: of each model, from `same_person_level`.
+    """
+
+    setting: Setting
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    points: Float[Tensor, "k m"]
+    weights: Float[Tensor, "k d"]
+    before: Seen
+    level: Float[Tensor, " k"]
+
+    @classmethod
+    def draw(
+        cls,
+        setting: Setting,
+        weights: Float[Tensor, "k d"],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> "Unedited":
+        """Project models, which may lie outside of the space, and draw what it holds of them."""
+        points = setting.space.project(weights)
+        held = setting.space.reconstruct(points)
+        before = setting.draw(held, prompts, seeds)
+        level = same_person_level(setting, held, prompts, before)
+        return cls(setting, prompts, seeds, points, held, before, level)
+
+    def lacking(self, label: str) -> Bool[Tensor, " k"]:
+        """Say which models shall get a label; the others shall lose it."""
+        return lacking(self.setting.sees(self.before, label))
+
+    def edit(
+        self, label: str, strength: float, found: Direction | None = None, **options: Any
+    ) -> Edit:
+        """Move every model along a label's direction towards what it lacks, draw it and judge.
+
+        Args:
+            label: to edit.
+            strength: in standard deviations of the training models.
+            found: the direction; None is that of all components.
+            options: of `generate.generate`, for the pictures after the edit.
+        """
+        setting, add = self.setting, self.lacking(label)
+        found = direction(setting.space, label) if found is None else found
+        moved = setting.space.reconstruct(edited(self.points, [(found, strength)], add))
+        after = setting.draw(moved, self.prompts, self.seeds, **options)
+        judged = judge_edit(setting, self.before, after, label, add, level=self.level)
+        return Edit(add, after, judged)
 
 
 def judge_edit(

@@ -34,7 +34,7 @@ from ..subjects import find_subjects, read_labels
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
 from . import _page
-from ._edits import direction, edited, judge_edit, lacking, required_labels, summarise
+from ._edits import Unedited, direction, edited, lacking, required_labels, summarise
 from ._estimates import estimate, mean
 from ._inversions import seek
 from ._report import plain, small_print
@@ -370,29 +370,23 @@ class _Tour:
     def edit(self) -> Stage:
         setting, space = self.setting, self.setting.space
         prompt, seeds = self.prompts[:1], [setting.seed, setting.seed + 1]
-        before = setting.draw(space.reconstruct(self.coefficients), prompt, seeds)
-        judged, cells = {}, {}
-        for name in self.attributes:
-            found, add = direction(space, name), lacking(setting.sees(before, name))
-            points = edited(self.coefficients, [(found, self.strength)], add)
-            after = setting.draw(space.reconstruct(points), prompt, seeds)
-            judged[name] = judge_edit(setting, before, after, name, add)
-            cells[name] = after, add
-        together = summarise(list(judged.values()))
+        start = Unedited.draw(setting, self.weights, prompt, seeds)
+        edits = {name: start.edit(name, self.strength) for name in self.attributes}
+        together = summarise([each.judged for each in edits.values()])
         figures = {
             "strength": self.strength,
             **together,
             "attributes": {
-                name: {"auc": direction(space, name).auc, **summarise([values])}
-                for name, values in judged.items()
+                name: {"auc": direction(space, name).auc, **summarise([each.judged])}
+                for name, each in edits.items()
             },
         }
         rows = [
             _page.row(
-                [(_image(before.pictures[i, 0, 0]), "before")]
+                [(_image(start.before.pictures[i, 0, 0]), "before")]
                 + [
-                    (_image(after.pictures[i, 0, 0]), _signed(name, bool(add[i])))
-                    for name, (after, add) in cells.items()
+                    (_image(each.after.pictures[i, 0, 0]), _signed(name, bool(each.add[i])))
+                    for name, each in edits.items()
                 ],
                 few=3,
             )

@@ -10,19 +10,17 @@ from ..metrics.entanglement import mean_absolute_cosine
 from ._edits import (
     MEASURES,
     PAPER_ATTRIBUTES,
+    Unedited,
     direction,
-    edited,
-    judge_edit,
     labels_of,
-    lacking,
     required_labels,
-    same_person_level,
     summarise,
 )
 from ._estimates import above_zero, estimate
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
 from ._setting import Setting
+from ._subspace import sizes_up_to
 
 QUICK = {"people": 6}
 
@@ -50,26 +48,17 @@ def figure28(
         attributes: to edit.
         shown: people on the sheet.
     """
-    space, noises, texts = setting.space, list(range(seeds)), setting.prompts[:1]
+    space = setting.space
     most = min(space.coefficients.shape[1], len(space.names) - 1)
-    counts = [*(j for j in (3, 10, 30, 100, 300, 1000) if j < 0.8 * most), most]
-    counts = counts if components is None else list(components)
+    counts = sizes_up_to(most, least=3) if components is None else list(components)
     names = required_labels(space, attributes)
-    points = space.project(setting.people.first(people).weights)
-    weights = space.reconstruct(points)
-    before = setting.draw(weights, texts, noises)
-    level = same_person_level(setting, weights, texts, before)
-    figures, sums, rows, columns = {}, {}, [], [before.pictures[:shown, 0, 0]]
+    chosen = setting.people.first(people)
+    start = Unedited.draw(setting, chosen.weights, setting.prompts[:1], list(range(seeds)))
+    figures, sums, rows, columns = {}, {}, [], [start.before.pictures[:shown, 0, 0]]
     for j in counts:
-        judged = []
-        directions = [direction(space, name, j) for name in names]
-        for name, found in zip(names, directions, strict=True):
-            add = lacking(setting.sees(before, name))
-            moved = space.reconstruct(edited(points, [(found, strength)], add))
-            after = setting.draw(moved, texts, noises)
-            judged.append(judge_edit(setting, before, after, name, add, level=level))
-            if name == names[0]:
-                columns.append(after.pictures[:shown, 0, 0])
+        edits = [start.edit(name, strength, direction(space, name, j)) for name in names]
+        judged = [each.judged for each in edits]
+        columns.append(edits[0].after.pictures[:shown, 0, 0])
         sums[j] = torch.stack([each["success"] + each["others_kept"] for each in judged], 1)
         every = [direction(space, name, j) for name in labels_of(space, space.labels.columns)]
         figures[j] = {
@@ -104,7 +93,7 @@ def figure28(
         | {"measures": [figures[j] for j in counts]},
         [
             Table(
-                f"{', '.join(names)} of {len(points)} people, {strength:g} standard deviations",
+                f"{', '.join(names)} of {len(chosen)} people, {strength:g} standard deviations",
                 ["components", *(MEASURES[m] for m in SHOWN), "entanglement"],
                 rows,
             )

@@ -7,17 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..generate import grid
-from ._edits import (
-    MEASURES,
-    PAPER_ATTRIBUTES,
-    direction,
-    edited,
-    judge_edit,
-    lacking,
-    required_labels,
-    same_person_level,
-    summarise,
-)
+from ._edits import MEASURES, PAPER_ATTRIBUTES, Unedited, required_labels, summarise
 from ._estimates import estimate, mean, rises
 from ._plots import COLORS, line, plot
 from ._report import Picture, Result, Table
@@ -47,24 +37,20 @@ def figure34(
         attributes: to edit.
         shown: people on the sheet.
     """
-    space, noises, texts = setting.space, list(range(seeds)), setting.prompts[1:2]
-    names = required_labels(space, attributes)
-    points = space.project(setting.people.first(people).weights)
-    weights = space.reconstruct(points)
-    before = setting.draw(weights, texts, noises)
-    level = same_person_level(setting, weights, texts, before)
-    figures, columns = {}, [before.pictures[:shown, 0, 0]]
+    names = required_labels(setting.space, attributes)
+    chosen = setting.people.first(people)
+    start = Unedited.draw(setting, chosen.weights, setting.prompts[1:2], list(range(seeds)))
+    figures, columns = {}, [start.before.pictures[:shown, 0, 0]]
     for timestep in timesteps:
-        judged, scenes = [], []
-        for name in names:
-            add = lacking(setting.sees(before, name))
-            moved = space.reconstruct(edited(points, [(direction(space, name), strength)], add))
-            after = setting.draw(moved, texts, noises, inject_at=timestep, original=weights)
-            judged.append(judge_edit(setting, before, after, name, add, level=level))
-            scenes.append(scene_difference(setting, before, after))
-            if name == names[0]:
-                columns.append(after.pictures[:shown, 0, 0])
-        figures[timestep] = {**summarise(judged), "scene": estimate(torch.stack(scenes, 1))}
+        edits = [
+            start.edit(name, strength, inject_at=timestep, original=start.weights) for name in names
+        ]
+        columns.append(edits[0].after.pictures[:shown, 0, 0])
+        scenes = [scene_difference(setting, start.before, each.after) for each in edits]
+        figures[timestep] = {
+            **summarise([each.judged for each in edits]),
+            "scene": estimate(torch.stack(scenes, 1)),
+        }
     success = [mean(figures[t]["success"]) for t in timesteps]
     scene = [mean(figures[t]["scene"]) for t in timesteps]
     measures = ("success", "id_score", "others_kept")
@@ -94,7 +80,7 @@ def figure34(
         | {"measures": [figures[t] for t in timesteps]},
         [
             Table(
-                f"{', '.join(names)} of {len(points)} people, {strength:g} standard deviations",
+                f"{', '.join(names)} of {len(chosen)} people, {strength:g} standard deviations",
                 ["", *(MEASURES[m] for m in measures), "change of the scene"],
                 rows,
             )

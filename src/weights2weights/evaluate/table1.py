@@ -22,12 +22,10 @@ from ..sliders import PAPER, RECIPES, Concept, train_sliders
 from ._edits import (
     MEASURES,
     PAPER_ATTRIBUTES,
+    Unedited,
     direction,
-    edited,
     judge_edit,
-    lacking,
     required_labels,
-    same_person_level,
     summarise,
 )
 from ._estimates import estimate, mean
@@ -130,35 +128,31 @@ def _compare(
     slider_steps: int | None,
     names: Sequence[str],
 ) -> Result:
-    space, noises = setting.space, list(range(seeds))
-    points = space.project(setting.people.first(people).weights)
-    weights, texts = space.reconstruct(points), setting.prompts[:prompts]
-    before = setting.draw(weights, texts, noises)
-    level = same_person_level(setting, weights, texts, before)
+    noises, texts = list(range(seeds)), setting.prompts[:prompts]
+    start = Unedited.draw(setting, setting.people.first(people).weights, texts, noises)
+    weights, before = start.weights, start.before
     sliders = _sliders(setting, names, slider_steps)
     after: dict[str, dict[str, dict[float, Seen]]] = {}
     judged: dict[str, dict[str, dict[float, Judged]]] = {}
     for i, name in enumerate(names):
-        add = lacking(setting.sees(before, name))
-        found = direction(space, name)
+        add = start.lacking(name)
+        ours = {strength: start.edit(name, strength) for strength in strengths}
         after[name] = {
             "prompting": {1.0: _prompted(setting, weights, name, add, texts, noises)},
             "sliders": {
                 scale: _slid(setting, weights, sliders[i], add, scale, texts, noises)
                 for scale in scales
             },
-            "w2w": {
-                a: setting.draw(space.reconstruct(edited(points, [(found, a)], add)), texts, noises)
-                for a in strengths
-            },
         }
         judged[name] = {
             method: {
-                strength: judge_edit(setting, before, seen, name, add, level=level)
+                strength: judge_edit(setting, before, seen, name, add, level=start.level)
                 for strength, seen in by_strength.items()
             }
             for method, by_strength in after[name].items()
         }
+        after[name]["w2w"] = {strength: each.after for strength, each in ours.items()}
+        judged[name]["w2w"] = {strength: each.judged for strength, each in ours.items()}
     methods = ("prompting", "sliders", "w2w")
     curves = {
         method: {
@@ -169,7 +163,7 @@ def _compare(
     }
     chosen = {method: enough(curves[method]) for method in methods}
     figures = {
-        "people": len(points),
+        "people": len(weights),
         "strengths": chosen,
         "mean": {method: _text_keys(curves[method]) for method in methods},
         "attributes": {
@@ -223,7 +217,7 @@ def _compare(
         figures,
         [
             Table(
-                f"{len(points)} people, {prompts} prompts, {seeds} seeds; strengths: {told}",
+                f"{len(weights)} people, {prompts} prompts, {seeds} seeds; strengths: {told}",
                 ["edit", *(MEASURES[m] for m in shown)],
                 rows,
             )
@@ -356,21 +350,15 @@ def _sheet(name: str, before: Seen, after: Mapping[str, Seen], shown: int = 5) -
 def _every_attribute(
     setting: Setting, people: int, seeds: int, strengths: Sequence[float], names: Sequence[str]
 ) -> Result:
-    space, noises = setting.space, list(range(seeds))
-    points = space.project(setting.people.first(people).weights)
-    weights, texts = space.reconstruct(points), setting.prompts[:1]
-    before = setting.draw(weights, texts, noises)
-    level = same_person_level(setting, weights, texts, before)
-    figures: dict[str, Any] = {}
-    for name in names:
-        add, found = lacking(setting.sees(before, name)), direction(space, name)
-        by_strength = {}
-        for a in strengths:
-            moved = space.reconstruct(edited(points, [(found, a)], add))
-            after = setting.draw(moved, texts, noises)
-            judged = judge_edit(setting, before, after, name, add, level=level)
-            by_strength[f"{a:g}"] = summarise([judged])
-        figures[name] = {"auc": found.auc, "strengths": by_strength}
+    chosen = setting.people.first(people)
+    start = Unedited.draw(setting, chosen.weights, setting.prompts[:1], list(range(seeds)))
+    figures: dict[str, Any] = {
+        name: {
+            "auc": direction(setting.space, name).auc,
+            "strengths": {f"{a:g}": summarise([start.edit(name, a).judged]) for a in strengths},
+        }
+        for name in names
+    }
     best = {name: best_strength(figures[name]["strengths"]) for name in names}
     shown = ("success", "id_share", "others_kept", "untied_kept")
     rows = [
@@ -401,7 +389,7 @@ def _every_attribute(
         "Held-out AUC of the directions is 0.9 on average": average(aucs) >= 0.9,
     }
     caption = (
-        f"Every attribute of {len(points)} people, at the weakest strength that succeeds in 80 % of"
+        f"Every attribute of {len(chosen)} people, at the weakest strength that succeeds in 80 % of"
         " pictures, else the strongest"
     )
     columns = ["attribute", "held-out AUC", "strength", *(MEASURES[m] for m in shown)]
@@ -426,13 +414,10 @@ def average(values: Sequence[float]) -> float:
 def _composed(
     setting: Setting, people: int, seeds: int, strength: float, names: Sequence[str]
 ) -> Result:
-    space, noises = setting.space, list(range(seeds))
-    texts = setting.prompts[:4]
-    points = space.project(setting.people.first(people).weights)
-    weights = space.reconstruct(points)
-    before = setting.draw(weights, texts, noises)
-    level = same_person_level(setting, weights, texts, before)
-    add = {name: lacking(setting.sees(before, name)) for name in names}
+    space, noises, texts = setting.space, list(range(seeds)), setting.prompts[:4]
+    start = Unedited.draw(setting, setting.people.first(people).weights, texts, noises)
+    points, before = start.points, start.before
+    add = {name: start.lacking(name) for name in names}
     moved = torch.stack(
         [
             edit(
@@ -444,7 +429,8 @@ def _composed(
     )
     after = setting.draw(space.reconstruct(moved), texts, noises)
     judged = {
-        name: judge_edit(setting, before, after, name, add[name], names, level) for name in names
+        name: judge_edit(setting, before, after, name, add[name], names, start.level)
+        for name in names
     }
     wanted = torch.stack([setting.sees(after, n) > SEEN for n in names], -1)
     towards = torch.stack([add[n] for n in names], -1)[:, None, None]

@@ -17,16 +17,7 @@ from torch import Tensor
 
 from ..invert import PAPER, InversionRecipe
 from ..subjects import find_subjects
-from ._edits import (
-    PAPER_ATTRIBUTES,
-    direction,
-    edited,
-    judge_edit,
-    lacking,
-    required_labels,
-    same_person_level,
-    summarise,
-)
+from ._edits import PAPER_ATTRIBUTES, Unedited, required_labels, summarise
 from ._estimates import estimate, mean
 from ._inversions import draw_people, inverted, people_sheet
 from ._keep import Keep, digest, digest_of_fields
@@ -205,15 +196,5 @@ def _warm_training(setting: Setting, name: str, pictures: int, folder: Path, cac
 def _edits(
     setting: Setting, weights: Float[Tensor, "k d"], names: Sequence[str], strength: float
 ) -> dict[str, Any]:
-    space, texts = setting.space, setting.prompts[:1]
-    points = space.project(weights)
-    held = space.reconstruct(points)
-    before = setting.draw(held, texts, [setting.seed])
-    level = same_person_level(setting, held, texts, before)
-    judged = []
-    for name in names:
-        add = lacking(setting.sees(before, name))
-        moved = space.reconstruct(edited(points, [(direction(space, name), strength)], add))
-        after = setting.draw(moved, texts, [setting.seed])
-        judged.append(judge_edit(setting, before, after, name, add, level=level))
-    return summarise(judged)
+    start = Unedited.draw(setting, weights, setting.prompts[:1], [setting.seed])
+    return summarise([start.edit(name, strength).judged for name in names])

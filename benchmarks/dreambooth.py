@@ -54,6 +54,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7, help="of the population")
     parser.add_argument("--out", type=Path, default=Path("out/dreambooth"))
     given = parser.parse_args()
+    for number in range(len(given.recipes or [""])):
+        if (weights := given.out / f"weights-{number}").exists():
+            raise SystemExit(
+                f"{weights} is there already: training would only go on where it ended, and its"
+                " seconds would mean nothing; give another --out"
+            )
 
     base = load_base(given.base, dtype=getattr(torch, given.dtype))
     scorer = Scorer.load(given.scorer)

@@ -3,7 +3,7 @@
     python benchmarks/world.py --out out/world
 
 Everything is measured on subjects that neither base nor scorers have seen. Pictures for the eye
-(attributes.png, grid.png) and figures.json go to --out.
+(attributes.png, grid.png) and figures.json go to --out. Exits with 1 if a gate is missed.
 """
 
 import argparse
@@ -43,12 +43,16 @@ def main() -> None:
     for name, shares in figures["attribute_agreement"]["attributes"].items():
         print(f"{name:<20} wanted {shares['wanted']:.2f}   opposite {shares['opposite']:.2f}")
     print(f"scenes followed {figures['scene_agreement']:.2f}\n")
+    missed = []
     for name, (better, gate) in GATES.items():
         value = figures
         for key in name.split("."):
             value = value[key]
-        passed = "passed" if better(value, gate) else "MISSED"
-        print(f"{name:<32} {value:8.4f}   gate {gate:g}   {passed}")
+        passed = better(value, gate)
+        missed += [] if passed else [name]
+        print(f"{name:<32} {value:8.4f}   gate {gate:g}   {'passed' if passed else 'MISSED'}")
+    if missed:
+        raise SystemExit(f"{len(missed)} of {len(GATES)} gates missed: {', '.join(missed)}")
 
 
 if __name__ == "__main__":

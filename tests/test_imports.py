@@ -15,7 +15,7 @@ PACKAGE = Path(weights2weights.__file__).parent
 # other. What makes weights and spaces stands above what judges, draws and shows them.
 ORDER = [
     {"errors"},
-    {"_cpu", "_files", "layout"},
+    {"_cpu", "_files", "_roc", "_shipped", "layout"},
     {"_safetensors"},
     {"formats"},
     {"adapter", "dataset", "models"},

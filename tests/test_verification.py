@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from weights2weights.errors import W2WError
 from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
 
 
@@ -17,7 +18,7 @@ def test_roc_auc_equals_scikit_learn_with_and_without_ties(levels):
 
 
 def test_roc_auc_of_one_class_is_an_error():
-    with pytest.raises(ValueError, match="3 true and 0 false"):
+    with pytest.raises(W2WError, match="3 true and 0 false"):
         roc_auc(torch.rand(3), torch.ones(3, dtype=torch.bool))
 
 

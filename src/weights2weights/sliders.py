@@ -21,7 +21,7 @@ from .base import Base, add_noise
 from .errors import W2WError
 from .generate import generate
 from .layout import WeightLayout
-from .train import Recipe, draw_chance, initial_weights, picture_order
+from .train import Recipe, clip_rows, draw_chance, initial_weights, picture_order
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def train_sliders(
             predicted = _denoise(base, noisy, timesteps, targets)
             loss = (predicted - wanted).square().flatten(1).mean(1)
             (weights.grad,) = torch.autograd.grad(loss.sum(), weights)
-            _clip_rows(weights.grad, recipe.clip)
+            clip_rows(weights.grad, recipe.clip)
             optimiser.param_groups[0]["lr"] = recipe.rate(step)
             optimiser.step()
             bar.set_postfix(loss=f"{float(loss.detach().mean()):.3g}", refresh=False)
@@ -283,13 +283,6 @@ def _denoise(
     groups, each = noisy.shape[:2]
     text = base.encode_prompts(prompts).repeat_interleave(each, dim=0)
     return base.denoise(noisy.flatten(0, 1), timesteps.repeat(groups), text).view(noisy.shape)
-
-
-def _clip_rows(gradient: Tensor, clip: float | None) -> None:
-    """Scale rows down to a norm of at most `clip`, in place."""
-    if clip is not None:
-        norms = gradient.norm(dim=1, keepdim=True)
-        gradient.mul_((clip / (norms + 1e-6)).clamp(max=1.0))
 
 
 def _check(concepts: Sequence[Concept]) -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from .._roc import roc_auc
 
 Method = Literal["least_squares", "ridge", "logistic", "mean_difference"]
 METHODS: tuple[Method, ...] = ("least_squares", "ridge", "logistic", "mean_difference")
@@ -313,14 +315,6 @@ def judge(
     if problem.binary:
         return sum(aucs) / len(aucs), None
     return None, 1 - errors / plain if plain > 0 else None
-
-
-def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """Give how often a positive scores above a negative; ties count half."""
-    positive, negative = scores[truth], scores[~truth].sort().values
-    below = torch.searchsorted(negative, positive)
-    upto = torch.searchsorted(negative, positive, right=True)
-    return float((below + upto).double().mean()) / (2 * len(negative))
 
 
 def remover(kept: Float[Tensor, "a j"]) -> Remover:

@@ -1,8 +1,7 @@
 """From photos to points of the space: checks, groups that fit the memory, and what comes out."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..layout import require_one_base
 from ..space import WeightSpace
 from ..train import PAPER as DREAMBOOTH
 from ..train import RECIPES as DREAMBOOTH_RECIPES
-from ..train import Recipe, group_size
+from ..train import Recipe, group_size, told_if_too_large
 from ._coordinates import Coordinates
 from ._photos import Photos, check_photos
 from ._recipe import FAST, InversionRecipe
@@ -102,7 +101,7 @@ def invert(
         search = Search(base, coordinates, photos, recipe, seed, bar)
         try:
             for rows in torch.arange(len(photos)).split(group):
-                with _told_if_too_large(base, len(rows)):
+                with told_if_too_large(base, f"{len(rows)} photos"):
                     search.run(rows)
         except KeyboardInterrupt:
             interrupted = True
@@ -135,17 +134,6 @@ def _fitting(base: Base, space: WeightSpace, recipe: InversionRecipe, K: int) ->
         prior_weight=0.0,
     )
     return min(K, group_size(base, alike))
-
-
-@contextmanager
-def _told_if_too_large(base: Base, K: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise W2WError(
-            f"{K} photos at once do not fit into the memory of {base.device}; give a smaller group,"
-            " fewer samples_per_step, or load the base with dtype bfloat16"
-        ) from error
 
 
 def _bar(total: int, progress: bool) -> Any:

@@ -27,9 +27,6 @@ from ..errors import W2WError
 DETECTOR = "face_detection_yunet_2023mar.onnx"
 RECOGNISER = "face_recognition_sface_2021dec.onnx"
 
-SAME_PERSON = 0.363
-"""Cosine above which OpenCV's documentation takes two faces for the same person's (on LFW)."""
-
 _EMBEDDING = 128
 # YuNet is trained on faces of 10 to 300 px; larger pictures are shown to it at this size.
 _LONGEST_SIDE = 320

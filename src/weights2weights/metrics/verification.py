@@ -1,27 +1,10 @@
 """Do pictures show the same subject? Identity similarity, and the area under the ROC curve."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-
-def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """Give the area under the ROC curve: how often a true case scores above a false one.
-
-    Ties count half (the Mann-Whitney statistic from average ranks).
-
-    Raises:
-        ValueError: all cases are true, or all are false.
-    """
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
-    if positives == 0 or negatives == 0:
-        raise ValueError(
-            f"roc_auc needs true and false cases, got {positives} true and {negatives} false ones"
-        )
-    _, place, count = scores.double().unique(return_inverse=True, return_counts=True)
-    ranks = (count.cumsum(0) - (count - 1).double() / 2)[place]
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+from .._roc import roc_auc as roc_auc
 
 
 def id_score(
@@ -46,7 +29,7 @@ def verification_auc(
         other_subjects: who is in those.
 
     Raises:
-        ValueError: no pair shows one subject, or all do.
+        W2WError: no pair shows one subject, or all do.
     """
     unit = torch.nn.functional.normalize(embeddings, dim=-1)
     if others is None or other_subjects is None:

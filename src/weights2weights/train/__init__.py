@@ -18,6 +18,7 @@ what is encoded and cached, `_group` the training loop, `_train` the way from su
 """
 
 from ._chance import Chance, draw_chance, draw_prompts, initial_weights, picture_order, subject_seed
+from ._group import clip_rows, told_if_too_large
 from ._latents import Latents, default_cache
 from ._recipe import PAPER, PEOPLE, RECIPES, Recipe
 from ._start import find_start, start_weights, write_start
@@ -30,6 +31,7 @@ __all__ = [
     "Chance",
     "Latents",
     "Recipe",
+    "clip_rows",
     "default_cache",
     "draw_chance",
     "draw_prompts",
@@ -39,6 +41,7 @@ __all__ = [
     "picture_order",
     "start_weights",
     "subject_seed",
+    "told_if_too_large",
     "train",
     "write_start",
 ]

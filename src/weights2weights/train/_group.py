@@ -87,7 +87,7 @@ def train_group(
     batches = _Batches(base, recipe, learners, prior)
     journal.begin([learner.name for learner in learners], first_step)
     saved = time.monotonic()
-    with adapt(base.unet, layout, weights), _told_if_too_large(base, len(learners)):
+    with adapt(base.unet, layout, weights), told_if_too_large(base, f"{len(learners)} subjects"):
         for step in range(first_step, recipe.steps):
             loss, prior_loss = batches.losses(step)
             total = loss if prior_loss is None else loss + recipe.prior_weight * prior_loss
@@ -284,11 +284,12 @@ def _run_key(
 
 
 @contextmanager
-def _told_if_too_large(base: Base, K: int) -> Iterator[None]:
+def told_if_too_large(base: Base, what: str) -> Iterator[None]:
+    """Turn a full memory inside into a W2WError about what is worked on at once: "8 subjects"."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise W2WError(
-            f"{K} subjects at once do not fit into the memory of {base.device}; give a smaller"
-            " group, or load the base with dtype bfloat16"
+            f"{what} at once do not fit into the memory of {base.device}; give a smaller group,"
+            " fewer samples or pictures per step, or load the base with dtype bfloat16"
         ) from error

@@ -43,6 +43,20 @@ def test_rows_depend_on_seed_and_number_alone(space):
     assert not torch.isclose(sample(space, 1, seed=4), ten).all(1).any()
 
 
+def test_report_looks_up_at_most_so_many_training_models(space, monkeypatch):
+    looked = []
+
+    def neighbours(self, points, count):
+        looked.append(len(points))
+        return original(self, points, count)
+
+    original = WeightSpace.neighbours
+    monkeypatch.setattr(WeightSpace, "neighbours", neighbours)
+    monkeypatch.setattr("weights2weights.sample._NEIGHBOUR_ROWS", 250)
+    report_samples(space, sample(space, 3))
+    assert looked == [3, 200]
+
+
 def test_a_space_may_say_how_to_sample(space):
     said = dataclasses.replace(space, facts={"sampling": {"components": 5, "spread": 2.0}})
     assert sampling_of(space) == (COMPONENTS, 1.0) and sampling_of(said) == (5, 2.0)

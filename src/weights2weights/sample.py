@@ -155,12 +155,13 @@ class SampleReport:
 def report_samples(space: WeightSpace, coefficients: Float[Tensor, "n m"]) -> SampleReport:
     """Compare samples with the training models: Figs. 4, 26 and 27 as numbers.
 
-    Correlations are measured over the first 1,000 components, and training neighbours for 1,000
-    training models evenly taken, so that the cost stays moderate at any size.
+    Correlations are measured over the first 1,000 components, and training neighbours for at most
+    1,000 training models evenly taken, so that the cost stays moderate at any size.
 
     Args:
         space: with its training coefficients.
-        coefficients: samples of it; components along which all are equal are left out.
+        coefficients: samples of it. The last components are left out if all samples are 0 there, as
+            those drawn along fewer components are.
 
     Raises:
         W2WError: no samples, or fewer than three training models.
@@ -178,7 +179,7 @@ def report_samples(space: WeightSpace, coefficients: Float[Tensor, "n m"]) -> Sa
     standard = (training - training.mean(0)) / training.std(0).clamp(min=1e-30)
     errors = (points.mean(0) - training.mean(0)).abs() / training.std(0).clamp(min=1e-30)
     ratio = points.std(0) / training.std(0).clamp(min=1e-30) if len(points) > 1 else None
-    some = training[:: max(len(training) // _NEIGHBOUR_ROWS, 1)]
+    some = training[:: math.ceil(len(training) / _NEIGHBOUR_ROWS)]
     nearest = space.neighbours(points, 1).similarities[:, 0]
     others = space.neighbours(some, 2).similarities[:, 1]
     models = len(training)

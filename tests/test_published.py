@@ -125,6 +125,29 @@ def test_flat_folder_without_labels_will_do(tmp_path):
     assert space.labels.shape == (MODELS, 0)
 
 
+@pytest.mark.parametrize("name", ["V", "proj_1000pc", "all_weights"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, name):
+    published(tmp_path, weights=name == "all_weights")
+    path = next(tmp_path.rglob(f"{name}.pt"))
+    tensor = torch.load(path, weights_only=True)
+    tensor[-1, 2] = float("nan")
+    torch.save(tensor, path)
+    with pytest.raises(W2WError, match=rf"{name}\.pt holds NaN"):
+        import_published(tmp_path)
+    if name == "V":
+        assert len(import_published(tmp_path, components=2)) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_components_of_another_precision_will_do(tmp_path, dtype):
+    published(tmp_path, weights=True)
+    expected = import_published(tmp_path).coefficients
+    path = tmp_path / "files" / "V.pt"
+    torch.save(torch.load(path, weights_only=True).to(dtype), path)
+    found = import_published(tmp_path).coefficients
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
 def test_constant_number_gets_std_one(tmp_path):
     files = published(tmp_path)
     files["std"][3] = 0

@@ -43,6 +43,7 @@ PAPER_BASE = "stablediffusionapi/realistic-vision-v51"
 _FOLDERS = ("", "files", "weights_datasets/identities")
 _LARGEST_TABLE = 2**30  # bytes of the pickle of a label table; the published one has some 25 MB
 _ROWS = 256
+_CHUNK = 2**24  # numbers looked at at a time; V.pt may hold billions
 
 
 def import_published(
@@ -79,7 +80,11 @@ def import_published(
     directions = _matrix(path, layout.numbers, None)
     if components is not None and not 1 <= components <= directions.shape[1]:
         raise W2WError(f"{components} components: expected 1 to {directions.shape[1]} of {path}")
-    axes = directions[:, :components].mT
+    directions = directions[:, :components]
+    _require_finite(directions, path)
+    if directions.dtype not in (torch.float32, torch.float16):
+        directions = directions.float()
+    axes = directions.mT
     space = WeightSpace(layout, mean, std, axes, facts={"imported": "weights2weights, Dravid 2024"})
 
     coefficients = _coefficients(folder, space)
@@ -99,12 +104,15 @@ def _coefficients(folder: Path, space: WeightSpace) -> Tensor:
     weights = _find(folder, "all_weights.pt", required=False)
     if weights is None:
         path = _find(folder, "proj_1000pc.pt")
-        return _matrix(path, None, None)[:, : len(space)].float().clone()
+        projected = _matrix(path, None, None)[:, : len(space)]
+        _require_finite(projected, path)
+        return projected.float().clone()
     rows = _matrix(weights, None, space.numbers)
     coefficients = torch.empty(len(rows), len(space))
     for start in range(0, len(rows), _ROWS):
-        part = (rows[start : start + _ROWS].float() - space.mean) / space.std
-        torch.mm(part, space.components.mT, out=coefficients[start : start + _ROWS])
+        part = rows[start : start + _ROWS]
+        _require_finite(part, weights)
+        coefficients[start : start + _ROWS] = space.project(part)
     return coefficients
 
 
@@ -178,12 +186,14 @@ def _vector(path: Path, numbers: int) -> Tensor:
     if not isinstance(vector, Tensor) or vector.numel() != numbers:
         shape = list(vector.shape) if isinstance(vector, Tensor) else type(vector).__name__
         raise W2WError(f"{path} holds {shape}: expected {numbers} numbers, as weight_dimensions.pt")
+    vector = vector.reshape(-1).float().clone()
     _require_finite(vector, path)
-    return vector.reshape(-1).float().clone()
+    return vector
 
 
 def _require_finite(tensor: Tensor, path: Path) -> None:
-    if not tensor.isfinite().all():
+    height = max(_CHUNK // max(tensor[0].numel(), 1), 1) if len(tensor) else 1
+    if not all(bool(part.isfinite().all()) for part in tensor.split(height)):
         raise W2WError(f"{path} holds NaN or infinite numbers; fetch it again")
 
 

@@ -3,8 +3,11 @@
 import csv
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from weights2weights.errors import W2WError
+from weights2weights.subjects import find_subjects, read_labels
 from weights2weights.worlds import pictures as module
 from weights2weights.worlds.folders import draw_grid, write_subjects
 from weights2weights.worlds.pictures import draw_pictures
@@ -50,6 +53,22 @@ def test_subject_folders_and_label_table(tmp_path):
     list(write_subjects("people", more, subjects=4, pictures=1, size=24))
     first = (tmp_path / table[0]["subject"] / "000.png").read_bytes()
     assert (more / table[0]["subject"] / "000.png").read_bytes() == first
+
+
+def test_subjects_of_another_seed_join_the_label_table(tmp_path):
+    for seed in (0, 1, 0):
+        list(write_subjects("people", tmp_path, subjects=2, pictures=1, size=16, seed=seed))
+    table = read_labels(tmp_path / "labels.csv")
+    assert table.index.tolist() == [f"people-{seed}-0000{i}" for seed in (0, 1) for i in (0, 1)]
+    assert table.index.tolist() == [subject.name for subject in find_subjects(tmp_path)]
+    assert table.isin([0, 1]).all(axis=None)
+
+
+def test_a_label_table_of_somebody_else_is_not_overwritten(tmp_path):
+    (tmp_path / "labels.csv").write_text("subject,Bald\nadam,1\n")
+    with pytest.raises(W2WError, match="no label table of this world"):
+        list(write_subjects("people", tmp_path, subjects=1, pictures=1, size=16))
+    assert (tmp_path / "labels.csv").read_text() == "subject,Bald\nadam,1\n"
 
 
 def test_a_sheet_has_a_cell_per_picture():

@@ -1,12 +1,15 @@
 """A drawn population as ordinary files: a folder of pictures per subject and a table of labels."""
 
 import csv
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .._files import readable_errors, write_atomic
+from ..errors import W2WError
 from . import load_world
 from .pictures import USER_POPULATIONS
 
@@ -20,14 +23,18 @@ def write_subjects(
 
     Subjects of one seed are always the same, however many are drawn; no seed gives a subject that
     the base or the scorers were trained on. `labels.csv` has a row per subject: its folder's name
-    and 0 or 1 for each label.
+    and 0 or 1 for each label. Rows of other subjects that it holds already stay.
 
     Yields:
         how many subjects are written so far, for a progress bar.
+
+    Raises:
+        W2WError: a label table is there that is not of this world.
     """
     drawn = load_world(world)
     population = USER_POPULATIONS + seed
-    rows = []
+    header = ["subject", *drawn.label_names]
+    rows = _read_rows(out / "labels.csv", header)
     for index in range(subjects):
         subject = drawn.subject(population, index)
         folder = out / f"{world}-{seed}-{index:05d}"
@@ -38,10 +45,25 @@ def write_subjects(
             text = drawn.surroundings(picture) + "\n"
             (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
         held = drawn.labels(subject)
-        rows.append([folder.name, *(int(held[name]) for name in drawn.label_names)])
+        rows[folder.name] = [folder.name, *(str(int(held[name])) for name in drawn.label_names)]
         yield index + 1
-    with (out / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["subject", *drawn.label_names], *rows])
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([header, *rows.values()])
+    write_atomic(out / "labels.csv", [table.getvalue().encode()])
+
+
+def _read_rows(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
+    """Give the rows of a label table by subject; none if there is no table."""
+    if not path.exists():
+        return {}
+    with readable_errors("read", path), path.open(newline="", encoding="utf-8") as file:
+        found, *rows = list(csv.reader(file)) or [[]]
+    if found != header or any(len(row) != len(header) for row in rows):
+        raise W2WError(
+            f"{path} is no label table of this world, and new labels would not fit into it:"
+            " expected none, or one that was drawn before; give another folder"
+        )
+    return {row[0]: row for row in rows}
 
 
 def draw_grid(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from weights2weights.errors import W2WError
-from weights2weights.worlds import training
+from weights2weights.worlds import recipe, training
 from weights2weights.worlds.autoencoder import (
     as_signal,
     build_autoencoder,
@@ -60,6 +60,23 @@ def test_training_learns_and_an_interrupted_run_ends_equal(tmp_path, monkeypatch
         assert calls < 300
     assert calls > 1
     torch.testing.assert_close(broken["layer"].weight, learned, atol=0, rtol=0)
+
+
+def test_a_kill_while_a_result_is_written_leaves_none(tmp_path, monkeypatch):
+    def killed(state, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    monkeypatch.setattr(recipe, "encode", lambda vae, images, device: torch.ones(2))
+    with pytest.raises(KeyboardInterrupt):
+        recipe._latents(None, np.zeros(2), tmp_path, "cpu")
+    monkeypatch.undo()
+    monkeypatch.setattr(recipe, "encode", lambda vae, images, device: torch.ones(2))
+    for _ in range(2):
+        assert torch.equal(
+            recipe._latents(None, np.zeros(2), tmp_path, "cpu"), torch.ones(2).half()
+        )
 
 
 def test_folding_the_latents_spread_changes_no_picture():

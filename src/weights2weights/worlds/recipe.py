@@ -26,6 +26,7 @@ from .pictures import BASE_POPULATION, SCORER_POPULATION, Pictures, draw_picture
 from .scorers import Scorer, train_scorer
 from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
+from .training import save_whole
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _autoencoder(drawn: Pictures, work: Path, recipe: Recipe, device: str, minut
             minutes=minutes,
         )
     )
-    torch.save(vae.state_dict(), stored)
+    save_whole(vae.state_dict(), stored)
     return vae
 
 
@@ -221,7 +222,7 @@ def _latents(vae: Any, images: np.ndarray, work: Path, device: str) -> torch.Ten
     if stored.exists():
         return torch.load(stored, weights_only=True)
     latents = encode(vae, images, device).half()
-    torch.save(latents, stored)
+    save_whole(latents, stored)
     return latents
 
 

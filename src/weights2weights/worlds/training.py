@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -93,11 +94,11 @@ def train_networks(
                 "optimizer": optimizer.state_dict(),
                 "step": done,
             }
-            _save(state, folder / "checkpoint.pt")
+            save_whole(state, folder / "checkpoint.pt")
             saved = now
         if late:
             return None
-    _save(average.state_dict(), folder / "average.pt")
+    save_whole(average.state_dict(), folder / "average.pt")
     return average
 
 
@@ -131,7 +132,8 @@ def _load(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _save(state: dict, path: Path) -> None:
+def save_whole(state: Any, path: Path) -> None:
+    """Write tensors for `torch.load` under another name first: a kill leaves no half of a file."""
     draft = path.with_suffix(".tmp")
     torch.save(state, draft)
     draft.replace(path)

@@ -154,6 +154,15 @@ def test_neighbours_of_models_and_loras(tmp_path, weights, space):
     assert text[1].split() == ["p7", "1"]
 
 
+def test_neighbours_of_a_dataset_and_of_one_of_its_models(weights, space):
+    told = facts("neighbours", weights, "--space", space, "-n", 1)["neighbours"]
+    names = WeightDataset.open(weights).names
+    assert list(told) == [str(weights / name) for name in names]
+    assert [found[0]["name"] for found in told.values()] == list(names)
+    one = facts("neighbours", weights / "p7", "--space", space, "-n", 1)["neighbours"]
+    assert one == {str(weights / "p7"): told[str(weights / "p7")]}
+
+
 def test_import_published(tmp_path):
     published(tmp_path / "files of the authors")
     told = facts(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ._models import open_models
 from ._output import json_option, one_line, report
 
 
@@ -23,15 +24,17 @@ def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> 
     \b
     Example: w2w neighbours people/sample-3-0000.safetensors
     """
-    from ..models import read_model
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
     found = {}
     for path in models:
-        point = opened.coefficients_of(read_model(path))
-        nearest = opened.neighbours(point, count).of(0)
-        found[str(path)] = [{"name": name, "similarity": value} for name, value in nearest]
+        whole = (path / "manifest.json").is_file()
+        for name, model in open_models(path):
+            nearest = opened.neighbours(opened.coefficients_of(model), count).of(0)
+            found[str(path / name if whole else path)] = [
+                {"name": other, "similarity": value} for other, value in nearest
+            ]
     if as_json:
         report({"space": opened.hash, "neighbours": found}, as_json)
         return

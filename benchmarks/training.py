@@ -79,6 +79,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     base = open_base(given.base, given.device, dtype, folder)
     small = base.size <= 128
     recipe = RECIPES[given.recipe or ("people" if small else "paper")]
+    if given.base.startswith("random-"):
+        recipe = replace(recipe, start="random")  # such a base brings no other
     timed = replace(recipe, steps=given.steps, class_pictures=given.class_pictures)
     subjects = draw_subjects(folder / "subjects", max(given.groups), given.pictures, base.size)
     prior = None

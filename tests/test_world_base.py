@@ -4,14 +4,18 @@ The full figures come from `benchmarks/world.py`; this asks for the same on fewe
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from weights2weights import load_base
+from weights2weights import load_base, space
+from weights2weights.base import _find
 from weights2weights.cli import main
+from weights2weights.cli.kinds import kind_of, world
+from weights2weights.space import find_space
 from weights2weights.worlds import shipped
 from weights2weights.worlds.autoencoder import decode, encode, psnr
 from weights2weights.worlds.check import attribute_agreement, scene_agreement, scorer_figures
@@ -57,6 +61,27 @@ def test_info_names_the_folder():
     assert facts["folder"] == str(shipped("people", "base"))
     assert facts["size"] == 64
     assert facts["labels"] == list(PEOPLE.label_names)
+
+
+def test_a_folder_of_the_worlds_own_outputs_does_not_hide_it(tmp_path, monkeypatch):
+    """`w2w sample people --out people` leaves one in which later commands run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people" / "sample-0-0000.safetensors").write_bytes(b"")
+    assert kind_of("people").__name__.endswith(".world")
+    assert _find("people") == shipped("people", "base")
+    assert find_space("people") == shipped("people", "space")
+    (tmp_path / "people" / "config.json").write_text('{"format": "weights2weights-space"}')
+    assert kind_of("people").__name__.endswith(".space")
+    assert find_space("people") == Path("people")
+    assert _find("people") == shipped("people", "base")
+
+
+def test_verify_reads_the_shipped_space_too(monkeypatch):
+    seen = []
+    monkeypatch.setattr(space, "verify_space", lambda folder: seen.append(folder) or ["broken"])
+    assert world.verify("people") == ["broken"]
+    assert seen == [shipped("people", "space")]
 
 
 def test_autoencoder_and_scorers_on_unseen_people(held_out, scorer):

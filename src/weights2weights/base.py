@@ -29,10 +29,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from ._cpu import quicken
+from ._shipped import WORLDS, means_world, shipped
 from .errors import W2WError
 from .layout import PAPER_ALPHA, PAPER_TARGETS, WeightLayout
 
-_WORLDS = Path(__file__).parent / "worlds"
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CACHED_PROMPTS = 2048
@@ -352,7 +352,8 @@ def base_from_pipeline(
     """Make a base of a `StableDiffusionPipeline` at hand.
 
     The networks are shared with the pipeline, not copied: they are frozen, put into evaluation mode
-    and moved to `device` and `dtype`.
+    and moved to `device` and `dtype`. On a CPU the UNet's GEGLU layers and attention processors are
+    replaced for good by faster ones that compute the same; give a copy to keep them.
 
     Raises:
         W2WError: its parts are of a kind that the library does not know.
@@ -408,21 +409,22 @@ def _assemble(
 
 def find_start_file(base: Base) -> Path | None:
     """Give the LoRA that a base brings for training to start from, or None."""
-    if not base.id:  # made of a pipeline
+    if not base.id:
         return None
-    path = Path(_find(base.id)) / "start.safetensors"
+    try:
+        path = Path(_find(base.id)) / "start.safetensors"
+    except W2WError:  # made of a pipeline, with a name that its maker chose
+        return None
     return path if path.is_file() else None
 
 
 def _find(spec: str | Path) -> str | Path:
     """Give the folder of a base, or its hub id, and refuse early what can be neither."""
     spec = str(spec)
-    embedded = _WORLDS / spec / "base"
-    # a folder of that name may as well hold the pictures that the world has drawn
-    if spec.isidentifier() and embedded.is_dir() and not (Path(spec) / "unet").exists():
-        return embedded
+    if means_world(spec, "unet"):
+        return shipped(spec, "base")
     if spec.isidentifier() and not Path(spec).exists():
-        known = sorted(p.parent.name for p in _WORLDS.glob("*/base"))
+        known = sorted(p.parent.name for p in WORLDS.glob("*/base"))
         raise W2WError(
             f"base {spec!r}: no embedded world of this name in this installation (there are:"
             f" {', '.join(known) or 'none'}); give one of them, a diffusers folder or a hub id"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
 from .._safetensors import open_checked, parse_json
+from .._shipped import means_world, shipped
 from ..errors import W2WError
 from ..layout import WeightLayout
 from . import _labels
@@ -123,15 +124,13 @@ def find_space(source: str | Path, **download: Any) -> Path:
         W2WError: nothing of that name.
     """
     folder = Path(source)
-    world = Path(__file__).parents[1] / "worlds" / str(source)
-    # `w2w sample people --out people` leaves a folder of that name; only a space takes the word
-    if str(source).isidentifier() and (world / "base").is_dir() and not (folder / CONFIG).exists():
-        if not (world / "space").is_dir():
+    if means_world(source, CONFIG):
+        if not shipped(str(source), "space").is_dir():
             raise W2WError(
                 f"the embedded world {str(source)!r} has no space in this installation: expected a"
                 " folder that w2w fit made, or a hub id; give one as the space (--space FOLDER)"
             )
-        return world / "space"
+        return shipped(str(source), "space")
     if folder.is_dir():
         return folder
     if not isinstance(source, str) or source.count("/") != 1 or folder.exists():

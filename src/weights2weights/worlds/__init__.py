@@ -6,10 +6,11 @@ pictures. `people` is the embedded one, whose trained base ships with the packag
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .._shipped import shipped as shipped
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,3 @@ def load_world(name: str) -> World:
     from .people import PEOPLE
 
     return PEOPLE
-
-
-def shipped(world: str, part: str) -> Path:
-    """Give the folder in which the package holds a world's "base", "scorer" or "space"."""
-    return Path(__file__).parent / world / part

@@ -2,14 +2,22 @@
 
 from typing import Any
 
+_OTHERS = (  # what the other pages know a folder by, and a base
+    "manifest.json",
+    "config.json",
+    "adapter_config.json",
+    "pytorch_lora_weights.safetensors",
+    "unet",
+)
+
 
 def recognise(place: str) -> bool:
-    """Say whether a place is the name of an embedded world, and no file of that name is there."""
+    """Say whether a place is the name of an embedded world, and nothing else of that name."""
     from pathlib import Path
 
-    from ...worlds import shipped
+    from ..._shipped import means_world
 
-    return place.isidentifier() and shipped(place, "base").is_dir() and not Path(place).exists()
+    return means_world(place, *_OTHERS) and not Path(place).is_file()
 
 
 def describe(place: str) -> dict[str, Any]:
@@ -30,8 +38,9 @@ def describe(place: str) -> dict[str, Any]:
 
 
 def verify(place: str) -> list[str]:
-    """Load the base and the scorers, and tell of numbers that are not finite."""
+    """Load the base, the scorers and the space, and tell of numbers that are not finite."""
     from ...base import load_base
+    from ...space import verify_space
     from ...worlds import shipped
     from ...worlds.scorers import Scorer
 
@@ -42,7 +51,9 @@ def verify(place: str) -> list[str]:
         "text_encoder": base.text_encoder,
         "scorer": scorer.network,
     }
-    return [
+    space = shipped(place, "space")
+    wrong = verify_space(space) if space.is_dir() else []
+    return wrong + [
         f"{part}: {name} holds numbers that are not finite; install the package again"
         for part, network in networks.items()
         for name, values in network.state_dict().items()

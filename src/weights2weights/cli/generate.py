@@ -164,30 +164,26 @@ def _stack(
     """Give the weights of models of one layout, those in a space by way of it."""
     import torch
 
-    layout = layout or named[0][1].layout
-    rows = []
-    for name, model in named:
-        layout.require_equal(model.layout, name)
-        if model.base_hash and model.base_hash != base.hash:
-            raise W2WError(
-                f"{name} was made for another base (hash {model.base_hash}) than {base.id}"
-                f" ({base.hash}); give its own with --base"
-            )
-        rows.append(model.weights if model.weights is not None else _weights(name, model, space))
-    return layout, torch.stack(rows)
-
-
-def _weights(name: str, model: "Model", space: str) -> "Tensor":
+    from ..layout import require_one_base
     from ..space import WeightSpace
 
-    opened = WeightSpace.from_pretrained(space)
-    if opened.hash != model.space:
-        raise W2WError(
-            f"{name} is a point of space {model.space}, not of {space} ({opened.hash}); give its"
-            " own with --space"
-        )
-    assert model.coefficients is not None  # a model has weights or coefficients
-    return opened.reconstruct(model.coefficients)
+    layout = layout or named[0][1].layout
+    rows, opened = [], None
+    for name, model in named:
+        layout.require_equal(model.layout, name)
+        require_one_base(base.hash, model.base_hash, name)
+        if model.weights is not None:
+            rows.append(model.weights)
+            continue
+        if opened is None:  # once for all points: its hash takes a while
+            opened = WeightSpace.from_pretrained(space)
+        if opened.hash != model.space:
+            raise W2WError(
+                f"{name} is a point of space {model.space}, not of {space} ({opened.hash}); give"
+                " its own with --space"
+            )
+        rows.append(opened.weights_of(model))
+    return layout, torch.stack(rows)
 
 
 def _require_picture_name(out: Path) -> None:

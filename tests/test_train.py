@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ from weights2weights.train import (
     train,
     write_start,
 )
+from weights2weights.train._journal import Journal
 
 QUICK = Recipe(steps=6, class_pictures=3, learning_rate=1e-2)
 
@@ -361,6 +363,16 @@ def test_metrics_are_lines_of_json(tmp_path, base, subjects, cache):
     assert ["adam", "abel"] in [
         sorted(e["subjects"], reverse=True) for e in events if "subjects" in e
     ]
+
+
+def test_a_group_in_which_all_failed_has_no_loss_in_json(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with Journal(path, 20, progress=False) as journal:
+        journal.begin(["adam"], 0)
+        for step in range(20):
+            journal.step(step, torch.full((1,), math.nan), None, torch.zeros(1, dtype=torch.bool))
+    told = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert (told[-1]["loss"], told[-1]["failed"]) == (None, 1)
 
 
 def test_progress_goes_to_stderr_with_rate_and_time_left(tmp_path, base, subjects, cache, capsys):
@@ -784,6 +796,8 @@ def test_training_begins_where_the_bases_folder_says(tiny_base, tmp_path, subjec
     layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
     with pytest.raises(W2WError, match=r"brings no LoRA to start from: expected start\.safeten"):
         train(base, subjects, tmp_path / "none", recipe, cache=cache)
+    with pytest.raises(W2WError, match="base 'my-own' brings no LoRA to start from"):
+        start_weights(replace(base, id="my-own"), layout, recipe, 0)  # a name given to a pipeline
     start = torch.randn(layout.numbers, generator=torch.Generator().manual_seed(1))
     write_start(folder, base, layout, start)
     dataset = train(base, subjects[:2], tmp_path / "w", recipe, cache=cache)

@@ -236,6 +236,12 @@ def test_strength_counts_standard_deviations(space):
     assert torch.equal((-found).shift(1, 30), found.shift(-1, 30))
 
 
+def test_the_opposite_counts_the_other_side_of_a_label_and_all_of_numbers(space):
+    male, age = find_direction(space, "Male"), find_direction(space, "Age")
+    assert ((-male).positives, (-male).negatives) == (male.negatives, male.positives)
+    assert ((-age).positives, (-age).negatives) == (MODELS, 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_points_towards_the_label(space, method):
     for label in ("Male", "Beard", "Bald"):
@@ -405,6 +411,9 @@ def test_direction_between_sets(space):
     assert cosines([freed, find_direction(space, "Beard")])[0, 1].abs() < 1e-12
     with pytest.raises(W2WError, match="sets of 0 and 40 models"):
         direction_between(space, first[:0], second, "unnamed")
+    with pytest.raises(W2WError, match=r"over 20 components: expected at most 8, .* components=8"):
+        kept = find_direction(space, "Beard", components=20)
+        direction_between(space, first[:, :8], second[:, :8], "unnamed", keep=[kept])
 
 
 def test_direction_from_scores(space):

@@ -73,6 +73,9 @@ class Direction:
 
     def __neg__(self) -> "Direction":
         """Give the opposite direction, "not Bald", judged alike; `largest` is unknown (NaN)."""
+        sides = self.positives, self.negatives
+        if self.negatives:  # a label; numbers have none, and all of them still have a value
+            sides = self.negatives, self.positives
         return Direction(
             f"not {self.name}",
             -self.normal,
@@ -80,8 +83,7 @@ class Direction:
             math.nan,
             self.auc,
             self.r2,
-            self.negatives,
-            self.positives,
+            *sides,
             self.kept,
             self.method,
             self.space,

@@ -43,9 +43,9 @@ def find_direction(
             among 0 and 1 or −1 and 1 are a label, any others numbers to be predicted. Models whose
             value is missing (NaN, None) are left out.
         name: of the direction; default: that of the label.
-        components: use the first this many, up to half the labelled models and at most 1,000.
-            Default: all of these for ridge; for others the number among 1, 2, 5, 10, 20, … that
-            predicts held-out models best.
+        components: use the first this many of those that are known. Default: for ridge as many as
+            half the labelled models, at most 1,000; for others the number among 1, 2, 5, 10, 20, …
+            up to there that predicts held-out models best.
         method: see the package's text.
         penalty: of ridge and logistic regression, in units of the mean variance of the components
             at hand. Default: 1 for ridge, 0.01 for logistic.
@@ -279,6 +279,11 @@ def _find(
     count = min(folds, int(classes.bincount().min()))
     normals = padded([_of_space(one, space).normal for one in kept])
     reach = max(width, normals.shape[1])
+    if reach > most:
+        raise W2WError(
+            f"what is kept reaches over {reach} components: expected at most {most}, which are"
+            f" known of the models; find it with components={most}"
+        )
     rows = coefficients[:, :reach][known.to(coefficients.device)].double().cpu()
     # the same shift for all changes no slope; it only keeps sums of squares small
     rows = rows - rows.mean(0)

@@ -364,7 +364,7 @@ def main() -> None:
 
 
 def check(result: dict[str, Any]) -> None:
-    """End with an error if our own method failed, or if more was there to capture than it bounds."""
+    """End with an error if our own method failed, or if more was there than it bounds."""
     for facts in result["methods"]:
         if facts["method"] != "ours":
             continue

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from weights2weights import cli
+from weights2weights import _shipped, cli
 from weights2weights.dataset import WeightDataset
 from weights2weights.directions import edit, edit_weights, find_direction, find_directions
 from weights2weights.errors import W2WError
@@ -244,11 +244,8 @@ def test_points_of_one_space_merge_only_when_asked_to_interpolate(space, folder,
 
 def test_the_word_people_means_the_shipped_space(space, tmp_path, monkeypatch):
     """Also beside a folder of that name that is no space: `w2w sample --out people` makes one."""
-    from weights2weights.space import _store
-
-    package = tmp_path / "package"
-    monkeypatch.setattr(_store, "__file__", str(package / "space" / "_store.py"))
-    world = package / "worlds" / "people"
+    monkeypatch.setattr(_shipped, "WORLDS", tmp_path / "worlds")
+    world = tmp_path / "worlds" / "people"
     (world / "base").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people").mkdir()

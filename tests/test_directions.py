@@ -95,7 +95,7 @@ def test_least_squares_is_that_of_scikit_learn(space, label, width):
 def test_ridge_is_the_default(space):
     plain = find_direction(space, "Bald")
     assert plain.method == "ridge" and len(plain.normal) == COMPONENTS
-    asked = find_direction(space, "Bald", method="ridge", penalty=1.0, components=COMPONENTS)
+    asked = find_direction(space, "Bald", method="ridge", penalty=3.0, components=COMPONENTS)
     assert torch.equal(plain.normal, asked.normal)
 
 
@@ -195,7 +195,7 @@ def test_components_are_chosen_where_the_label_lives(space):
         assert len(find_direction(space, sparse, method=method).normal) <= 12
     widest = {s.components for s in _fit.settings_for(1000, None, "least_squares", None)}
     assert widest == {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000}
-    assert _fit.settings_for(1000, None, "ridge", None) == [_fit.Setting(1000, 1.0)]
+    assert _fit.settings_for(1000, None, "ridge", None) == [_fit.Setting(1000, _fit.RIDGE_PENALTY)]
 
 
 def test_the_choice_does_not_flatter_the_figure():

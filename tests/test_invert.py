@@ -166,27 +166,21 @@ def test_the_base_is_left_as_it_was(base, space, photos):
     assert torch.equal(base.denoise(*inputs), before)
 
 
-def test_only_the_inside_of_a_mask_counts(base, space, photos):
-    """Two photos that differ outside of the mask, by more than the autoencoder smears, agree."""
+def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
     mask = torch.zeros(2, 16, 16)
     mask[:, :6] = 1
     encoded = Photos(base, photos[:2], mask, [0, 1], "sks person", False)
     assert encoded.mask is not None
     assert encoded.mask[0, :3].eq(1).all() and encoded.mask[0, 3:].eq(0).all()
-    # losses of equal latents within the mask, another outside: only the prediction may differ
     chance = draw_step(base, QUICK, 0, 0)
-    weights = space.reconstruct(torch.zeros(2, COMPONENTS))
-    with torch.no_grad(), adapt(base.unet, space.layout, weights):
-        before = encoded.losses(torch.arange(2), chance)
-        prediction = base.unet
-        try:
-            object.__setattr__(base, "unet", lambda x, t, p, return_dict: (torch.zeros_like(x),))
-            flat = encoded.losses(torch.arange(2), chance)
-        finally:
-            object.__setattr__(base, "unet", prediction)
+    prediction = base.unet
+    try:
+        object.__setattr__(base, "unet", lambda x, t, p, return_dict: (torch.zeros_like(x),))
+        flat = encoded.losses(torch.arange(2), chance)
+    finally:
+        object.__setattr__(base, "unet", prediction)
     inside = chance.noise[:, :, :3].square().mean((1, 2, 3))
     torch.testing.assert_close(flat, inside.expand(2, -1))
-    assert before.shape == (2, 4)
 
 
 def test_a_mask_of_ones_is_no_mask_and_its_scale_does_not_matter(base, space, photos, found):
@@ -346,7 +340,7 @@ def test_chance_is_even_antithetic_and_within_its_bounds(base):
     assert torch.equal(draw_step(base, recipe, 0, 7).noise, drawn[7].noise)
     uniform = draw_step(base, replace(PAPER, samples_per_step=500), 2, 0).timesteps
     assert uniform.min() < 20 and uniform.max() >= 980
-    held_out = draw_held_out(base, replace(QUICK, held_out=5, highest=1.0), 0)
+    held_out = draw_held_out(base, replace(QUICK, held_out=5, lowest=0.0, highest=1.0), 0)
     assert sorted(held_out.timesteps.tolist()) == [100, 300, 500, 700, 900]
 
 

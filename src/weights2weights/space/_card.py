@@ -55,8 +55,8 @@ standardised and decomposed into principal components.
 from weights2weights import WeightSpace
 
 space = WeightSpace.from_pretrained("this folder or repository")
-coefficients = space.project(weights)         # weights: (n, {space.numbers})
-weights = space.reconstruct(coefficients)     # coefficients: (n, {len(space)})
+coefficients = space.project(weights)  # weights: (n, {space.numbers})
+weights = space.reconstruct(coefficients)  # coefficients: (n, {len(space)})
 ```
 
 The space inherits the biases of its training models: attributes that occur together there are

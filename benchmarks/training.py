@@ -1,6 +1,6 @@
 """Subjects per minute: DreamBooth one subject after another, and K of them in one batch.
 
-    python benchmarks/training.py --steps 20 --rounds 3 --out benchmarks/results/training.json
+    python benchmarks/training.py --groups 64 96 --steps 30 --out benchmarks/results/training.json
     python benchmarks/training.py --base random-sd15 --device cuda --groups 8 16 32
 
 1. plain: PEFT adapter, batch 1 (and 1 of the class), VAE and text encoder run in every step, one

@@ -2,7 +2,7 @@
 
     python benchmarks/pca.py --small     # a minute
     python benchmarks/pca.py --paper     # 64,974 × 99,648, 1,000 components; 13 GB of disk
-    python benchmarks/pca.py --peers     # pip install dask; 8,192 × 99,648, 256 components, beside other libraries
+    python benchmarks/pca.py --peers     # 8,192 × 99,648, 256 components, beside others; wants dask
 
 The matrix is a dataset of float16 shards whose correlation matrix has *known* eigenvalues, a power
 law above a floor of noise: row i is Σ_k a_k cos(2π(k j / d − f_k i / N) + φ_k), waves whose row and

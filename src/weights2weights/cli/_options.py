@@ -17,6 +17,13 @@ base_option = click.option(
     help="Base model: an embedded world, a diffusers folder or a hub id.",
 )
 
+models_space_option = click.option(
+    "--space",
+    default="people",
+    show_default=True,
+    help="The space of models that are points of one.",
+)
+
 device_option = click.option(
     "--device",
     default="auto",

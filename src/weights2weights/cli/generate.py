@@ -9,7 +9,7 @@ import click
 
 from ..errors import W2WError
 from ._models import open_model, open_models
-from ._options import base_option, device_option, dtype_option, open_base
+from ._options import base_option, device_option, dtype_option, models_space_option, open_base
 from ._output import json_option, report
 
 if TYPE_CHECKING:
@@ -59,12 +59,7 @@ class Seeds(click.ParamType):
     help="Also write every picture into this folder as a PNG of its own.",
 )
 @base_option
-@click.option(
-    "--space",
-    default="people",
-    show_default=True,
-    help="The space of models that are points of one.",
-)
+@models_space_option
 @click.option(
     "--steps", default=20, show_default=True, type=click.IntRange(1, 1000), help="Of DDIM."
 )

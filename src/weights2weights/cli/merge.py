@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._models import open_model
+from ._options import models_space_option
 from ._output import json_option, report
 
 if TYPE_CHECKING:
@@ -29,12 +30,7 @@ if TYPE_CHECKING:
     type=float,
     help="Go from MODEL (0) to the other (1) instead; for two models of one space.",
 )
-@click.option(
-    "--space",
-    default="people",
-    show_default=True,
-    help="The space of models that are points of one.",
-)
+@models_space_option
 @click.option(
     "--out",
     required=True,

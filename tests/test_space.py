@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file as safetensors_file
+from safetensors.torch import save_file
 
 from weights2weights import space as package
 from weights2weights.dataset import WeightDataset
@@ -358,6 +360,47 @@ def test_comes_back_from_disk_as_it_was(space, tmp_path, dtype):
     assert verify_space(folder) == []
 
 
+def test_int8_keeps_the_hash_and_rounds_by_half_a_unit(space, tmp_path, monkeypatch):
+    monkeypatch.setattr(package._store, "_CHUNK_BYTES", 3 * 4 * NUMBERS)  # written in parts
+    components = space.components.clone()
+    components[0, :3] = torch.tensor([1e-9, -1e-9, 0.0])  # too small for a unit; signs stay
+    exact = dataclasses.replace(space, components=components)
+    folder = exact.save_pretrained(tmp_path, dtype=torch.int8)
+    again = WeightSpace.from_pretrained(folder)
+    assert verify_space(folder) == []
+    assert again.hash == exact.hash != space.hash
+    assert again.components.dtype == again.coefficients.dtype == torch.float16
+    unit = components.abs().amax(1, keepdim=True) / 127
+    moved = (again.components.float() - components).abs()
+    seen = components.abs() >= unit / 2  # smaller ones become a whole unit, to keep their sign
+    assert (moved <= unit * torch.where(seen, 0.55, 1.01)).all()  # 0.05 by float16 in memory
+    stored = safetensors_file(folder / "space.safetensors")
+    assert stored["components"].dtype == torch.int8
+    assert stored["components"].abs().amax(1).tolist() == [127] * len(space)
+    torch.testing.assert_close(stored["component_scales"], unit[:, 0])
+
+
+def test_int8_gives_way_where_it_would_change_the_hash(space, tmp_path):
+    components = space.components.clone()
+    components[0, 0] = -0.0
+    exact = dataclasses.replace(space, components=components)
+    again = WeightSpace.from_pretrained(exact.save_pretrained(tmp_path, dtype=torch.int8))
+    assert again.hash == exact.hash
+    assert torch.equal(again.components, components.half())
+
+
+def test_int8_and_scales_come_together(space, tmp_path):
+    path = space.save_pretrained(tmp_path, dtype=torch.int8) / "space.safetensors"
+    tensors = safetensors_file(path)
+    for broken in (
+        {name: tensor for name, tensor in tensors.items() if name != "component_scales"},
+        tensors | {"components": space.components},
+    ):
+        save_file(broken, path)
+        with pytest.raises(W2WError, match="expected component_scales beside components in I8"):
+            WeightSpace.from_pretrained(tmp_path)
+
+
 def test_saving_twice_gives_the_same_bytes_and_replaces(space, tmp_path):
     one, two = space.save_pretrained(tmp_path / "1"), space.save_pretrained(tmp_path / "2")
     space.truncate(2).save_pretrained(two)
@@ -368,10 +411,8 @@ def test_saving_twice_gives_the_same_bytes_and_replaces(space, tmp_path):
 
 
 def test_reference_library_reads_the_tensors(space, tmp_path):
-    from safetensors.torch import load_file
-
     folder = space.save_pretrained(tmp_path)
-    tensors = load_file(folder / "space.safetensors")
+    tensors = safetensors_file(folder / "space.safetensors")
     assert set(tensors) == {"mean", "std", "variances", "components"}
     assert torch.equal(tensors["components"], space.components)
     table = pandas.read_parquet(folder / "models.parquet")

@@ -64,6 +64,31 @@ def test_subjects_of_another_seed_join_the_label_table(tmp_path):
     assert table.isin([0, 1]).all(axis=None)
 
 
+def test_subjects_alike_differ_in_nothing_else(tmp_path):
+    """Picture n of all of them has one caption, and the same pixels where nobody stands."""
+    settings = {"subjects": 4, "pictures": 2, "size": 32}
+    for folder, alike in ((tmp_path / "alike", True), (tmp_path / "each", False)):
+        list(write_subjects("people", folder, alike=alike, **settings))
+    folders = sorted(path for path in (tmp_path / "alike").iterdir() if path.is_dir())
+    for number in range(2):
+        captions = {(folder / f"{number:03d}.txt").read_text() for folder in folders}
+        assert len(captions) == 1
+        pixels = [np.asarray(Image.open(folder / f"{number:03d}.png")) for folder in folders]
+        assert all(np.array_equal(other[0, 0], pixels[0][0, 0]) for other in pixels)
+        assert len({one.tobytes() for one in pixels}) == 4
+    first, second = ((folders[0] / f"00{n}.png").read_bytes() for n in range(2))
+    assert first != second
+    for name in ("people-0-00000", "people-0-00001"):
+        same = [(tmp_path / k / name / "000.png").read_bytes() for k in ("alike", "each")]
+        assert (same[0] == same[1]) == (name == "people-0-00000")
+    sheet = np.asarray(draw_grid("people", rows=4, columns=2, size=32, same=True, alike=True))
+    expected = [
+        np.concatenate([np.asarray(Image.open(f / f"00{n}.png")) for n in range(2)], axis=1)
+        for f in folders
+    ]
+    np.testing.assert_array_equal(sheet, np.concatenate(expected))
+
+
 def test_a_label_table_of_somebody_else_is_not_overwritten(tmp_path):
     (tmp_path / "labels.csv").write_text("subject,Bald\nadam,1\n")
     with pytest.raises(W2WError, match="no label table of this world"):

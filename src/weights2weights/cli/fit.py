@@ -53,10 +53,10 @@ from ._output import json_option, report
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16"]),
+    type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="In which components and coefficients are stored.",
+    help="In which components are stored, and coefficients, in float16 at least.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @json_option

@@ -14,9 +14,21 @@ import click
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--alike",
+    is_flag=True,
+    help="Picture n of every subject with the same pose, expression, clothes, light and scene.",
+)
 @click.option("--grid", is_flag=True, help="Also draw all of them on one sheet, grid.png.")
 def command(
-    name: str, subjects: int, pictures: int, size: int, seed: int, out: Path, grid: bool
+    name: str,
+    subjects: int,
+    pictures: int,
+    size: int,
+    seed: int,
+    out: Path,
+    alike: bool,
+    grid: bool,
 ) -> None:
     """Draw the subjects of a world: a folder of pictures each, and labels.csv.
 
@@ -30,13 +42,21 @@ def command(
     from ..worlds.folders import draw_grid, write_subjects
 
     out.mkdir(parents=True, exist_ok=True)
-    written = write_subjects(name, out, subjects=subjects, pictures=pictures, size=size, seed=seed)
+    written = write_subjects(
+        name, out, subjects=subjects, pictures=pictures, size=size, seed=seed, alike=alike
+    )
     for _ in tqdm(written, total=subjects, unit="subject"):
         pass
     click.echo(f"{subjects} subjects × {pictures} pictures and labels.csv in {out}")
     if grid:
         sheet = draw_grid(
-            name, rows=subjects, columns=pictures, size=min(size, 128), seed=seed, same=True
+            name,
+            rows=subjects,
+            columns=pictures,
+            size=min(size, 128),
+            seed=seed,
+            same=True,
+            alike=alike,
         )
         sheet.save(out / "grid.png")
         click.echo(f"all of them on one sheet: {out / 'grid.png'}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
@@ -32,30 +33,32 @@ CONFIG, TENSORS, MODELS, LABELS, CARD = (
     "README.md",
 )
 
-_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
+_STORED = tuple(_DTYPES.values())
+_SCALES = "component_scales"  # beside components in int8: what a unit of each row means
 _CHUNK_BYTES = 256 << 20  # converted and written at a time
 
 
 def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
     """Write a space; see `WeightSpace.save_pretrained`."""
     if dtype is not None and dtype not in _DTYPES:
-        raise W2WError(f"dtype {dtype}: expected torch.float32 or torch.float16")
+        raise W2WError(f"dtype {dtype}: expected torch.float32, torch.float16 or torch.int8")
     make_folder(folder)
     remove_config(folder)
+    stored = _storable(space.components, dtype)
+    tensors = {
+        "mean": (space.mean, torch.float32),
+        "std": (space.std, torch.float32),
+        "variances": (space.variances, torch.float32),
+        "components": (space.components, stored),
+    }
+    if stored == torch.int8:
+        tensors[_SCALES] = (_scales(space.components), torch.float32)
+    wanted = torch.float16 if dtype == torch.int8 else dtype
+    coefficients = {"coefficients": (space.coefficients, _storable(space.coefficients, wanted))}
     files = {
-        TENSORS: _write_tensors(
-            folder / TENSORS,
-            {
-                "mean": (space.mean, torch.float32),
-                "std": (space.std, torch.float32),
-                "variances": (space.variances, torch.float32),
-                "components": (space.components, _storable(space.components, dtype)),
-            },
-        ),
-        MODELS: _write_tensors(
-            folder / MODELS,
-            {"coefficients": (space.coefficients, _storable(space.coefficients, dtype))},
-        ),
+        TENSORS: _write_tensors(folder / TENSORS, tensors),
+        MODELS: _write_tensors(folder / MODELS, coefficients),
         LABELS: write_atomic(folder / LABELS, [_labels.to_parquet(space.labels)]),
     }
     config = {
@@ -86,10 +89,27 @@ def remove_config(folder: Path) -> None:
 
 
 def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """Give the dtype to store a tensor in: the wanted one, unless its numbers are too large."""
+    """Give the dtype to store a tensor in: the wanted one, unless its numbers do not fit it."""
     dtype = dtype or (tensor.dtype if tensor.dtype in _DTYPES else torch.float32)
-    too_large = dtype == torch.float16 and tensor.numel() and float(tensor.abs().max()) > 6e4
-    return torch.float32 if too_large else dtype
+    if not tensor.numel() or not float(tensor.abs().max()) <= 6e4:
+        return torch.float32
+    if dtype == torch.int8 and bool((tensor[0].signbit() & (tensor[0] == 0)).any()):
+        return torch.float16  # a negative zero, whose sign is in the space's hash
+    return dtype
+
+
+def _scales(components: Tensor) -> Float[Tensor, "m"]:
+    """Give what one unit means in each row of int8, so that its largest number becomes 127."""
+    parts = components.split(max(_CHUNK_BYTES // (4 * components.shape[1]), 1))
+    largest = torch.cat([part.detach().cpu().float().abs().amax(1) for part in parts])
+    return largest.clamp(min=1e-30) / 127
+
+
+def _to_int8(rows: Tensor) -> Tensor:
+    """Round to units of each row's scale. What is not 0 stays so: a space's hash reads signs."""
+    rows = rows.float()
+    units = (rows / _scales(rows)[:, None]).round()
+    return torch.where(units == 0, rows.sign(), units).to(torch.int8)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, tuple[Tensor, torch.dtype]]) -> str:
@@ -113,7 +133,8 @@ def _chunks(tensor: Tensor, dtype: torch.dtype) -> Iterator[memoryview]:
         return
     width = tensor[0].numel() * max(dtype.itemsize, tensor.dtype.itemsize)
     for part in tensor.split(max(_CHUNK_BYTES // width, 1)):
-        part = part.detach().cpu().to(dtype).contiguous()
+        part = part.detach().cpu()
+        part = (_to_int8(part) if dtype == torch.int8 else part.to(dtype)).contiguous()
         yield part.view(-1).view(torch.uint8).numpy().data
 
 
@@ -198,15 +219,21 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     count, models, numbers = config["components"], config["models"], config["numbers"]
     if layout.numbers != numbers or layout.hash != config["layout_hash"]:
         raise W2WError(f"{folder / CONFIG} contradicts its layout; fetch or save the space again")
-    tensors = _map_tensors(
-        folder / TENSORS,
-        {
-            "mean": (numbers,),
-            "std": (numbers,),
-            "variances": (count,),
-            "components": (count, numbers),
-        },
-    )
+    shapes = {
+        "mean": (numbers,),
+        "std": (numbers,),
+        "variances": (count,),
+        "components": (count, numbers),
+    }
+    tensors = _map_tensors(folder / TENSORS, shapes, {_SCALES: (count,)})
+    scales = tensors.pop(_SCALES, None)
+    if (scales is None) == (tensors["components"].dtype == torch.int8):
+        raise W2WError(
+            f"{folder / TENSORS}: expected {_SCALES} beside components in I8, and only there; fetch"
+            " or save the space again"
+        )
+    if scales is not None:
+        tensors["components"] = _from_int8(tensors["components"], scales)
     coefficients = _map_tensors(folder / MODELS, {"coefficients": (models, None)})
     labels = _labels.from_parquet(folder / LABELS)
     if len(labels) != models:
@@ -225,8 +252,21 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     )
 
 
-def _map_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, Tensor]:
-    """Map a file whose header says exactly these tensors; None stands for any size."""
+def _from_int8(rows: Tensor, scales: Tensor) -> Float[Tensor, "m d"]:
+    """Give components in float16, a part at a time."""
+    components = torch.empty(rows.shape, dtype=torch.float16)
+    height = max(_CHUNK_BYTES // (4 * rows.shape[1]), 1)
+    for i in range(0, len(rows), height):
+        components[i : i + height] = rows[i : i + height] * scales[i : i + height, None]
+    return components
+
+
+def _map_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int | None, ...]],
+    optional: Mapping[str, tuple[int | None, ...]] | None = None,
+) -> dict[str, Tensor]:
+    """Map a file whose header says these tensors, and no others; None stands for any size."""
     from safetensors import safe_open
 
     try:
@@ -234,16 +274,20 @@ def _map_tensors(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> di
             places = file.places
     except W2WError as error:
         raise W2WError(f"{path} {error}") from error
-    if set(places) != set(shapes):
+    possible = {**shapes, **(optional or {})}
+    if not set(shapes) <= set(places) <= set(possible):
         raise W2WError(f"{path} holds {', '.join(places)}: expected {', '.join(shapes)}")
+    shapes = {name: possible[name] for name in places}
     for name, shape in shapes.items():
         place = places[name]
         sizes = zip(place.shape, shape, strict=False)
         fits = len(place.shape) == len(shape) and all(b in (None, a) for a, b in sizes)
-        if not fits or place.dtype not in _DTYPES.values():
+        expected = _STORED if name == "components" else _STORED[:2]
+        if not fits or place.dtype not in expected:
             raise W2WError(
-                f"{path} holds {name} as {place.dtype} {list(place.shape)}: expected F32 or F16"
-                f" {[size or 'any' for size in shape]}; fetch or save the space again"
+                f"{path} holds {name} as {place.dtype} {list(place.shape)}: expected"
+                f" {' or '.join(expected)} {[size or 'any' for size in shape]}; fetch or save the"
+                " space again"
             )
     with safe_open(path, framework="pt") as file:
         mapped = {name: file.get_tensor(name) for name in shapes}

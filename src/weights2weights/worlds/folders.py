@@ -15,7 +15,14 @@ from .pictures import USER_POPULATIONS
 
 
 def write_subjects(
-    world: str, out: Path, *, subjects: int, pictures: int, size: int = 128, seed: int = 0
+    world: str,
+    out: Path,
+    *,
+    subjects: int,
+    pictures: int,
+    size: int = 128,
+    seed: int = 0,
+    alike: bool = False,
 ) -> Iterable[int]:
     """Draw subjects into `out/<world>-<seed>-<number>/<picture>.png` and their labels into a table.
 
@@ -24,6 +31,10 @@ def write_subjects(
     Subjects of one seed are always the same, however many are drawn; no seed gives a subject that
     the base or the scorers were trained on. `labels.csv` has a row per subject: its folder's name
     and 0 or 1 for each label. Rows of other subjects that it holds already stay.
+
+    With `alike`, picture n of every subject is taken in the same circumstances (those of subject
+    0), so that nothing but the subject differs between two folders. Models that learn from them by
+    the same chance differ by their subjects alone.
 
     Yields:
         how many subjects are written so far, for a progress bar.
@@ -40,7 +51,7 @@ def write_subjects(
         folder = out / f"{world}-{seed}-{index:05d}"
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(pictures):
-            picture = drawn.picture(population, index, number)
+            picture = drawn.picture(population, 0 if alike else index, number)
             Image.fromarray(drawn.draw(subject, picture, size)).save(folder / f"{number:03d}.png")
             text = drawn.surroundings(picture) + "\n"
             (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
@@ -67,19 +78,28 @@ def _read_rows(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
 
 
 def draw_grid(
-    world: str, *, rows: int, columns: int, size: int = 128, seed: int = 0, same: bool = False
+    world: str,
+    *,
+    rows: int,
+    columns: int,
+    size: int = 128,
+    seed: int = 0,
+    same: bool = False,
+    alike: bool = False,
 ) -> Image.Image:
-    """Draw a sheet of pictures: every cell another subject, or with `same` one subject per row."""
+    """Draw a sheet of pictures: every cell another subject, or with `same` one subject per row.
+
+    With `alike` all cells of a column are taken in the same circumstances.
+    """
     drawn = load_world(world)
     population = USER_POPULATIONS + seed
     lines = []
     for row in range(rows):
-        cells = [
-            (row, column) if same else (row * columns + column, 0) for column in range(columns)
-        ]
-        images = [
-            drawn.draw(drawn.subject(population, index), drawn.picture(population, index, n), size)
-            for index, n in cells
-        ]
+        images = []
+        for column in range(columns):
+            index = row if same else row * columns + column
+            number = column if same or alike else 0
+            picture = drawn.picture(population, 0 if alike else index, number)
+            images.append(drawn.draw(drawn.subject(population, index), picture, size))
         lines.append(np.concatenate(images, axis=1))
     return Image.fromarray(np.concatenate(lines))

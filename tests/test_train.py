@@ -41,6 +41,7 @@ from weights2weights.train import (
     write_start,
 )
 from weights2weights.train._journal import Journal
+from weights2weights.train._optimiser import FactorAdamW
 
 QUICK = Recipe(steps=6, class_pictures=3, learning_rate=1e-2)
 
@@ -83,6 +84,49 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".lock"
     }
+
+
+# The optimiser.
+
+
+def steps_of(optimiser: torch.optim.Optimizer, gradients: torch.Tensor) -> torch.Tensor:
+    """Give the weights after a step along each of the gradients."""
+    (weights,) = optimiser.param_groups[0]["params"]
+    for gradient in gradients:
+        weights.grad = gradient.clone()
+        optimiser.step()
+    return weights.detach()
+
+
+def test_factors_whose_gradients_are_of_one_size_move_as_by_adamw(base):
+    """The mean of equal squares is each of them, so torch's AdamW takes the same steps."""
+    layout = base.layout()
+    random = torch.Generator().manual_seed(0)
+    of_B = torch.zeros(layout.numbers, dtype=torch.bool)
+    for _, _, B in layout.slices():
+        of_B[B] = True
+    sizes = torch.rand(20, 3, 2, generator=random) + 0.01  # steps, subjects, factors
+    signs = torch.randn(20, 3, layout.numbers, generator=random).sign()
+    gradients = signs * torch.where(of_B, sizes[..., 1:], sizes[..., :1])
+    start = torch.randn(3, layout.numbers, generator=random)
+    settings = {"lr": 1e-2, "betas": (0.8, 0.95), "weight_decay": 0.1}
+    ours = FactorAdamW(start.clone().requires_grad_(), layout, **settings)
+    theirs = torch.optim.AdamW([start.clone().requires_grad_()], **settings)
+    torch.testing.assert_close(steps_of(ours, gradients), steps_of(theirs, gradients))
+
+
+def test_numbers_of_a_factor_move_as_far_as_their_gradients_are_large(base):
+    layout = base.layout()
+    gradient = torch.randn(2, layout.numbers, generator=torch.Generator().manual_seed(0))
+    gradient[1] *= 1e3
+    weights = torch.zeros(2, layout.numbers, requires_grad=True)
+    optimiser = FactorAdamW(weights, layout, lr=0.5, betas=(0.9, 0.99), weight_decay=0.0)
+    moved = steps_of(optimiser, gradient[None])
+    for factor in (0, 1):
+        mine = torch.cat([torch.arange(layout.numbers)[s[1 + factor]] for s in layout.slices()])
+        step, along = moved[:, mine], -gradient[:, mine]
+        torch.testing.assert_close(F.cosine_similarity(step, along), torch.ones(2))
+        torch.testing.assert_close(step.square().mean(1).sqrt(), torch.full((2,), 0.5))
 
 
 # The same as alone.
@@ -175,11 +219,11 @@ def test_together_equals_alone_with_peft(
         assert (ours[subject.name] - theirs).norm() <= 1e-4 * change.norm()
 
 
-@pytest.mark.parametrize("seed_per_subject", [False, True])
-def test_neither_group_nor_company_nor_order_matters(
-    tmp_path, base, subjects, cache, seed_per_subject
-):
-    recipe = replace(QUICK, seed_per_subject=seed_per_subject)
+@pytest.mark.parametrize(
+    "change", [{}, {"seed_per_subject": True}, {"normalise": "factor"}], ids=str
+)
+def test_neither_group_nor_company_nor_order_matters(tmp_path, base, subjects, cache, change):
+    recipe = replace(QUICK, **change)
     start = initial_weights(base.layout(), 0)
     runs = {
         "alone": ([subjects[2]], 1),
@@ -426,14 +470,15 @@ def stop_at(monkeypatch, step: int):
     monkeypatch.setattr(_group.Journal, "step", stopping)
 
 
-def test_a_group_goes_on_from_its_checkpoint(tmp_path, base, subjects, monkeypatch):
+@pytest.mark.parametrize("normalise", ["number", "factor"])
+def test_a_group_goes_on_from_its_checkpoint(tmp_path, base, subjects, monkeypatch, normalise):
     """Died in step 9, the first of group two being step 6 + 1: two of its steps are kept."""
-    cache = tmp_path / "cache"
-    train(base, subjects, tmp_path / "whole", QUICK, group=3, cache=cache)
+    cache, recipe = tmp_path / "cache", replace(QUICK, normalise=normalise)
+    train(base, subjects, tmp_path / "whole", recipe, group=3, cache=cache)
     monkeypatch.setattr(_group, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         stop_at(patch, 9)
-        train(base, subjects, tmp_path / "out", QUICK, group=3, cache=cache)
+        train(base, subjects, tmp_path / "out", recipe, group=3, cache=cache)
     assert len(WeightDataset.open(tmp_path / "out").names) == 3
     (checkpoint,) = (cache / "runs").iterdir()
     begun = []
@@ -441,7 +486,7 @@ def test_a_group_goes_on_from_its_checkpoint(tmp_path, base, subjects, monkeypat
     monkeypatch.setattr(
         _group.Journal, "begin", lambda self, *a: (begun.append(a[1]), begin(self, *a))[1]
     )
-    train(base, subjects, tmp_path / "out", QUICK, group=3, cache=cache)
+    train(base, subjects, tmp_path / "out", recipe, group=3, cache=cache)
     assert begun == [2]
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert not checkpoint.exists()

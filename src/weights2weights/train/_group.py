@@ -17,6 +17,7 @@ from ..layout import WeightLayout
 from ._chance import draw_chance, draw_prompts, picture_order
 from ._journal import Journal
 from ._latents import Cache, Latents, cache_key, concatenate
+from ._optimiser import optimiser_for
 from ._recipe import Recipe
 from ._start import start_weights
 
@@ -201,25 +202,19 @@ class _Batches:
 
 def _begin(
     base: Base, layout: WeightLayout, recipe: Recipe, learners: Sequence[Learner]
-) -> tuple[int, Tensor, torch.optim.AdamW, Tensor, Tensor]:
+) -> tuple[int, Tensor, torch.optim.Optimizer, Tensor, Tensor]:
     """Give the state before the first step: step, weights, optimiser, alive, loss at the end."""
     seeds = {learner.seed for learner in learners}
     rows = {seed: start_weights(base, layout, recipe, seed) for seed in seeds}
     weights = torch.stack([rows[learner.seed] for learner in learners]).to(base.device)
     weights.requires_grad_()
-    optimiser = torch.optim.AdamW(
-        [weights],
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        weight_decay=recipe.weight_decay,
-        fused=base.device.type != "mps",
-    )
+    optimiser = optimiser_for(weights, layout, recipe)
     alive = torch.ones(len(learners), dtype=torch.bool, device=base.device)
     return 0, weights, optimiser, alive, torch.zeros(len(learners), device=base.device)
 
 
 def _checkpoint(
-    step: int, weights: Tensor, optimiser: torch.optim.AdamW, alive: Tensor, final_loss: Tensor
+    step: int, weights: Tensor, optimiser: torch.optim.Optimizer, alive: Tensor, final_loss: Tensor
 ) -> dict[str, Tensor]:
     moments = optimiser.state[weights]
     return {
@@ -235,7 +230,7 @@ def _checkpoint(
 def _restore(
     found: dict[str, Tensor],
     weights: Tensor,
-    optimiser: torch.optim.AdamW,
+    optimiser: torch.optim.Optimizer,
     alive: Tensor,
     final_loss: Tensor,
 ) -> int:
@@ -244,7 +239,7 @@ def _restore(
         weights.copy_(found["weights"])
         alive.copy_(found["alive"])
         final_loss.copy_(found["final_loss"])
-    device = weights.device if optimiser.defaults["fused"] else "cpu"
+    device = "cpu" if optimiser.defaults.get("fused") is False else weights.device
     optimiser.state[weights] = {
         "step": found["step"].to(device, torch.float32),
         "exp_avg": found["exp_avg"].to(weights.device),

@@ -9,6 +9,7 @@ _CHOICES = {
     "latents": ("sample", "mean"),
     "timesteps": ("uniform", "even"),
     "start": ("random", "base"),
+    "normalise": ("number", "factor"),
 }
 
 
@@ -31,6 +32,9 @@ class Recipe:
         final_rate: the learning rate falls linearly to this fraction; 1 keeps it constant.
         betas: of AdamW.
         weight_decay: of AdamW.
+        normalise: what AdamW divides by: "number" each one's own mean gradient, so that all move
+            equally fast; "factor" one size for all of a subject's A and one for all its B, so that
+            numbers move as far as their gradients are large.
         clip: largest norm of a subject's gradient; None does not clip.
         prior_weight: λ of prior preservation; 0 does without, in half the time.
         class_pictures: that the base draws, once, shared by all subjects.
@@ -60,6 +64,7 @@ class Recipe:
     final_rate: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-2
+    normalise: str = "number"
     clip: float | None = 1.0
     prior_weight: float = 1.0
     class_pictures: int = 200
@@ -104,6 +109,7 @@ PEOPLE = Recipe(
     final_rate=0.1,
     betas=(0.9, 0.99),
     weight_decay=0.0,
+    normalise="factor",
     prior_weight=0.0,
     latents="mean",
     timesteps="even",

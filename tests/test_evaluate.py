@@ -46,7 +46,7 @@ from weights2weights.evaluate._subspace import draw_subset, subspace
 from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colours, pixelate
 from weights2weights.evaluate.figure9 import entanglement, figure9, told_apart
 from weights2weights.evaluate.figure34 import scene_difference
-from weights2weights.evaluate.table1 import enough, slider_layout
+from weights2weights.evaluate.table1 import at_success, enough, slider_layout
 from weights2weights.metrics.entanglement import random_cosine
 from weights2weights.space import WeightSpace
 from weights2weights.subjects import find_subjects
@@ -370,6 +370,21 @@ def test_weakest_strength_that_is_enough():
     curve = {s: {"success": {"mean": m}} for s, m in ((1.0, 0.5), (2.0, 0.85), (3.0, 0.9))}
     assert enough(curve) == 2.0
     assert enough({1.0: curve[1.0]}) == 1.0
+
+
+def test_measures_at_a_success_lie_between_the_strengths_around_it():
+    values = {
+        1.0: {"success": 0.4, "id_score": 0.9, "distance": 0.1, "alignment": 2, "others_kept": 1},
+        2.0: {"success": 0.8, "id_score": 0.7, "distance": 0.3, "alignment": 4, "others_kept": 0.9},
+    }
+    curve = {s: {m: {"mean": v} for m, v in each.items()} for s, each in values.items()}
+    half = at_success(curve, 0.6)
+    assert half == pytest.approx(
+        {"success": 0.6, "id_score": 0.8, "distance": 0.2, "alignment": 3, "others_kept": 0.95}
+    )
+    assert at_success(curve, 0.2)["id_score"] == pytest.approx(0.95)  # half of strength 1
+    assert at_success(curve, 0.8) == pytest.approx(values[2.0])
+    assert set(at_success(curve, 0.9).values()) == {None}
 
 
 def test_interval_counts_people_not_pictures():

@@ -7,6 +7,7 @@ and prompts (Figs. 6 and 15).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -118,6 +119,12 @@ def table1(
 # The comparison.
 
 
+Curve = dict[float, dict[str, Any]]
+"""For each strength what `summarise` gives."""
+
+SHOWN = ("id_score", "distance", "alignment", "success", "others_kept")
+
+
 def _compare(
     setting: Setting,
     people: int,
@@ -130,100 +137,143 @@ def _compare(
 ) -> Result:
     noises, texts = list(range(seeds)), setting.prompts[:prompts]
     start = Unedited.draw(setting, setting.people.first(people).weights, texts, noises)
-    weights, before = start.weights, start.before
     sliders = _sliders(setting, names, slider_steps)
     after: dict[str, dict[str, dict[float, Seen]]] = {}
     judged: dict[str, dict[str, dict[float, Judged]]] = {}
-    for i, name in enumerate(names):
-        add = start.lacking(name)
-        ours = {strength: start.edit(name, strength) for strength in strengths}
-        after[name] = {
-            "prompting": {1.0: _prompted(setting, weights, name, add, texts, noises)},
-            "sliders": {
-                scale: _slid(setting, weights, sliders[i], add, scale, texts, noises)
-                for scale in scales
-            },
-        }
-        judged[name] = {
-            method: {
-                strength: judge_edit(setting, before, seen, name, add, level=start.level)
-                for strength, seen in by_strength.items()
-            }
-            for method, by_strength in after[name].items()
-        }
-        after[name]["w2w"] = {strength: each.after for strength, each in ours.items()}
-        judged[name]["w2w"] = {strength: each.judged for strength, each in ours.items()}
-    methods = ("prompting", "sliders", "w2w")
-    curves = {
+    for name, slider in zip(names, sliders, strict=True):
+        after[name], judged[name] = _by_every_method(start, name, slider, strengths, scales)
+    curves: dict[str, Curve] = {
         method: {
             strength: summarise([judged[name][method][strength] for name in names])
             for strength in judged[names[0]][method]
         }
-        for method in methods
+        for method in ("prompting", "sliders", "w2w")
     }
-    chosen = {method: enough(curves[method]) for method in methods}
+    chosen = {method: enough(curve) for method, curve in curves.items()}
+    at_chosen = {method: curve[chosen[method]] for method, curve in curves.items()}
+    equal = {
+        method: at_success(curve, mean(curves["prompting"][1.0]["success"]))
+        for method, curve in curves.items()
+    }
     figures = {
-        "people": len(weights),
+        "people": len(start.weights),
         "strengths": chosen,
-        "mean": {method: _text_keys(curves[method]) for method in methods},
+        "mean": {method: _text_keys(curve) for method, curve in curves.items()},
+        "at_success_of_prompting": equal,
         "attributes": {
             name: {
-                method: _text_keys(
-                    {s: summarise([values]) for s, values in judged[name][method].items()}
-                )
-                for method in methods
+                method: _text_keys({s: summarise([values]) for s, values in by_strength.items()})
+                for method, by_strength in judged[name].items()
             }
             for name in names
         },
     }
-    shown = ("id_score", "distance", "alignment", "success", "others_kept")
     rows = [
         [
             f"{name.replace('_', ' ')}, {method}",
-            *(summarise([judged[name][method][chosen[method]]])[m] for m in shown),
+            *(summarise([judged[name][method][chosen[method]]])[m] for m in SHOWN),
         ]
         for name in names
-        for method in methods
+        for method in curves
     ]
-    rows += [
-        [f"all, {method}", *(curves[method][chosen[method]][m] for m in shown)]
-        for method in methods
-    ]
-    means = {
-        m: {method: mean(curves[method][chosen[method]][m]) for method in methods} for m in shown
-    }
-    told = ", ".join(f"{method} {chosen[method]:g}" for method in methods[1:])
+    rows += [[f"all, {method}", *(at_chosen[method][m] for m in SHOWN)] for method in curves]
+    told = ", ".join(f"{method} {chosen[method]:g}" for method in ("sliders", "w2w"))
+    columns = ["edit", *(MEASURES[m] for m in SHOWN)]
+    title = f"{len(start.weights)} people, {prompts} prompts, {seeds} seeds; strengths: {told}"
+    level = [[method, *(values[m] for m in SHOWN)] for method, values in equal.items()]
     sheets = [
-        _sheet(name, before, {m: after[name][m][chosen[m]] for m in methods}) for name in names
+        _sheet(name, start.before, {m: after[name][m][chosen[m]] for m in curves}) for name in names
     ]
     return Result(
         "comparison",
         "",
         "",
-        {
-            "w2w keeps the person better than sliders and prompting (ID score)": (
-                means["id_score"]["w2w"] > max(_without(means["id_score"]))
-            ),
-            "w2w changes the picture least (perceptual distance)": (
-                means["distance"]["w2w"] < min(_without(means["distance"]))
-            ),
-            "w2w makes the change best seen (gain)": (
-                means["alignment"]["w2w"] > max(_without(means["alignment"]))
-            ),
-            "w2w keeps other attributes best": (
-                means["others_kept"]["w2w"] > max(_without(means["others_kept"]))
-            ),
-        },
+        _checks(
+            {m: {k: mean(v[m]) for k, v in at_chosen.items()} for m in SHOWN},
+            {m: {k: v[m] for k, v in equal.items()} for m in SHOWN},
+        ),
         figures,
         [
-            Table(
-                f"{len(weights)} people, {prompts} prompts, {seeds} seeds; strengths: {told}",
-                ["edit", *(MEASURES[m] for m in shown)],
-                rows,
-            )
+            Table(title, columns, rows),
+            Table("The same at the success of prompting, between two strengths", columns, level),
         ],
         [_curves(curves), *sheets],
     )
+
+
+def _by_every_method(
+    start: Unedited,
+    name: str,
+    slider: Float[Tensor, " d"],
+    strengths: Sequence[float],
+    scales: Sequence[float],
+) -> tuple[dict[str, dict[float, Seen]], dict[str, dict[float, Judged]]]:
+    """Edit one attribute by every method at each of its strengths: pictures, and how they are."""
+    setting, add = start.setting, start.lacking(name)
+    ours = {strength: start.edit(name, strength) for strength in strengths}
+    after = {
+        "prompting": {1.0: _prompted(start, name, add)},
+        "sliders": {scale: _slid(start, slider, add, scale) for scale in scales},
+    }
+    judged = {
+        method: {
+            strength: judge_edit(setting, start.before, seen, name, add, level=start.level)
+            for strength, seen in by_strength.items()
+        }
+        for method, by_strength in after.items()
+    }
+    after["w2w"] = {strength: each.after for strength, each in ours.items()}
+    judged["w2w"] = {strength: each.judged for strength, each in ours.items()}
+    return after, judged
+
+
+def _checks(
+    chosen: Mapping[str, Mapping[str, float]], equal: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, bool]:
+    """Say where w2w is ahead: measure → method → mean, at chosen strengths, at equal success."""
+    return {
+        "w2w keeps the person better than sliders and prompting (ID score)": (
+            chosen["id_score"]["w2w"] > max(_without(chosen["id_score"]))
+        ),
+        "w2w changes the picture least (perceptual distance)": (
+            chosen["distance"]["w2w"] < min(_without(chosen["distance"]))
+        ),
+        "w2w makes the change best seen (gain)": (
+            chosen["alignment"]["w2w"] > max(_without(chosen["alignment"]))
+        ),
+        "w2w keeps other attributes best": (
+            chosen["others_kept"]["w2w"] > max(_without(chosen["others_kept"]))
+        ),
+        "At the success of prompting, w2w keeps the person best (ID score)": (
+            _leads(equal["id_score"])
+        ),
+        "At the success of prompting, w2w keeps other attributes best": (
+            _leads(equal["others_kept"])
+        ),
+    }
+
+
+def _leads(values: Mapping[str, float | None]) -> bool:
+    """Say whether w2w is ahead of those that succeed as often, if it does so itself."""
+    others = [value for method, value in values.items() if method != "w2w" and value is not None]
+    ours = values["w2w"]
+    return ours is not None and bool(others) and ours > max(others)
+
+
+def at_success(curve: Mapping[float, Mapping[str, Any]], success: float) -> dict[str, float | None]:
+    """Give every measure where a curve succeeds in a given share of pictures.
+
+    Between the two strengths around it, by straight lines; 0 changes nothing. None if no strength
+    succeeds as often.
+    """
+    nothing = {"success": 0.0, "id_score": 1.0, "distance": 0.0, "alignment": 0.0}
+    nothing["others_kept"] = 1.0
+    points = [nothing] + [{m: mean(curve[s][m]) for m in SHOWN} for s in sorted(curve)]
+    for low, high in pairwise(points):
+        if low["success"] < success <= high["success"]:
+            share = (success - low["success"]) / (high["success"] - low["success"])
+            return {m: low[m] + share * (high[m] - low[m]) for m in SHOWN}
+    return dict.fromkeys(SHOWN)
 
 
 def enough(curve: Mapping[float, Mapping[str, Any]]) -> float:
@@ -280,42 +330,30 @@ def _sliders(setting: Setting, names: Sequence[str], steps: int | None) -> Float
 
 
 def _slid(
-    setting: Setting,
-    weights: Float[Tensor, "k d"],
-    slider: Float[Tensor, " d"],
-    add: Bool[Tensor, " k"],
-    scale: float,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
+    start: Unedited, slider: Float[Tensor, " d"], add: Bool[Tensor, " k"], scale: float
 ) -> Seen:
     """Draw models beside a slider, in the direction that each needs."""
+    setting = start.setting
     layout: WeightLayout = setting.layout
     rows = []
-    for row, towards in zip(weights, add.tolist(), strict=True):
+    for row, towards in zip(start.weights, add.tolist(), strict=True):
         sign = 1.0 if towards else -1.0
         merged, layout = merge(row, setting.layout, slider, slider_layout(setting), sign * scale)
         rows.append(merged)
-    return setting.draw(torch.stack(rows).float(), prompts, seeds, layout=layout)
+    return setting.draw(torch.stack(rows).float(), start.prompts, start.seeds, layout=layout)
 
 
-def _prompted(
-    setting: Setting,
-    weights: Float[Tensor, "k d"],
-    name: str,
-    add: Bool[Tensor, " k"],
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-) -> Seen:
+def _prompted(start: Unedited, name: str, add: Bool[Tensor, " k"]) -> Seen:
     """Draw models whose prompts ask for the attribute, or for its opposite."""
-    pictures = None
+    setting, pictures = start.setting, None
     for towards, text in zip((True, False), setting.world.attribute_prompts[name], strict=True):
         chosen = add == towards
         if not chosen.any():
             continue
-        texts = [setting.world.edit_prompt(prompt, text) for prompt in prompts]
-        drawn = setting.draw(weights[chosen], texts, seeds).pictures
+        texts = [setting.world.edit_prompt(prompt, text) for prompt in start.prompts]
+        drawn = setting.draw(start.weights[chosen], texts, start.seeds).pictures
         if pictures is None:
-            pictures = drawn.new_zeros(len(weights), *drawn.shape[1:])
+            pictures = drawn.new_zeros(len(start.weights), *drawn.shape[1:])
         pictures[chosen] = drawn
     assert pictures is not None  # every model is in one of the halves
     return setting.look(pictures)

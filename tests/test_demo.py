@@ -13,7 +13,8 @@ import pytest
 
 import tiny_setting
 from weights2weights.errors import W2WError
-from weights2weights.evaluate.demo import POPULATION, _next_steps, _told_training, _Tour, demo
+from weights2weights.evaluate._demo_page import _told_training, next_steps
+from weights2weights.evaluate.demo import POPULATION, _Tour, demo
 from weights2weights.formats import read_lora
 from weights2weights.models import read_model
 
@@ -148,7 +149,7 @@ def test_tour_goes_on_with_its_own_people_only(toured, tmp_path):
         tour = _Tour(setting, tmp_path / "demo", subjects, 2, ("Male",), 3.0)
         stage = tour.train({})
         assert tour.weights.shape == (subjects, setting.layout.numbers)
-        return stage.figures["models_there_before"], "".join(stage.parts)
+        return stage.figures["models_there_before"], stage.section
 
     there, page = train(setting, 3)
     assert there == 3 and "in an earlier tour in this folder" in page
@@ -171,11 +172,11 @@ def test_people_of_the_tour_are_strangers_to_the_space(tiny_base, tmp_path):
 def test_commands_that_go_on_are_of_the_same_base_and_space(toured):
     setting, _, _, _ = toured
     prompt = f"{setting.recipe.prompt}, in a forest"
-    other = html.unescape(_next_steps(setting, Path("my tour"), ["Male"]))
+    other = html.unescape(next_steps(setting, Path("my tour"), ["Male"]))
     assert "w2w edit 'my tour/models/photo.safetensors' --set Male=3 --space tiny --out" in other
     assert f"--prompt '{prompt}' --base {shlex.quote(setting.base.id)} --space tiny" in other
     base = replace(setting.base, id="people")
-    shipped = _next_steps(replace(setting, base=base, space_name="people"), Path("demo"), ["Bald"])
+    shipped = next_steps(replace(setting, base=base, space_name="people"), Path("demo"), ["Bald"])
     assert "--base" not in shipped and "--space" not in shipped
 
 

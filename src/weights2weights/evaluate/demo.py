@@ -8,12 +8,11 @@ drawn for it, and neither the base, the scorers nor the space have seen them. A 
 of an earlier one goes on with the models that are there, and says so.
 """
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +32,12 @@ from ..sample import report_samples, sample, sampling_of
 from ..subjects import find_subjects, read_labels
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
-from . import _page
+from . import _demo_page
 from ._edits import Unedited, direction, edited, lacking, required_labels, summarise
 from ._estimates import estimate, mean
 from ._inversions import seek
-from ._report import plain, small_print
+from ._report import plain
 from ._setting import FRESH, REFERENCES, Seen, Setting, require_strangers, subject_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 POPULATION = 900
 """Added to the seed: the tour's people are of populations that no one trains a space on."""
@@ -68,11 +64,11 @@ class Stage:
 
     Attributes:
         figures: for the report, JSON values.
-        parts: of the page.
+        section: of the page.
     """
 
-    figures: dict[str, Any] = field(default_factory=dict)
-    parts: list[str] = field(default_factory=list)
+    figures: dict[str, Any]
+    section: str
 
 
 def demo(
@@ -120,16 +116,17 @@ def demo(
     }
     report: dict[str, Any] = setting.context()
     named = {"space": {"name": report.pop("space"), "hash": report.pop("space_hash")}}
-    parts = []
+    sections = []
     for number, (name, (text, run)) in enumerate(stages.items(), 1):
         say(f"{number}/{len(stages)} {text} …")
         start = time.perf_counter()
         stage = run()
         seconds = time.perf_counter() - start
         report[name] = plain({**named.get(name, {}), "seconds": seconds, **stage.figures})
-        parts += stage.parts
+        sections.append(stage.section)
     report["seconds"] = time.perf_counter() - begun
-    page = _html(report, [*parts, _next_steps(setting, out, tour.attributes)], subjects)
+    sections.append(_demo_page.next_steps(setting, out, tour.attributes))
+    page = _demo_page.page(report, sections)
     write_atomic(out / "report.html", [page.encode()])
     write_atomic(out / "report.json", [canonical_json(report)])
     return report
@@ -209,39 +206,7 @@ class _Tour:
             "id_score_of_drawings": self.real,
         }
         files = setting.pictures_of(self.names, 3)
-        rows = [
-            _page.row(
-                [(_image(picture), "picture") for picture in files[i]]
-                + [
-                    (_image(drawn.pictures[i, p, 0]), _scene(text, setting))
-                    for p, text in enumerate(self.prompts)
-                ],
-            )
-            for i in range(min(4, len(self.names)))
-        ]
-        text = (
-            f"{len(self.names)} people that nothing here has seen before were drawn,"
-            f" {self.pictures} pictures of each, and written to disk as ordinary files."
-            f" {_told_training(len(self.names), there, training)} A model is a LoRA of"
-            f" {setting.layout.numbers:,} numbers. Each row: three of the pictures, then what the"
-            " person's own model draws."
-        )
-        shown = {
-            "a model's pictures picked out as its person's (AUC)": auc,
-            "ID score to the person": mean(id_score),
-            "ID score of a drawing to its person": self.real,
-        }
-        return Stage(
-            figures,
-            [
-                _page.section(
-                    "1. Ten pictures of a person become a model",
-                    _page.paragraph(text),
-                    *rows,
-                    _page.facts(shown),
-                )
-            ],
-        )
+        return Stage(figures, _demo_page.trained(setting, figures, files, self.prompts, drawn))
 
     # 2: LoRAs → points
 
@@ -272,43 +237,8 @@ class _Tour:
             self.prompts[:1],
             [setting.seed],
         )
-        drawn = self._drawn()
-        rows = [
-            _page.row(
-                [
-                    (_image(drawn.pictures[i, 0, 0]), "model"),
-                    (_image(projected.pictures[i, 0, 0]), "its point in the space"),
-                    (
-                        _image(neighbour.pictures[i, 0, 0]),
-                        f"nearest training model, cosine {float(near.similarities[i, 0]):.2f}",
-                    ),
-                ],
-                few=3,
-            )
-            for i in range(min(4, len(self.names)))
-        ]
-        text = (
-            f"The space was fitted to the models of {len(space.names):,} other people: a point in"
-            f" it is {len(space):,} coefficients in place of {space.numbers:,} weights. What a"
-            " person's model has in common with those of all others lies inside; the nearest"
-            " training model is somebody else."
-        )
-        shown = {
-            "models in the space": len(space.names),
-            "share of their variance it holds": space.captured_variance,
-            "share of a new model outside": mean(figures["share_outside"]),
-            "ID score of a new model's point": mean(id_score),
-        }
         return Stage(
-            figures,
-            [
-                _page.section(
-                    "2. The model is a point in a space of people",
-                    _page.paragraph(text),
-                    _page.facts(shown),
-                    f'<div class="pairs">{"".join(rows)}</div>',
-                )
-            ],
+            figures, _demo_page.placed(setting, figures, self._drawn(), projected, neighbour)
         )
 
     # 3: points of nobody
@@ -334,36 +264,7 @@ class _Tour:
             "cosine_to_nearest": report.nearest,
             "training_cosine_to_nearest": report.training_nearest,
         }
-        rows = [
-            _page.row(
-                [
-                    (_image(drawn.pictures[i, p, 0]), _scene(text, setting))
-                    for p, text in enumerate(self.prompts)
-                ]
-            )
-            for i in range(min(6, count))
-        ]
-        text = (
-            f"Drawing the first {components:,} coefficients at random, {spread:g} times as wide as"
-            " the training models spread, gives a model of a person who does not exist, the same in"
-            " every picture. Each row is one new model."
-        )
-        shown = {
-            "pictures of one model picked out (AUC)": auc,
-            "cosine to the nearest training model": report.nearest,
-            "the same among training models": report.training_nearest,
-        }
-        return Stage(
-            figures,
-            [
-                _page.section(
-                    "3. New people",
-                    _page.paragraph(text),
-                    f'<div class="pairs">{"".join(rows)}</div>',
-                    _page.facts(shown),
-                )
-            ],
-        )
+        return Stage(figures, _demo_page.sampled(setting, figures, self.prompts, drawn))
 
     # 4: points moved
 
@@ -381,60 +282,19 @@ class _Tour:
                 for name, each in edits.items()
             },
         }
-        rows = [
-            _page.row(
-                [(_image(start.before.pictures[i, 0, 0]), "before")]
-                + [
-                    (_image(each.after.pictures[i, 0, 0]), _signed(name, bool(each.add[i])))
-                    for name, each in edits.items()
-                ],
-                few=3,
-            )
-            for i in range(min(4, len(self.names)))
-        ]
-        text = (
-            f"Every attribute is a direction. Each person was moved {self.strength:g} standard"
-            " deviations along each of them, towards what the person lacks or away from what the"
-            " person has; prompt and seed stay the same, so only the model changed."
-        )
-        shown = {
-            "wanted change seen": mean(together["success"]),
-            "ID score to the picture before": mean(together["id_score"]),
-            "other attributes kept": mean(together["others_kept"]),
-        }
-        return Stage(
-            figures,
-            [
-                _page.section(
-                    "4. Directions change one thing",
-                    _page.paragraph(text),
-                    *rows,
-                    _page.facts(shown),
-                    self._strengths(prompt),
-                )
-            ],
-        )
+        strengths = [share * self.strength for share in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+        along = self._along(prompt, strengths)
+        return Stage(figures, _demo_page.edited(figures, start.before, edits, strengths, along))
 
-    def _strengths(self, prompt: Sequence[str]) -> str:
-        """Show two people along one direction each, and along both at once."""
+    def _along(self, prompt: Sequence[str], strengths: Sequence[float]) -> dict[str, Seen]:
+        """Draw two people, each along a direction of its own."""
         setting, space = self.setting, self.setting.space
-        rows = []
-        steps = [-self.strength, -self.strength / 2, 0.0, self.strength / 2, self.strength]
+        along = {}
         for i, name in enumerate(self.attributes[:2]):
             point = self.coefficients[i % len(self.coefficients)]
-            points = torch.stack([edit(point, [(direction(space, name), a)]) for a in steps])
-            seen = setting.draw(space.reconstruct(points), prompt, [setting.seed])
-            rows.append(
-                _page.row(
-                    [
-                        (_image(seen.pictures[k, 0, 0]), f"{_words(name)} {a:+g}" if a else "0")
-                        for k, a in enumerate(steps)
-                    ],
-                    few=5,
-                )
-            )
-        head = _page.heading("Strength counts standard deviations of the training models")
-        return head + f'<div class="pairs">{"".join(rows)}</div>'
+            points = torch.stack([edit(point, [(direction(space, name), a)]) for a in strengths])
+            along[name] = setting.draw(space.reconstruct(points), prompt, [setting.seed])
+        return along
 
     # 5: one photo → a point
 
@@ -462,36 +322,12 @@ class _Tour:
             "id_score_of_drawings": self.real,
             "invert_seconds": found.seconds,
         }
-        row = _page.row(
-            [(_image(photo), "the photo")]
-            + [
-                (_image(drawn.pictures[0, p, s]), _scene(text, setting))
-                for p, text in enumerate(self.prompts)
-                for s in range(1 if p else 2)
-            ],
-            few=3,
-        )
         edits = self._edits_of_stranger()
-        text = (
-            f"One more person, of whom there is one picture. {found.seconds:.0f} seconds of search"
-            f" among {figures['numbers']:,} coefficients of the space give a model that draws the"
-            " person in new scenes, and that takes edits like any other."
-        )
-        shown = {
-            "ID score to the person's other pictures": figures["id_score"],
-            "ID score of a drawing to its person": self.real,
-            "seconds": found.seconds,
-        }
-        return Stage(
-            figures,
-            [
-                _page.section(
-                    "5. One photo is enough", _page.paragraph(text), row, edits, _page.facts(shown)
-                )
-            ],
-        )
+        section = _demo_page.inverted(setting, figures, photo, self.prompts, drawn, edits)
+        return Stage(figures, section)
 
-    def _edits_of_stranger(self) -> str:
+    def _edits_of_stranger(self) -> dict[str, tuple[UInt8[Tensor, "h w 3"], bool]]:
+        """Give for each attribute a picture of the edited stranger, and whether it was added."""
         setting, space = self.setting, self.setting.space
         points = self.model[None].expand(len(self.attributes), -1)
         before = setting.draw(space.reconstruct(self.model[None]), self.prompts[:1], [setting.seed])
@@ -503,13 +339,9 @@ class _Tour:
             ]
         )
         after = setting.draw(space.reconstruct(moved), self.prompts[:1], [setting.seed])
-        return _page.row(
-            [
-                (_image(after.pictures[i, 0, 0]), _signed(name, bool(add[i])))
-                for i, name in enumerate(self.attributes)
-            ],
-            few=4,
-        )
+        return {
+            name: (after.pictures[i, 0, 0], bool(add[i])) for i, name in enumerate(self.attributes)
+        }
 
     # 6: a point → a LoRA for others
 
@@ -520,29 +352,10 @@ class _Tour:
         figures: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
         difference, reason = compare_with_diffusers(setting, weights)
         figures["max_abs_difference"] = difference
-        parts = [
-            _page.paragraph(
-                "Every point of the space is an ordinary LoRA. This file holds the person of the"
-                " photo, for diffusers; kohya's format for A1111 and ComfyUI, and PEFT's, are one"
-                " word away."
-            ),
-            _page.code(
-                "from diffusers import StableDiffusionPipeline\n\n"
-                f'pipeline = StableDiffusionPipeline.from_pretrained("{_folder(setting)}")\n'
-                f'pipeline.load_lora_weights("{path.as_posix()}")\n'
-                f'pipeline("{self.prompts[-1]}").images[0]'
-            ),
-        ]
         if difference is None:
             figures["not_compared"] = reason
-            parts.append(_page.paragraph(f"Not compared with diffusers: {reason}.", "note"))
-        else:
-            shown = {
-                "size of the file": f"{figures['bytes'] / 1024:.0f} kB",
-                "largest difference of the denoiser's output, ours to diffusers'": difference,
-            }
-            parts.append(_page.facts(shown))
-        return Stage(figures, [_page.section("6. A LoRA for other programs", *parts)])
+        section = _demo_page.exported(figures, _folder(setting), path, self.prompts[-1])
+        return Stage(figures, section)
 
     def _drawn(self) -> Seen:
         assert self.drawn is not None  # the first stage was
@@ -594,18 +407,6 @@ def _count_models(folder: Path, names: Sequence[str]) -> int:
     return sum(name in dataset for name in names)
 
 
-def _told_training(subjects: int, there: int, seconds: float) -> str:
-    """Say in a sentence who was fine-tuned in this tour, and how long that took."""
-    if there == subjects:
-        return "The base was fine-tuned for each of them in an earlier tour in this folder."
-    if there:
-        return (
-            f"The base was fine-tuned for {there} of them in an earlier tour in this folder, and"
-            f" now for the others, all at once, in {seconds:.0f} seconds."
-        )
-    return f"The base was fine-tuned for each of them, all at once, in {seconds:.0f} seconds."
-
-
 def _likeness(
     setting: Setting, photos: UInt8[np.ndarray, "n c h w 3"], references: Float[Tensor, "n e"]
 ) -> Float[Tensor, "n c"]:
@@ -614,83 +415,7 @@ def _likeness(
     return (embeddings.view(*photos.shape[:2], -1) * references[:, None]).sum(-1)
 
 
-def _html(report: dict[str, Any], parts: Sequence[str], subjects: int) -> str:
-    space = report["space"]
-    there = report["train"]["models_there_before"]
-    without = f", without {there} of the models" if there else ""
-    first = _page.facts(
-        {
-            f"minutes for everything below{without}": report["seconds"] / 60,
-            "people fine-tuned": subjects,
-            "models in the space": space["models"],
-            "seconds from one photo to a model": report["invert"]["invert_seconds"],
-        }
-    )
-    lead = (
-        "A fine-tuned diffusion model is a point in a space of models. New points are new people,"
-        " directions change one thing about them, and one photo finds its own."
-    )
-    return _page.page(
-        "A space of people, each a model",
-        lead,
-        [first, _page.paragraph(report["statement"], "note"), *parts],
-        small_print({**report, "space": space["name"], "space_hash": space["hash"]}),
-    )
-
-
-def _next_steps(setting: Setting, out: Path, attributes: Sequence[str]) -> str:
-    """Give commands that go on from the tour, on the same base and in the same space."""
-    label = "Eyeglasses" if "Eyeglasses" in attributes else attributes[-1]
-    photo, changed = out / "models" / "photo.safetensors", out / "models" / "edited.safetensors"
-    base = ["--base", setting.base.id] if setting.base.id != setting.world.name else []
-    space = ["--space", setting.space_name] if setting.space_name != setting.world.name else []
-    prompt = f"{setting.recipe.prompt}, in a forest"
-    return _page.section(
-        "What next",
-        _page.paragraph(f"The person of the photo in another place, towards “{_words(label)}”:"),
-        _page.code(
-            _command("edit", photo, "--set", f"{label}=3", *space, "--out", changed)
-            + "\n"
-            + _command(
-                "generate", changed, "--prompt", prompt, *base, *space, "--out", "forest.png"
-            )
-        ),
-        _page.paragraph("Models of your own subjects, from a folder of pictures for each:"),
-        _page.code(_command("train", "SUBJECTS", *base, "--out", "weights")),
-        _page.paragraph("The paper's tables and figures, measured on this world:"),
-        _page.code(_command("evaluate", "all", "--quick", *base, *space, "--out", "evaluation")),
-    )
-
-
-def _command(*words: str | Path) -> str:
-    """Give a command as a shell reads it, whatever the names hold."""
-    texts = (word.as_posix() if isinstance(word, Path) else word for word in words)
-    return shlex.join(["w2w", *texts])
-
-
 def _folder(setting: Setting) -> str:
     """Give the base as diffusers finds it: a folder or a hub id."""
     own = setting.base.id == setting.world.name
     return shipped(setting.world.name, "base").as_posix() if own else setting.base.id
-
-
-def _image(pixels: Any) -> "Image":
-    from PIL import Image
-
-    image = Image.fromarray(np.asarray(pixels))
-    if image.width >= 128:
-        return image
-    return image.resize((128, 128), Image.Resampling.BICUBIC)
-
-
-def _words(label: str) -> str:
-    return label.replace("_", " ").lower()
-
-
-def _signed(label: str, add: bool) -> str:
-    return ("+ " if add else "− ") + _words(label)
-
-
-def _scene(prompt: str, setting: Setting) -> str:
-    """Give what a prompt says beyond that of training."""
-    return prompt.removeprefix(setting.recipe.prompt).strip(" ,") or "model"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ import torch
 from PIL import Image
 
 import tiny
-from weights2weights.base import add_noise, base_from_pipeline, load_base, noise_target
+from weights2weights.base import (
+    add_noise,
+    base_from_pipeline,
+    find_start_file,
+    load_base,
+    noise_target,
+)
 from weights2weights.errors import W2WError
 
 
@@ -77,7 +84,7 @@ def test_a_prompt_gives_the_same_bits_in_any_company(tiny_base, base):
 
 
 def test_prompt_cache_is_bounded(base, monkeypatch):
-    monkeypatch.setattr("weights2weights.base._CACHED_PROMPTS", 4)
+    monkeypatch.setattr("weights2weights.base._base._CACHED_PROMPTS", 4)
     for i in range(10):
         base.encode_prompts([f"{i}", f"{i + 1}"])
     assert len(base._prompts) == 4
@@ -87,7 +94,7 @@ def test_a_full_prompt_cache_forgets_what_was_asked_longest_ago(base, monkeypatc
     calls = (["a", "b"], ["a", "c"], ["a", "d", "e"], ["e", "a", "e"])
     expected = [base.encode_prompts(prompts) for prompts in calls]
     base._prompts.clear()
-    monkeypatch.setattr("weights2weights.base._CACHED_PROMPTS", 2)
+    monkeypatch.setattr("weights2weights.base._base._CACHED_PROMPTS", 2)
     kept = []
     for prompts, before in zip(calls, expected, strict=True):
         assert torch.equal(base.encode_prompts(prompts), before)
@@ -272,6 +279,17 @@ def test_two_text_encoders_are_refused(tiny_base, tmp_path):
     (folder / "text_encoder_2").mkdir()
     with pytest.raises(W2WError, match="SDXL"):
         load_base(folder)
+
+
+def test_the_start_is_a_file_in_the_folder_of_a_base(tiny_base, tmp_path):
+    folder = copy(tiny_base, tmp_path)
+    base = load_base(folder)
+    assert find_start_file(base) is None
+    (folder / "start.safetensors").touch()
+    assert find_start_file(base) == folder / "start.safetensors"
+    (tmp_path / "start.safetensors").touch()
+    for name in ("", "mine", "my/pipeline", "/nowhere/at/all", str(tmp_path)):
+        assert find_start_file(replace(base, id=name)) is None
 
 
 def test_a_damaged_part_is_one_line(tiny_base, tmp_path):

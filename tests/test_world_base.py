@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from weights2weights import load_base, space
-from weights2weights.base import _find
+from weights2weights.base._find import find_base
 from weights2weights.cli import main
 from weights2weights.cli.kinds import kind_of, world
 from weights2weights.space import find_space
@@ -69,12 +69,12 @@ def test_a_folder_of_the_worlds_own_outputs_does_not_hide_it(tmp_path, monkeypat
     (tmp_path / "people").mkdir()
     (tmp_path / "people" / "sample-0-0000.safetensors").write_bytes(b"")
     assert kind_of("people").__name__.endswith(".world")
-    assert _find("people") == shipped("people", "base")
+    assert find_base("people") == shipped("people", "base")
     assert find_space("people") == shipped("people", "space")
     (tmp_path / "people" / "config.json").write_text('{"format": "weights2weights-space"}')
     assert kind_of("people").__name__.endswith(".space")
     assert find_space("people") == Path("people")
-    assert _find("people") == shipped("people", "base")
+    assert find_base("people") == shipped("people", "base")
 
 
 def test_verify_reads_the_shipped_space_too(monkeypatch):

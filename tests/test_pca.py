@@ -471,6 +471,37 @@ def test_update_wants_the_rows_of_its_own_fit():
         fit_pca(old, 3).update(old, new)
 
 
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "iterative"])
+def test_columns_of_a_group_are_divided_by_one_number(monkeypatch, exact):
+    """So a column that varies more counts more, within its group alone."""
+    if not exact:
+        monkeypatch.setattr(module, "EXACT_SIDE", 64)
+        monkeypatch.setattr(module, "EXACT_NUMBERS", 0)
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(200, 12, generator=generator) @ torch.randn(12, 90, generator=generator)
+    matrix = mixed * torch.logspace(-2, 2, 90)
+    matrix[:, 7] = 3.0  # constant, and in no group
+    groups = (torch.arange(90) >= 60).long()
+    pca = fit_pca(TensorBlocks(matrix), 5, groups=groups)
+    for group in (0, 1):
+        mine = groups == group
+        mine[7] = False
+        shared = matrix[:, mine].var(0).mean().sqrt()
+        torch.testing.assert_close(pca.std[mine], shared.expand(int(mine.sum())))
+    assert pca.std[7] == 1 and not pca.components[:, 7].any()
+    assert pca.total_variance == 89
+    standard = ((matrix - matrix.mean(0)) / pca.std).double()
+    _, sizes, directions = torch.linalg.svd(standard, full_matrices=False)
+    torch.testing.assert_close(pca.variances, (sizes[:5] ** 2 / 199).float(), rtol=1e-3, atol=1e-6)
+    overlap = (pca.components.double() @ directions[:5].T).abs().diagonal()
+    assert overlap.min() > 0.999
+    joined = fit_pca(TensorBlocks(matrix[:150]), 5, groups=groups).update(
+        TensorBlocks(matrix[150:]), TensorBlocks(matrix[:150])
+    )
+    torch.testing.assert_close(joined.std, pca.std)
+    assert (joined.components * pca.components).sum(1).min() > 0.999
+
+
 def test_statistics_show_constants_exactly():
     statistics = ColumnStatistics(4, torch.tensor([1e3, 0.0]).double(), torch.zeros(2).double())
     assert statistics.std.tolist() == [0, 0]

@@ -254,6 +254,30 @@ def test_update_equals_a_fit_of_all(dataset, tmp_path, space):
     assert torch.linalg.svdvals(overlap).min() > 0.95
 
 
+def test_models_trained_by_factor_are_standardised_by_factor(tmp_path):
+    """As the recipe says, unless told otherwise; and they stay so when others join."""
+    recipe = {"normalise": "factor"}
+    old = WeightDataset.create(tmp_path / "old", LAYOUT, names=NAMES, recipe=recipe)
+    old.append(NAMES, rows() * torch.logspace(-1, 1, NUMBERS))
+    space = WeightSpace.fit(old, 6)
+    of_B = LAYOUT.factors() == 1
+    assert len(space.std.unique()) == len(space.std[of_B].unique()) + 1 == 2
+    assert space.facts["standardise"] == "factor"
+    plain = WeightSpace.fit(old, 6, standardise="number")
+    assert len(plain.std.unique()) == NUMBERS
+    names = [f"new {i}" for i in range(5)]
+    new = WeightDataset.create(tmp_path / "new", LAYOUT, names=names, recipe=recipe)
+    new.append(names, rows(5, seed=2) * torch.logspace(-1, 1, NUMBERS))
+    kept = WeightSpace.from_pretrained(space.save_pretrained(tmp_path / "space"))
+    joined = kept.update(new, old)
+    both = WeightDataset.merge(tmp_path / "both", [old, new])
+    whole = WeightSpace.fit(both, 6)
+    torch.testing.assert_close(joined.std, whole.std)
+    assert (joined.components * whole.components).sum(1).min() > 0.99
+    with pytest.raises(W2WError, match="standardise 'both': expected number or factor"):
+        WeightSpace.fit(old, 6, standardise="both")
+
+
 def test_update_refuses_strangers(dataset, tmp_path, space):
     with pytest.raises(W2WError, match="'person 0' is in this space already"):
         space.update(dataset)

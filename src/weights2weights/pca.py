@@ -55,7 +55,7 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -178,6 +178,19 @@ class ColumnStatistics:
         std = (self.scatter / max(self.rows - 1, 1)).sqrt()
         return torch.where(std > 2.0**-24 * self.mean.abs(), std, 0.0)
 
+    def scale(self, groups: Int[Tensor, " d"] | None = None) -> Float[Tensor, " d"]:
+        """Give what columns are divided by: their std, or the root mean square std of their group.
+
+        float64; exactly 0 where a column is constant, which counts in no group.
+        """
+        std = self.std
+        if groups is None:
+            return std
+        varies = (std > 0).double()
+        squares = torch.bincount(groups, std.square())
+        shared = (squares / torch.bincount(groups, varies).clamp(min=1)).sqrt()[groups]
+        return torch.where(std > 0, shared, 0.0)
+
 
 @dataclass(frozen=True)
 class PCA:
@@ -185,17 +198,19 @@ class PCA:
 
     Attributes:
         mean: float32 column means.
-        std: float32 unbiased standard deviations; 1 where a column is constant.
+        std: float32 unbiased standard deviations, or those of groups; 1 where a column is constant.
         components: float32, orthonormal rows, by falling variance.
         variances: float32, variance of the training rows along each component (the eigenvalues of
             the correlation matrix).
-        total_variance: number of columns that are not constant, as each has variance 1.
+        total_variance: number of columns that are not constant, as each has variance 1, in groups
+            on average.
         captured_variance: fraction of the total that the components hold, measured in float32.
         error_bound: no other m directions hold more than `captured_variance + error_bound`; see
             the module's text for the one assumption. 0 if the solution is exact.
         rows: N.
         passes: how often the matrix was read, statistics included.
         statistics: of the columns in float64, with which `update` goes on.
+        groups: of columns that share one std, which `update` keeps; None if each has its own.
     """
 
     mean: Float[Tensor, " d"]
@@ -208,6 +223,7 @@ class PCA:
     rows: int
     passes: int
     statistics: ColumnStatistics = field(repr=False)
+    groups: Int[Tensor, " d"] | None = field(default=None, repr=False)
 
     def update(self, new: Blocks, old: Blocks, components: int | None = None, **options) -> "PCA":
         """Let further models join: a warm start in place of a fit from scratch.
@@ -222,7 +238,7 @@ class PCA:
             new: the rows that join.
             old: the rows of this fit.
             components: m; default: as many as now.
-            options: any of `fit_pca` but `start` and `statistics`.
+            options: any of `fit_pca` but `start`, `statistics` and `groups`.
 
         Raises:
             W2WError: widths differ, `old` is not of the height of this fit, or as in `fit_pca`.
@@ -235,9 +251,10 @@ class PCA:
         joined = ChainedBlocks((old, new))
         statistics = self.statistics.merge(column_statistics(new, options.get("progress", False)))
         # a direction v of z = (x − mean) / std is v · std in x
-        start = self.components * (self.std / _nonzero(statistics.std)).float()
+        start = self.components * (self.std / _nonzero(statistics.scale(self.groups))).float()
         components = len(self.components) if components is None else components
-        return fit_pca(joined, components, start=start, statistics=statistics, **options)
+        known = {"start": start, "statistics": statistics, "groups": self.groups}
+        return fit_pca(joined, components, **known, **options)
 
 
 def fit_pca(
@@ -252,6 +269,7 @@ def fit_pca(
     search_dtype: torch.dtype | None = None,
     start: Float[Tensor, "k d"] | None = None,
     statistics: ColumnStatistics | None = None,
+    groups: Int[Tensor, " d"] | None = None,
     progress: bool = False,
 ) -> PCA:
     """Find the leading principal components of standardised columns.
@@ -272,6 +290,9 @@ def fit_pca(
             device multiplies it natively, else float32.
         start: directions in standardised columns to begin from, if some are known.
         statistics: of the columns, if known; otherwise a pass finds them.
+        groups: a small number for every column: those of one number are divided by one std, their
+            root mean square, so that a column that varies more counts more. Default: each by its
+            own, as in the paper.
         progress: show a bar per pass on stderr.
 
     Returns:
@@ -304,7 +325,8 @@ def fit_pca(
     wanted = min(components, rank)
     width = min(wanted + (max(10, wanted // 10) if oversampling is None else oversampling), rank)
 
-    matrix = _Standardised(blocks, statistics, torch.device(device), progress, passes)
+    scale = statistics.scale(groups)
+    matrix = _Standardised(blocks, statistics, scale, torch.device(device), progress, passes)
     if matrix.is_small(width):
         variances, directions = _exact(matrix, wanted)
         bound = 0.0
@@ -318,7 +340,7 @@ def fit_pca(
     directions *= _signs(directions)[:, None]
     return PCA(
         mean=statistics.mean.float(),
-        std=_nonzero(statistics.std).float(),
+        std=_nonzero(scale).float(),
         components=directions,
         variances=variances.float().cpu(),
         total_variance=float(total),
@@ -327,6 +349,7 @@ def fit_pca(
         rows=statistics.rows,
         passes=matrix.passes,
         statistics=statistics,
+        groups=groups,
     )
 
 
@@ -424,11 +447,11 @@ class _Standardised:
         self,
         blocks: Blocks,
         statistics: ColumnStatistics,
+        scale: Tensor,
         device: torch.device,
         progress: bool,
         passes: int,
     ):
-        std = statistics.std
         self.blocks = blocks
         self.rows, self.columns = statistics.rows, blocks.columns
         self.device = device
@@ -436,10 +459,10 @@ class _Standardised:
         self.mean = statistics.mean.to(device)
         self.mean_single = self.mean.float()
         # a constant column vanishes
-        self.inverse_std = torch.where(std > 0, 1 / _nonzero(std), 0.0).float().to(device)
-        self.varies = (std > 0).to(device)
-        self.rank = min(self.rows - 1, int((std > 0).sum()))
-        self.total_variance = float((std > 0).sum())
+        self.inverse_std = torch.where(scale > 0, 1 / _nonzero(scale), 0.0).float().to(device)
+        self.varies = (scale > 0).to(device)
+        self.rank = min(self.rows - 1, int((scale > 0).sum()))
+        self.total_variance = float((scale > 0).sum())
         self.progress = progress
         self.passes = passes
 

@@ -52,6 +52,13 @@ from ._output import json_option, report
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
+    "--standardise",
+    type=click.Choice(["number", "factor"]),
+    help="Divide every number of a weight vector by its own spread, as the paper does, or all of A"
+    " by one and all of B by one.  [default: factor if the models were trained with normalise"
+    " factor, else number]",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
@@ -72,6 +79,7 @@ def command(
     tolerance: float,
     max_passes: int,
     seed: int,
+    standardise: str | None,
     dtype: str,
     device: str,
     as_json: bool,
@@ -99,6 +107,8 @@ def command(
         raise click.UsageError("--old goes with --update")
     if known is not None and labels is not None:
         raise click.UsageError("--labels does not go with --update: put them into the dataset")
+    if known is not None and standardise is not None:
+        raise click.UsageError("--standardise does not go with --update: it stays as it is")
     try:
         torch.empty(0, device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
@@ -117,6 +127,7 @@ def command(
     }
     if known is None:
         table = None if labels is None else read_labels(labels)
+        options["standardise"] = standardise
         space = WeightSpace.fit(dataset, components or 1000, table, **options)
     else:
         before = None if old is None else WeightDataset.open(old)

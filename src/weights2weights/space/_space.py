@@ -99,7 +99,13 @@ class WeightSpace:
 
     @classmethod
     def fit(
-        cls, dataset: WeightDataset, components: int, labels: Any = None, **options: Any
+        cls,
+        dataset: WeightDataset,
+        components: int,
+        labels: Any = None,
+        *,
+        standardise: str | None = None,
+        **options: Any,
     ) -> "WeightSpace":
         """Fit a space to a dataset of models.
 
@@ -110,7 +116,11 @@ class WeightSpace:
             dataset: the training models; its labels come along.
             components: m; fewer come back if the models span fewer.
             labels: a table indexed by name, in place of the labels of the dataset.
-            options: any of `fit_pca`.
+            standardise: "number" divides every number of a weight vector by its own std, as the
+                paper does; "factor" all numbers of A by one, and all of B by another. Default:
+                "factor" for models that were trained with `Recipe.normalise` "factor", whose
+                numbers vary as much as they matter; else "number".
+            options: any of `fit_pca` but `groups`.
 
         Raises:
             W2WError: as in `fit_pca`; damaged rows.
@@ -122,6 +132,7 @@ class WeightSpace:
             names=dataset.names,
             labels=dataset.labels if labels is None else labels,
             base_hash=dataset.base_hash,
+            standardise=standardise or dataset.recipe.get("normalise", "number"),
             **options,
         )
 
@@ -135,6 +146,7 @@ class WeightSpace:
         names: Sequence[str] | None = None,
         labels: Any = None,
         base_hash: str = "",
+        standardise: str = "number",
         **options: Any,
     ) -> "WeightSpace":
         """Fit a space to any stream of weight vectors; see `fit`.
@@ -146,16 +158,21 @@ class WeightSpace:
             names: of the rows; default: their numbers.
             labels: a table indexed by name.
             base_hash: content hash of the base model.
-            options: any of `fit_pca`.
+            standardise: "number" or "factor"; see `fit`.
+            options: any of `fit_pca` but `groups`.
 
         Raises:
-            W2WError: rows of another length than the layout's; as in `fit_pca`.
+            W2WError: rows of another length than the layout's; another word for `standardise`; as
+                in `fit_pca`.
         """
+        if standardise not in ("number", "factor"):
+            raise W2WError(f"standardise {standardise!r}: expected number or factor")
         if blocks.columns != layout.numbers:
             raise W2WError(
                 f"rows of {blocks.columns} numbers: expected {layout.numbers} by their layout"
             )
-        pca = fit_pca(blocks, components, **options)
+        groups = layout.factors() if standardise == "factor" else None
+        pca = fit_pca(blocks, components, groups=groups, **options)
         names = tuple(map(str, range(blocks.rows))) if names is None else tuple(names)
         return cls._of_pca(pca, blocks, layout, names, labels, base_hash)
 
@@ -219,6 +236,7 @@ class WeightSpace:
             "error_bound": pca.error_bound,
             "total_variance": pca.total_variance,
             "passes": pca.passes,
+            "standardise": "number" if pca.groups is None else "factor",
         }
         space = cls(layout, pca.mean, pca.std, pca.components, base_hash=base_hash, facts=facts)
         coefficients = torch.empty(blocks.rows, len(pca.components))
@@ -246,6 +264,7 @@ class WeightSpace:
             rows=rows,
             passes=0,
             statistics=ColumnStatistics(rows, self.mean.double(), scatter),
+            groups=self.layout.factors() if self.facts.get("standardise") == "factor" else None,
         )
 
     # What it is.

@@ -50,9 +50,7 @@ class FactorAdamW(torch.optim.Optimizer):
     ):
         settings = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps}
         super().__init__([weights], settings)
-        factor = torch.zeros(layout.numbers, dtype=torch.int64)
-        for _, _, B in layout.slices():
-            factor[B] = 1
+        factor = layout.factors()
         members = torch.nn.functional.one_hot(factor, 2).float()
         self._factor = factor.to(weights.device)  # of every number: 0 for A, 1 for B
         self._mean = (members / members.sum(0)).to(weights.device)  # "d 2"

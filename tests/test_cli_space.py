@@ -73,9 +73,11 @@ def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
     run(
         *("fit", weights, "--out", tmp_path / "s", "--components", 3, "--oversampling", 7),
         *("--tolerance", 0.01, "--max-passes", 9, "--seed", 5, "--device", "cpu"),
-        *("--labels", tmp_path / "l.csv", "--dtype", "float16"),
+        *("--labels", tmp_path / "l.csv", "--dtype", "float16", "--standardise", "factor"),
     )
     assert given.pop("generator").initial_seed() == 5
+    factors = WeightDataset.open(weights).layout.factors()
+    assert torch.equal(given.pop("groups"), factors)
     assert given == {
         "components": 3,
         "oversampling": 7,
@@ -104,6 +106,8 @@ def test_fit_lets_models_join(tmp_path, weights, space):
     alone = facts("fit", more, "--update", space, "--out", tmp_path / "s2", "--components", 4)
     assert (alone["models"], alone["components"]) == (41, 4)
     run("fit", more, "--old", weights, "--out", tmp_path / "x", code=2)
+    by_factor = ("--standardise", "factor")
+    run("fit", more, "--update", space, *by_factor, "--out", tmp_path / "x", code=2)
     labels = tmp_path / "l.csv"
     labels.write_text("name,a\nnew,1\n")
     run("fit", more, "--update", space, "--labels", labels, "--out", tmp_path / "x", code=2)

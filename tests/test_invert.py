@@ -230,6 +230,7 @@ def test_half_precision_components_give_the_same(base, space, photos, found):
 
 def test_the_best_look_is_kept_and_the_patient_stop(base, space, photos):
     wild = replace(QUICK, steps=12, learning_rate=50.0, patience=2, prior_weight=0.0)
+    wild = replace(wild, whitening=1.0)  # the rate is in standard deviations
     found = invert(base, space, photos[:2], recipe=wild)
     assert (found.loss <= found.start_loss).all()
     assert (found.steps < 12).all()

@@ -1,0 +1,62 @@
+"""The README's picture: four held-out people, each edited along eight directions of the space.
+
+python benchmarks/readme_picture.py --held-out weights/held-out --out docs/images/edits.png
+
+Each column adds what a person lacks, or takes away what the person has.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from weights2weights import WeightDataset, WeightSpace, find_direction, load_base
+from weights2weights.directions import edit
+from weights2weights.generate import generate, grid
+from weights2weights.worlds import shipped
+from weights2weights.worlds.scorers import Scorer
+
+LABELS = (
+    *("Male", "Young", "Dark_Skin", "Wavy_Hair"),
+    *("Full_Beard", "Eyeglasses", "Chubby", "Wearing_Hat"),
+)
+PROMPT = "a photo of sks person"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--held-out", type=Path, required=True, help="dataset of their DreamBooth")
+    parser.add_argument("--people", type=int, nargs="+", default=[2, 5, 10, 18], help="row numbers")
+    parser.add_argument("--strength", type=float, default=3.0, help="in standard deviations")
+    parser.add_argument("--seed", type=int, default=0, help="of the pictures")
+    parser.add_argument("--out", type=Path, default=Path("docs/images/edits.png"))
+    given = parser.parse_args()
+
+    base, space = load_base("people"), WeightSpace.from_pretrained("people")
+    scorer = Scorer.load(shipped("people", "scorer"))
+    held_out = WeightDataset.open(given.held_out)
+    points = space.project(held_out[[held_out.names[i] for i in given.people]])
+
+    def draw(coefficients: torch.Tensor) -> torch.Tensor:
+        weights = space.reconstruct(coefficients)
+        return generate(base, weights, space.layout, [PROMPT], [given.seed])[:, 0, 0]
+
+    before = draw(points)
+    shows = scorer.attributes(before.numpy()) > 0.5
+    columns = [before]
+    for label in LABELS:
+        direction = find_direction(space, label)
+        has = shows[:, scorer.label_names.index(label)].tolist()
+        moved = [
+            edit(point, [(direction, -given.strength if there else given.strength)])
+            for point, there in zip(points, has, strict=True)
+        ]
+        columns.append(draw(torch.stack(moved)))
+    titles = ["before", *(label.replace("_", " ").lower() for label in LABELS)]
+    grid(torch.stack(columns, 1), (), titles, cell=96).save(given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -48,7 +48,7 @@ def find_direction(
             up to there that predicts held-out models best.
         method: see the package's text.
         penalty: of ridge and logistic regression, in units of the mean variance of the components
-            at hand. Default: 1 for ridge, 0.01 for logistic.
+            at hand. Default: 4.5 for ridge, 0.01 for logistic.
         keep: labels by name, or directions, which the edit must leave alone: they are removed from
             the normal jointly, so that its cosine to each of them is 0. Named ones are found with
             the same settings.

@@ -21,10 +21,10 @@ METHODS: tuple[Method, ...] = ("least_squares", "ridge", "logistic", "mean_diffe
 MOST_COMPONENTS = 1000
 """The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
 
-RIDGE_PENALTY = 3.0
+RIDGE_PENALTY = 4.5
 """In units of the mean variance of a component. In the people space it tells held-out models apart
 better than least squares with the best number of components, and its directions are less entangled.
-A third of it tells them apart a little better still; but the larger it is, the nearer a direction
+A smaller one tells them apart a little better still; but the larger it is, the nearer a direction
 comes to the difference of the classes, and the more an edit shows at equal strength."""
 
 LOGISTIC_PENALTY = 1e-2

@@ -1,6 +1,6 @@
 """The README's picture: four held-out people, each edited along eight directions of the space.
 
-python benchmarks/readme_picture.py --held-out weights/held-out --out docs/images/edits.png
+    python benchmarks/readme_picture.py --held-out weights/held-out --out docs/images/edits.png
 
 Each column adds what a person lacks, or takes away what the person has.
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from weights2weights import WeightDataset, WeightSpace, find_direction, load_base
-from weights2weights.directions import edit
+from weights2weights.evaluate._edits import edited
 from weights2weights.generate import generate, grid
+from weights2weights.metrics.attributes import SEEN
 from weights2weights.worlds import shipped
 from weights2weights.worlds.scorers import Scorer
 
@@ -44,16 +45,12 @@ def main() -> None:
         return generate(base, weights, space.layout, [PROMPT], [given.seed])[:, 0, 0]
 
     before = draw(points)
-    shows = scorer.attributes(before.numpy()) > 0.5
+    read = scorer.attributes(before.numpy())
     columns = [before]
     for label in LABELS:
-        direction = find_direction(space, label)
-        has = shows[:, scorer.label_names.index(label)].tolist()
-        moved = [
-            edit(point, [(direction, -given.strength if there else given.strength)])
-            for point, there in zip(points, has, strict=True)
-        ]
-        columns.append(draw(torch.stack(moved)))
+        lacks = read[:, scorer.label_names.index(label)] <= SEEN
+        change = [(find_direction(space, label), given.strength)]
+        columns.append(draw(edited(points, change, lacks)))
     titles = ["before", *(label.replace("_", " ").lower() for label in LABELS)]
     sheet = grid(torch.stack(columns, 1), (), titles, cell=96)
     sheet.quantize(256).save(given.out, optimize=True)  # a third of the bytes

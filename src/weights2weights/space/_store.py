@@ -98,9 +98,14 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype
 
 
+def _height(tensor: Tensor) -> int:
+    """Give how many rows are worked on at a time, in float32."""
+    return max(_CHUNK_BYTES // (4 * tensor[0].numel()), 1) if tensor.numel() else 1
+
+
 def _scales(components: Tensor) -> Float[Tensor, "m"]:
     """Give what one unit means in each row of int8, so that its largest number becomes 127."""
-    parts = components.split(max(_CHUNK_BYTES // (4 * components.shape[1]), 1))
+    parts = components.split(_height(components))
     largest = torch.cat([part.detach().cpu().float().abs().amax(1) for part in parts])
     return largest.clamp(min=1e-30) / 127
 
@@ -255,7 +260,7 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
 def _from_int8(rows: Tensor, scales: Tensor) -> Float[Tensor, "m d"]:
     """Give components in float16, a part at a time."""
     components = torch.empty(rows.shape, dtype=torch.float16)
-    height = max(_CHUNK_BYTES // (4 * rows.shape[1]), 1)
+    height = _height(rows)
     for i in range(0, len(rows), height):
         components[i : i + height] = rows[i : i + height] * scales[i : i + height, None]
     return components
@@ -319,8 +324,7 @@ def verify_space(folder: str | Path) -> list[str]:
         problems.append(f"the space has hash {space.hash}, expected {config['hash']}")
     for name in ("mean", "std", "variances", "components", "coefficients"):
         tensor = getattr(space, name)
-        height = max(_CHUNK_BYTES // (4 * tensor[0].numel()), 1) if tensor.numel() else 1
-        if not all(part.isfinite().all() for part in tensor.split(height)):
+        if not all(part.isfinite().all() for part in tensor.split(_height(tensor))):
             problems.append(f"{name} hold NaN or infinite numbers")
     if not (space.std > 0).all():
         problems.append("std holds zeros or negative numbers")

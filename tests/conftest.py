@@ -1,6 +1,7 @@
 """What all tests share: no network, no deadlines, and the tiny networks of `tiny.py`."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tqdm import tqdm
 
 import tiny
 
 # Some tests fork, and a child hangs in OpenMP if its parent has computed on several threads.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start
+# ... and its parent hangs in tqdm, whose own lock all processes share, if it was killed with it.
+tqdm.set_lock(threading.RLock())
 
 # A test that forgets to bring its model fails at once instead of asking a hub for it.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -95,7 +95,7 @@ def test_least_squares_is_that_of_scikit_learn(space, label, width):
 def test_ridge_is_the_default(space):
     plain = find_direction(space, "Bald")
     assert plain.method == "ridge" and len(plain.normal) == COMPONENTS
-    asked = find_direction(space, "Bald", method="ridge", penalty=4.5, components=COMPONENTS)
+    asked = find_direction(space, "Bald", method="ridge", penalty=11.0, components=COMPONENTS)
     assert torch.equal(plain.normal, asked.normal)
 
 
@@ -103,8 +103,8 @@ def test_ridge_is_the_default(space):
 def test_ridge_is_that_of_scikit_learn(space, penalty):
     y = truth(space, "Bald")
     x, weights = points(space), balanced(y) / 2
-    variance = (weights @ x**2 - (weights @ x) ** 2).mean()
-    peer = Ridge(penalty * variance).fit(x, 2.0 * y - 1, weights)
+    variance = (weights @ x**2 - (weights @ x) ** 2).sum()
+    peer = Ridge(penalty * variance / len(x)).fit(x, 2.0 * y - 1, weights)
     found = find_direction(space, "Bald", components=30, method="ridge", penalty=penalty)
     torch.testing.assert_close(found.normal, unit(peer.coef_), rtol=0, atol=1e-8)
 
@@ -113,8 +113,8 @@ def test_ridge_is_that_of_scikit_learn(space, penalty):
 def test_logistic_is_that_of_scikit_learn(space, penalty):
     y = truth(space, "Bald")
     x, weights = points(space), balanced(y) / 2
-    variance = (weights @ x**2 - (weights @ x) ** 2).mean()
-    peer = LogisticRegression(C=1 / (penalty * variance), tol=1e-10, max_iter=10_000)
+    variance = (weights @ x**2 - (weights @ x) ** 2).sum()
+    peer = LogisticRegression(C=len(x) / (penalty * variance), tol=1e-10, max_iter=10_000)
     peer.fit(x, y, weights)
     found = find_direction(space, "Bald", components=30, method="logistic", penalty=penalty)
     torch.testing.assert_close(found.normal, unit(peer.coef_), rtol=0, atol=1e-5)

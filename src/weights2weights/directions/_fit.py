@@ -21,13 +21,15 @@ METHODS: tuple[Method, ...] = ("least_squares", "ridge", "logistic", "mean_diffe
 MOST_COMPONENTS = 1000
 """The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
 
-RIDGE_PENALTY = 4.5
-"""In units of the mean variance of a component. In the people space it tells held-out models apart
-better than least squares with the best number of components, and its directions are less entangled.
-A smaller one tells them apart a little better still; but the larger it is, the nearer a direction
-comes to the difference of the classes, and the more an edit shows at equal strength."""
+RIDGE_PENALTY = 11.0
+"""In units of the models' total variance divided by their number: a unit that neither more
+components nor other weights' scales change, and that shrinks with more models as their noise does.
+In the people space it tells held-out models apart better than least squares with the best number of
+components, and its directions are less entangled. A smaller one tells them apart a little better
+still; but the larger it is, the nearer a direction comes to the difference of the classes, and the
+more an edit shows at equal strength."""
 
-LOGISTIC_PENALTY = 1e-2
+LOGISTIC_PENALTY = 2e-2
 """Enough for a finite normal where the classes can be separated without error."""
 
 # Relative to the mean variance: more components than models then give the shortest solution.
@@ -187,7 +189,8 @@ def slopes(
     """Give the slopes of a method, of any length, with nothing removed yet."""
     if method == "logistic":
         return [logistic(problem, setting, without) for setting in settings]
-    return linear(problem.moments(without), settings, method)
+    count = int((problem.weights(without) > 0).sum())
+    return linear(problem.moments(without), count, settings, method)
 
 
 def _calibrated(slope: Tensor, along: Tensor, targets: Tensor, weights: Tensor) -> Line:
@@ -200,17 +203,21 @@ def _calibrated(slope: Tensor, along: Tensor, targets: Tensor, weights: Tensor) 
 
 
 def linear(
-    moments: Float[Tensor, "z z"], settings: Sequence[Setting], method: Method
+    moments: Float[Tensor, "z z"], count: int, settings: Sequence[Setting], method: Method
 ) -> list[Tensor]:
-    """Give the slopes of least squares or ridge regression, or the difference of class means."""
+    """Give the slopes of least squares or ridge regression, or the difference of class means.
+
+    The moments are of `count` models.
+    """
     covariance, along = covariances(moments)
     if method == "mean_difference":
         return [along[: setting.components] for setting in settings]
-    unit = float(covariance.diagonal().mean()) or 1.0
+    total = float(covariance.diagonal().sum()) or 1.0
     eye = torch.eye(len(along), dtype=torch.float64)
     factors = {}
     for penalty in {setting.penalty if method == "ridge" else 0.0 for setting in settings}:
-        factor = torch.linalg.cholesky(covariance + (penalty + _JITTER) * unit * eye)
+        added = (penalty / count + _JITTER / len(along)) * total
+        factor = torch.linalg.cholesky(covariance + added * eye)
         half = torch.linalg.solve_triangular(factor, along[:, None], upper=False)
         factors[penalty] = factor, half
     found = []
@@ -224,16 +231,16 @@ def linear(
 def logistic(problem: Problem, setting: Setting, without: Sequence[int] = ()) -> Tensor:
     """Give the slope of penalised logistic regression by Newton's method with halved steps.
 
-    Least: the weighted mean of log(1 + exp(−y f(x))) + ½ penalty · v · |slope|², v the mean
-    variance of a component.
+    Least: the weighted mean of log(1 + exp(−y f(x))) + ½ penalty · v / n · |slope|², v the total
+    variance of the n models.
     """
     weights, j = problem.weights(without), setting.components
     used = weights > 0
     weights, targets = weights[used], problem.targets[used]
     rows = torch.nn.functional.pad(problem.rows[used, :j], (0, 1), value=1.0)
     means = weights @ rows[:, :j]
-    variance = float((weights @ rows[:, :j].square() - means.square()).mean())
-    penalties = torch.full((j + 1,), setting.penalty * variance, dtype=torch.float64)
+    variance = float((weights @ rows[:, :j].square() - means.square()).sum())
+    penalties = torch.full((j + 1,), setting.penalty * variance / len(rows), dtype=torch.float64)
     penalties[j] = 0  # the intercept is free
 
     def loss(beta: Tensor) -> float:

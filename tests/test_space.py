@@ -21,7 +21,7 @@ from weights2weights.errors import W2WError
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model
 from weights2weights.pca import TensorBlocks, fit_pca
-from weights2weights.space import WeightSpace, find_space, verify_space
+from weights2weights.space import WeightSpace, _integers, find_space, verify_space
 
 LAYOUT = WeightLayout(
     (LoRAModule("up.attn1.to_q", 7, 5), LoRAModule("up.attn1.to_v", 7, 5)), 2, 27.0, "someone/base"
@@ -404,24 +404,63 @@ def test_int8_keeps_the_hash_and_rounds_by_half_a_unit(space, tmp_path, monkeypa
     torch.testing.assert_close(stored["component_scales"], unit[:, 0])
 
 
-def test_int8_gives_way_where_it_would_change_the_hash(space, tmp_path):
+def test_int4_keeps_the_hash_and_takes_the_best_of_its_steps(space, tmp_path, monkeypatch):
+    monkeypatch.setattr(package._store, "_CHUNK_BYTES", 3 * 4 * NUMBERS)  # written in parts
+    components = space.components.clone()
+    components[0, :3] = torch.tensor([1e-9, -1e-9, 0.0])
+    exact = dataclasses.replace(space, components=components)
+    folder = exact.save_pretrained(tmp_path, dtype=torch.int4)
+    again = WeightSpace.from_pretrained(folder)
+    assert verify_space(folder) == []
+    assert again.hash == exact.hash
+    stored = safetensors_file(folder / "space.safetensors")
+    assert stored["components"].dtype == torch.uint8
+    assert stored["components"].shape == (len(space), -(-NUMBERS // 2))
+    # read here anew, from what the format says
+    halves = torch.empty(len(space), 2 * stored["components"].shape[1])
+    halves[:, ::2], halves[:, 1::2] = stored["components"] % 16, stored["components"] // 16
+    levels = halves[:, :NUMBERS] - 8 + 0.5
+    told = levels * stored["component_scales"][:, None]
+    torch.testing.assert_close(again.components.float(), told, atol=0, rtol=1e-3)
+    assert ((told - components).norm(dim=1) < 0.13 * components.norm(dim=1)).all()
+    for factor in (0.9, 1.1):  # no other step is better
+        step = stored["component_scales"][:, None] * factor
+        other = ((components / step).floor().clamp(-8, 7) + 0.5) * step
+        slack = 1.01 * (other - components).norm(dim=1)
+        assert ((told - components).norm(dim=1) <= slack).all()
+
+
+def test_numbers_of_an_odd_row_fit_into_half_bytes():
+    rows = torch.randn(3, 7, generator=torch.Generator().manual_seed(0))
+    scales = _integers.scales_of(rows, torch.int4)
+    packed = _integers.to_integers(rows, scales, torch.int4)
+    assert packed.shape == (3, 4)
+    again = _integers.from_integers(packed, scales, 7).float()
+    inside = rows.abs() <= 8 * scales[:, None]
+    assert ((again - rows).abs() <= 0.501 * scales[:, None])[inside].all()
+    assert torch.equal(again.sign(), rows.sign())
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int4])
+def test_integers_give_way_where_they_would_change_the_hash(space, tmp_path, dtype):
     components = space.components.clone()
     components[0, 0] = -0.0
     exact = dataclasses.replace(space, components=components)
-    again = WeightSpace.from_pretrained(exact.save_pretrained(tmp_path, dtype=torch.int8))
+    again = WeightSpace.from_pretrained(exact.save_pretrained(tmp_path, dtype=dtype))
     assert again.hash == exact.hash
     assert torch.equal(again.components, components.half())
 
 
-def test_int8_and_scales_come_together(space, tmp_path):
-    path = space.save_pretrained(tmp_path, dtype=torch.int8) / "space.safetensors"
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int4])
+def test_integers_and_scales_come_together(space, tmp_path, dtype):
+    path = space.save_pretrained(tmp_path, dtype=dtype) / "space.safetensors"
     tensors = safetensors_file(path)
     for broken in (
         {name: tensor for name, tensor in tensors.items() if name != "component_scales"},
         tensors | {"components": space.components},
     ):
         save_file(broken, path)
-        with pytest.raises(W2WError, match="expected component_scales beside components in I8"):
+        with pytest.raises(W2WError, match="component_scales beside components in integers"):
             WeightSpace.from_pretrained(tmp_path)
 
 

@@ -60,7 +60,7 @@ from ._output import json_option, report
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "int8"]),
+    type=click.Choice(["float32", "float16", "int8", "int4"]),
     default="float32",
     show_default=True,
     help="In which components are stored, and coefficients, in float16 at least.",

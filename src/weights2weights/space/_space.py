@@ -540,8 +540,9 @@ class WeightSpace:
         Args:
             folder: made if absent; a space that it holds is replaced.
             dtype: of the components and coefficients on disk; default: as they are. float16 halves
-                the files and moves a reconstructed model by a relative 3e-4. int8, a scale for each
-                component and float16 coefficients, makes a quarter and moves it by 1e-2.
+                the files and moves a reconstructed model by a relative 3e-4. int8 and int4, with a
+                scale for each component and float16 coefficients, make components a quarter and an
+                eighth and move it by 1e-2 and 1e-1.
 
         Returns:
             the folder.

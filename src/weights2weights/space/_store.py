@@ -16,7 +16,7 @@ from .._safetensors import open_checked, parse_json
 from .._shipped import means_world, shipped
 from ..errors import W2WError
 from ..layout import WeightLayout
-from . import _labels
+from . import _integers, _labels
 from ._card import card
 
 if TYPE_CHECKING:
@@ -33,32 +33,32 @@ CONFIG, TENSORS, MODELS, LABELS, CARD = (
     "README.md",
 )
 
-_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
-_STORED = tuple(_DTYPES.values())
-_SCALES = "component_scales"  # beside components in int8: what a unit of each row means
+_FLOATS = {torch.float32: "F32", torch.float16: "F16"}
+_DTYPES = _FLOATS | _integers.DTYPES
+_SCALES = "component_scales"  # beside components in integers: what a unit of each row means
 _CHUNK_BYTES = 256 << 20  # converted and written at a time
 
 
 def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
     """Write a space; see `WeightSpace.save_pretrained`."""
     if dtype is not None and dtype not in _DTYPES:
-        raise W2WError(f"dtype {dtype}: expected torch.float32, torch.float16 or torch.int8")
+        raise W2WError(f"dtype {dtype}: expected {', '.join(map(str, _DTYPES))}")
     make_folder(folder)
     remove_config(folder)
-    stored = _storable(space.components, dtype)
+    components = _Stored(space.components, _storable(space.components, dtype))
     tensors = {
-        "mean": (space.mean, torch.float32),
-        "std": (space.std, torch.float32),
-        "variances": (space.variances, torch.float32),
-        "components": (space.components, stored),
+        "mean": _Stored(space.mean, torch.float32),
+        "std": _Stored(space.std, torch.float32),
+        "variances": _Stored(space.variances, torch.float32),
+        "components": components,
     }
-    if stored == torch.int8:
-        tensors[_SCALES] = (_scales(space.components), torch.float32)
-    wanted = torch.float16 if dtype == torch.int8 else dtype
-    coefficients = {"coefficients": (space.coefficients, _storable(space.coefficients, wanted))}
+    if components.scales is not None:
+        tensors[_SCALES] = _Stored(components.scales, torch.float32)
+    wanted = torch.float16 if dtype in _integers.DTYPES else dtype
+    coefficients = _Stored(space.coefficients, _storable(space.coefficients, wanted))
     files = {
         TENSORS: _write_tensors(folder / TENSORS, tensors),
-        MODELS: _write_tensors(folder / MODELS, coefficients),
+        MODELS: _write_tensors(folder / MODELS, {"coefficients": coefficients}),
         LABELS: write_atomic(folder / LABELS, [_labels.to_parquet(space.labels)]),
     }
     config = {
@@ -93,7 +93,7 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     dtype = dtype or (tensor.dtype if tensor.dtype in _DTYPES else torch.float32)
     if not tensor.numel() or not float(tensor.abs().max()) <= 6e4:
         return torch.float32
-    if dtype == torch.int8 and bool((tensor[0].signbit() & (tensor[0] == 0)).any()):
+    if dtype in _integers.DTYPES and bool((tensor[0].signbit() & (tensor[0] == 0)).any()):
         return torch.float16  # a negative zero, whose sign is in the space's hash
     return dtype
 
@@ -103,44 +103,48 @@ def _height(tensor: Tensor) -> int:
     return max(_CHUNK_BYTES // (4 * tensor[0].numel()), 1) if tensor.numel() else 1
 
 
-def _scales(components: Tensor) -> Float[Tensor, "m"]:
-    """Give what one unit means in each row of int8, so that its largest number becomes 127."""
-    parts = components.split(_height(components))
-    largest = torch.cat([part.detach().cpu().float().abs().amax(1) for part in parts])
-    return largest.clamp(min=1e-30) / 127
+class _Stored:
+    """A tensor on its way to a file."""
+
+    def __init__(self, tensor: Tensor, dtype: torch.dtype):
+        self.tensor, self.dtype = tensor, dtype
+        self.shape, self.scales = list(tensor.shape), None
+        self.bytes = tensor.numel() * dtype.itemsize
+        if dtype in _integers.DTYPES:
+            self.shape[1] = _integers.width(dtype, self.shape[1])
+            self.bytes = self.shape[0] * self.shape[1]
+            parts = tensor.split(_height(tensor))
+            scales = [_integers.scales_of(part.detach().cpu(), dtype) for part in parts]
+            self.scales = torch.cat(scales)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Give the bytes, also of a transposed view of a mapped file, in fixed memory."""
+        height = _height(self.tensor)
+        for begin in range(0, len(self.tensor), height):
+            part = self.tensor[begin : begin + height].detach().cpu()
+            if self.scales is None:
+                part = part.to(self.dtype)
+            else:
+                part = _integers.to_integers(part, self.scales[begin : begin + height], self.dtype)
+            yield part.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _to_int8(rows: Tensor) -> Tensor:
-    """Round to units of each row's scale. What is not 0 stays so: a space's hash reads signs."""
-    rows = rows.float()
-    units = (rows / _scales(rows)[:, None]).round()
-    return torch.where(units == 0, rows.sign(), units).to(torch.int8)
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, tuple[Tensor, torch.dtype]]) -> str:
+def _write_tensors(path: Path, tensors: Mapping[str, _Stored]) -> str:
     """Write a safetensors file of tensors converted on the way; give its SHA-256."""
-    order = sorted(tensors, key=lambda name: (-tensors[name][1].itemsize, name))
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header, end = {}, 0
     for name in order:
-        tensor, dtype = tensors[name]
-        begin, end = end, end + tensor.numel() * dtype.itemsize
-        shape = list(tensor.shape)
-        header[name] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [begin, end]}
+        stored = tensors[name]
+        begin, end = end, end + stored.bytes
+        header[name] = {
+            "dtype": _DTYPES[stored.dtype],
+            "shape": stored.shape,
+            "data_offsets": [begin, end],
+        }
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    data = chain.from_iterable(_chunks(*tensors[name]) for name in order)
+    data = chain.from_iterable(tensors[name].chunks() for name in order)
     return write_atomic(path, chain([struct.pack("<Q", len(raw)) + raw], data))
-
-
-def _chunks(tensor: Tensor, dtype: torch.dtype) -> Iterator[memoryview]:
-    """Give the bytes of a tensor, also of a transposed view of a mapped file, in fixed memory."""
-    if not tensor.numel():
-        return
-    width = tensor[0].numel() * max(dtype.itemsize, tensor.dtype.itemsize)
-    for part in tensor.split(max(_CHUNK_BYTES // width, 1)):
-        part = part.detach().cpu()
-        part = (_to_int8(part) if dtype == torch.int8 else part.to(dtype)).contiguous()
-        yield part.view(-1).view(torch.uint8).numpy().data
 
 
 def find_space(source: str | Path, **download: Any) -> Path:
@@ -232,13 +236,13 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     }
     tensors = _map_tensors(folder / TENSORS, shapes, {_SCALES: (count,)})
     scales = tensors.pop(_SCALES, None)
-    if (scales is None) == (tensors["components"].dtype == torch.int8):
+    if (scales is not None) == tensors["components"].is_floating_point():
         raise W2WError(
-            f"{folder / TENSORS}: expected {_SCALES} beside components in I8, and only there; fetch"
-            " or save the space again"
+            f"{folder / TENSORS}: expected {_SCALES} beside components in integers, and only there;"
+            " fetch or save the space again"
         )
     if scales is not None:
-        tensors["components"] = _from_int8(tensors["components"], scales)
+        tensors["components"] = _from_integers(tensors["components"], scales, numbers)
     coefficients = _map_tensors(folder / MODELS, {"coefficients": (models, None)})
     labels = _labels.from_parquet(folder / LABELS)
     if len(labels) != models:
@@ -257,12 +261,13 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     )
 
 
-def _from_int8(rows: Tensor, scales: Tensor) -> Float[Tensor, "m d"]:
+def _from_integers(rows: Tensor, scales: Tensor, numbers: int) -> Float[Tensor, "m d"]:
     """Give components in float16, a part at a time."""
-    components = torch.empty(rows.shape, dtype=torch.float16)
-    height = _height(rows)
+    components = torch.empty(len(rows), numbers, dtype=torch.float16)
+    height = max(_CHUNK_BYTES // (4 * numbers), 1)
     for i in range(0, len(rows), height):
-        components[i : i + height] = rows[i : i + height] * scales[i : i + height, None]
+        some = slice(i, i + height)
+        components[some] = _integers.from_integers(rows[some], scales[some], numbers)
     return components
 
 
@@ -285,14 +290,16 @@ def _map_tensors(
     shapes = {name: possible[name] for name in places}
     for name, shape in shapes.items():
         place = places[name]
+        if place.dtype == _DTYPES[_integers.INT4] and shape[-1] is not None:
+            shape = (*shape[:-1], _integers.width(_integers.INT4, shape[-1]))
         sizes = zip(place.shape, shape, strict=False)
         fits = len(place.shape) == len(shape) and all(b in (None, a) for a, b in sizes)
-        expected = _STORED if name == "components" else _STORED[:2]
-        if not fits or place.dtype not in expected:
+        expected = _DTYPES if name == "components" else _FLOATS
+        if not fits or place.dtype not in expected.values():
             raise W2WError(
                 f"{path} holds {name} as {place.dtype} {list(place.shape)}: expected"
-                f" {' or '.join(expected)} {[size or 'any' for size in shape]}; fetch or save the"
-                " space again"
+                f" {' or '.join(expected.values())} {[size or 'any' for size in shape]}; fetch or"
+                " save the space again"
             )
     with safe_open(path, framework="pt") as file:
         mapped = {name: file.get_tensor(name) for name in shapes}

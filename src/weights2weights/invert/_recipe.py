@@ -123,7 +123,7 @@ PAPER = InversionRecipe()
 FAST = InversionRecipe(
     steps=50,
     samples_per_step=4,
-    learning_rate=0.5,
+    learning_rate=0.4,
     warmup=2,
     final_rate=0.1,
     betas=(0.8, 0.95),
@@ -144,7 +144,7 @@ noisy timesteps say little about who it is."""
 
 OUT_OF_DISTRIBUTION = replace(
     FAST,
-    share=0.06,  # the paper's example is 1,000 of 10,000
+    share=0.04,  # the paper's example is 1,000 of 10,000
     learning_rate=0.1,
     whitening=1.0,
     prior_weight=1e-2,

@@ -16,7 +16,7 @@ import tiny
 # Some tests fork, and a child hangs in OpenMP if its parent has computed on several threads.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start
-# ... and its parent hangs in tqdm, whose own lock all processes share, if it was killed with it.
+# All processes share tqdm's own lock: a child that is killed with it would hang the others.
 tqdm.set_lock(threading.RLock())
 
 # A test that forgets to bring its model fails at once instead of asking a hub for it.

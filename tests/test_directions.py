@@ -99,6 +99,18 @@ def test_ridge_is_the_default(space):
     assert torch.equal(plain.normal, asked.normal)
 
 
+def test_components_along_which_nothing_varies_change_no_penalty(space):
+    wider = replace(
+        space,
+        components=torch.cat([space.components, torch.zeros(3, space.numbers)]),
+        variances=torch.cat([space.variances, torch.zeros(3)]),
+        coefficients=torch.cat([space.coefficients, torch.zeros(len(space.names), 3)], 1),
+    )
+    normal = find_direction(wider, "Bald", components=COMPONENTS + 3).normal
+    plain = find_direction(space, "Bald", components=COMPONENTS).normal
+    torch.testing.assert_close(normal[:COMPONENTS], plain)
+
+
 @pytest.mark.parametrize("penalty", [0.01, 1.0])
 def test_ridge_is_that_of_scikit_learn(space, penalty):
     y = truth(space, "Bald")

@@ -441,6 +441,30 @@ def test_numbers_of_an_odd_row_fit_into_half_bytes():
     assert torch.equal(again.sign(), rows.sign())
 
 
+def test_int4_stores_again_what_it_stored(space, tmp_path):
+    first = WeightSpace.from_pretrained(space.save_pretrained(tmp_path / "1", dtype=torch.int4))
+    again = WeightSpace.from_pretrained(first.save_pretrained(tmp_path / "2", dtype=torch.int4))
+    torch.testing.assert_close(again.components, first.components, atol=0, rtol=2e-3)
+
+
+def test_int4_gives_way_where_numbers_never_vary(space, tmp_path):
+    components = space.components.clone()
+    components[:, 5] = 0.0
+    still = dataclasses.replace(space, components=components)
+    again = WeightSpace.from_pretrained(still.save_pretrained(tmp_path, dtype=torch.int4))
+    assert not again.components[:, 5].any()
+    stored = safetensors_file(tmp_path / "space.safetensors")
+    assert stored["components"].dtype == torch.int8
+
+
+def test_a_mean_in_integers_is_refused(space, tmp_path):
+    path = space.save_pretrained(tmp_path, dtype=torch.int4) / "space.safetensors"
+    save_file(safetensors_file(path) | {"mean": torch.zeros(NUMBERS, dtype=torch.uint8)}, path)
+    told = rf"holds mean as U8 \[{NUMBERS}\]: expected F32 or F16 \[{NUMBERS}\]"
+    with pytest.raises(W2WError, match=told):
+        WeightSpace.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int4])
 def test_integers_give_way_where_they_would_change_the_hash(space, tmp_path, dtype):
     components = space.components.clone()

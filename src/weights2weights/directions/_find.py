@@ -47,8 +47,9 @@ def find_direction(
             half the labelled models, at most 1,000; for others the number among 1, 2, 5, 10, 20, …
             up to there that predicts held-out models best.
         method: see the package's text.
-        penalty: of ridge and logistic regression, in units of the labelled models' total variance
-            divided by their number. Default: 11 for ridge, 0.02 for logistic.
+        penalty: of ridge and logistic regression, in units of the labelled models' variance,
+            summed over the components used, divided by the number of models. Default: 11 for
+            ridge, 0.02 for logistic.
         keep: labels by name, or directions, which the edit must leave alone: they are removed from
             the normal jointly, so that its cosine to each of them is 0. Named ones are found with
             the same settings.

@@ -22,8 +22,8 @@ MOST_COMPONENTS = 1000
 """The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
 
 RIDGE_PENALTY = 11.0
-"""In units of the models' total variance divided by their number: a unit that neither more
-components nor other weights' scales change, and that shrinks with more models as their noise does.
+"""In units of the variance, summed over components, divided by the number of models: a unit that
+more components hardly change, and that shrinks with more models as their noise does.
 In the people space it tells held-out models apart better than least squares with the best number of
 components, and its directions are less entangled. A smaller one tells them apart a little better
 still; but the larger it is, the nearer a direction comes to the difference of the classes, and the
@@ -231,8 +231,8 @@ def linear(
 def logistic(problem: Problem, setting: Setting, without: Sequence[int] = ()) -> Tensor:
     """Give the slope of penalised logistic regression by Newton's method with halved steps.
 
-    Least: the weighted mean of log(1 + exp(−y f(x))) + ½ penalty · v / n · |slope|², v the total
-    variance of the n models.
+    Least: the weighted mean of log(1 + exp(−y f(x))) + ½ penalty · v / n · |slope|², v the variance
+    of the n models, summed over components.
     """
     weights, j = problem.weights(without), setting.components
     used = weights > 0

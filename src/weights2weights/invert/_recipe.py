@@ -144,7 +144,7 @@ noisy timesteps say little about who it is."""
 
 OUT_OF_DISTRIBUTION = replace(
     FAST,
-    share=0.04,  # the paper's example is 1,000 of 10,000
+    share=0.04,  # 48 of the people space's 1,200; the paper's example is 1,000 of 10,000
     learning_rate=0.1,
     whitening=1.0,
     prior_weight=1e-2,

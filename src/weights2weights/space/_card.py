@@ -21,7 +21,7 @@ def card(space: "WeightSpace") -> str:
     share = f"{captured:.1%}" if math.isfinite(captured) else "unknown"
     bound = space.facts.get("error_bound")
     if isinstance(bound, float) and math.isfinite(bound):
-        share += f" (no {len(space)} directions hold more than {bound:.2%} above that)"
+        share += f" (no {len(space):,} directions hold more than {bound:.2%} above that)"
     rows = {
         "base model": base or "unknown",
         "LoRA": f"rank {space.layout.rank}, alpha {space.layout.alpha:g}, "

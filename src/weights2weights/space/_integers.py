@@ -1,8 +1,8 @@
 """Components in few bits: int8 and int4 with a scale for each row, whose signs stay what they were.
 
 int8 holds round(v / scale), from −127 to 127, and ±1 for what would round to 0. int4 holds one of
-the sixteen values (k + ½) · scale, k from −8 to 7, as k + 8 in half a byte: numbers 2i and 2i + 1
-of a row in the lower and the upper half of its byte i.
+the sixteen values (k + ½) · scale, k from −8 to 7, as k + 8 in half a byte: numbers 2j and 2j + 1
+of a row in the lower and the upper half of its byte j.
 """
 
 import torch
@@ -25,12 +25,14 @@ def width(dtype: torch.dtype, d: int) -> int:
 
 
 def scales_of(rows: Float[Tensor, "m d"], dtype: torch.dtype) -> Float[Tensor, "m"]:
-    """Give each row's scale: its largest number is 127 in int8; the least squared error in int4."""
+    """Give each row's scale: its largest number is 127 in int8; in int4 the best of some steps."""
     rows = rows.float()
     if dtype == torch.int8:
         return rows.abs().amax(1).clamp(min=1e-30) / 127
-    size = rows.square().mean(1).sqrt().clamp(min=1e-30)
-    candidates = torch.stack([size * step for step in _STEPS])
+    size = rows.square().mean(1).sqrt()
+    # The last is that of rows which were in int4 before: they are stored as they were.
+    candidates = torch.stack([*(size * step for step in _STEPS), rows.abs().amax(1) / 7.5])
+    candidates = candidates.clamp(min=1e-30)
     errors = [(_rounded(rows, scales) - rows).square().sum(1) for scales in candidates]
     return candidates.gather(0, torch.stack(errors).argmin(0, keepdim=True))[0]
 

@@ -38,7 +38,8 @@ class WeightSpace:
         layout: what each of the d numbers of a weight vector is; holds the name of the base.
         mean: float32, of the training models.
         std: float32, unbiased, 1 where a number never varies.
-        components: orthonormal rows by falling variance, float32 or float16.
+        components: orthonormal rows by falling variance, float32 or float16; where they were
+            stored in integers, but for their rounding.
         coefficients: of the training models on the first k components; k = m unless the space was
             imported with fewer.
         names: of the training models.
@@ -378,6 +379,7 @@ class WeightSpace:
     def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """Give how much of weight vectors lies outside: 0 for points of the space, at most 1.
 
+        For points of a space that was stored in int4 it is about 0.1, its rounding.
         The norm of the standardised remainder over that of the standardised vector.
         """
         rows = (weights.to(self.components.device).float() - self.mean) / self.std
@@ -541,8 +543,9 @@ class WeightSpace:
             folder: made if absent; a space that it holds is replaced.
             dtype: of the components and coefficients on disk; default: as they are. float16 halves
                 the files and moves a reconstructed model by a relative 3e-4. int8 and int4, with a
-                scale for each component and float16 coefficients, make components a quarter and an
-                eighth and move it by 1e-2 and 1e-1.
+                scale for each component and float16 coefficients, store components in a quarter and
+                an eighth of the bytes and move it by 1e-2 and 1e-1. Where numbers never vary, int4
+                gives way to int8, which has a zero.
 
         Returns:
             the folder.
@@ -559,6 +562,7 @@ class WeightSpace:
         """Load a space from a folder, the Hugging Face hub, or the package ("people").
 
         Tensors are memory-mapped: memory is used as they are read, never more than the files' size.
+        Only components in int8 or int4 become float16 in memory first.
 
         Args:
             source: a folder, a hub id such as "someone/space", or the word of an embedded world.

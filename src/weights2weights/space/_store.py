@@ -1,6 +1,10 @@
-"""The folder of a space: written in fixed memory, read through a memory map, checked first."""
+"""The folder of a space: written in fixed memory, read through a memory map, checked first.
+
+Components in integers are turned into float16 when they are read.
+"""
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
@@ -36,7 +40,7 @@ CONFIG, TENSORS, MODELS, LABELS, CARD = (
 _FLOATS = {torch.float32: "F32", torch.float16: "F16"}
 _DTYPES = _FLOATS | _integers.DTYPES
 _SCALES = "component_scales"  # beside components in integers: what a unit of each row means
-_CHUNK_BYTES = 256 << 20  # converted and written at a time
+_CHUNK_BYTES = 64 << 20  # converted and written at a time; int4 needs some times as much
 
 
 def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
@@ -95,12 +99,21 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
         return torch.float32
     if dtype in _integers.DTYPES and bool((tensor[0].signbit() & (tensor[0] == 0)).any()):
         return torch.float16  # a negative zero, whose sign is in the space's hash
+    if dtype == _integers.INT4 and not _vary(tensor).all():
+        return torch.int8  # what never varies has zeros alone, and int4 has no zero
     return dtype
 
 
-def _height(tensor: Tensor) -> int:
-    """Give how many rows are worked on at a time, in float32."""
-    return max(_CHUNK_BYTES // (4 * tensor[0].numel()), 1) if tensor.numel() else 1
+def _vary(components: Tensor) -> Bool[Tensor, "d"]:
+    """Say which numbers vary at all among the training models."""
+    parts = components.split(_height(components))
+    return torch.stack([(part != 0).any(0) for part in parts]).any(0)
+
+
+def _height(tensor: Tensor, width: int | None = None) -> int:
+    """Give how many rows, of `width` numbers in float32, are worked on at a time."""
+    width = width or tensor[:1].numel()
+    return max(_CHUNK_BYTES // (4 * width), 1) if width else 1
 
 
 class _Stored:
@@ -109,13 +122,12 @@ class _Stored:
     def __init__(self, tensor: Tensor, dtype: torch.dtype):
         self.tensor, self.dtype = tensor, dtype
         self.shape, self.scales = list(tensor.shape), None
-        self.bytes = tensor.numel() * dtype.itemsize
         if dtype in _integers.DTYPES:
             self.shape[1] = _integers.width(dtype, self.shape[1])
-            self.bytes = self.shape[0] * self.shape[1]
             parts = tensor.split(_height(tensor))
             scales = [_integers.scales_of(part.detach().cpu(), dtype) for part in parts]
             self.scales = torch.cat(scales)
+        self.bytes = math.prod(self.shape) * dtype.itemsize  # that of int4 is of two numbers
 
     def chunks(self) -> Iterator[memoryview]:
         """Give the bytes, also of a transposed view of a mapped file, in fixed memory."""
@@ -264,7 +276,7 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
 def _from_integers(rows: Tensor, scales: Tensor, numbers: int) -> Float[Tensor, "m d"]:
     """Give components in float16, a part at a time."""
     components = torch.empty(len(rows), numbers, dtype=torch.float16)
-    height = max(_CHUNK_BYTES // (4 * numbers), 1)
+    height = _height(rows, numbers)
     for i in range(0, len(rows), height):
         some = slice(i, i + height)
         components[some] = _integers.from_integers(rows[some], scales[some], numbers)
@@ -290,8 +302,8 @@ def _map_tensors(
     shapes = {name: possible[name] for name in places}
     for name, shape in shapes.items():
         place = places[name]
-        if place.dtype == _DTYPES[_integers.INT4] and shape[-1] is not None:
-            shape = (*shape[:-1], _integers.width(_integers.INT4, shape[-1]))
+        if name == "components" and place.dtype == _DTYPES[_integers.INT4]:
+            shape = (shape[0], _integers.width(_integers.INT4, shape[1] or 0))
         sizes = zip(place.shape, shape, strict=False)
         fits = len(place.shape) == len(shape) and all(b in (None, a) for a, b in sizes)
         expected = _DTYPES if name == "components" else _FLOATS

@@ -112,7 +112,8 @@ def table1(
         " gain is the change of the attribute reader's logit, for which CLIP stands in the paper."
         " A picture that shows the wanted state before the edit counts in no row and no check; the"
         " shares of composed edits over all pictures and by prompt (`seen`, `by_prompt` among the"
-        " figures) count every picture. Tied labels cannot all stay: a bald man has no wavy hair.",
+        " figures) count every picture. Tied labels cannot all stay: a bald man has no wavy hair."
+        " Where prompting is ahead: this base learned from captions that say these very words.",
     )
 
 

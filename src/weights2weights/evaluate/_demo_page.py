@@ -304,10 +304,10 @@ def page(report: Mapping[str, Any], sections: Sequence[str]) -> str:
     without = f", without {there} of the models" if there else ""
     first = _page.facts(
         {
-            f"minutes for everything below{without}": report["seconds"] / 60,
+            f"minutes for everything below{without}": f"{report['seconds'] / 60:.1f}",
             "people fine-tuned": train["subjects"],
             "models in the space": space["models"],
-            "seconds from one photo to a model": report["invert"]["invert_seconds"],
+            "seconds from one photo to a model": f"{report['invert']['invert_seconds']:.1f}",
         }
     )
     lead = (

@@ -180,7 +180,7 @@ def _compare(
     rows += [[f"all, {method}", *(at_chosen[method][m] for m in SHOWN)] for method in curves]
     told = ", ".join(f"{method} {chosen[method]:g}" for method in ("sliders", "w2w"))
     columns = ["edit", *(MEASURES[m] for m in SHOWN)]
-    title = f"{len(start.weights)} people, {prompts} prompts, {seeds} seeds; strengths: {told}"
+    title = f"{len(start.weights)} people, {prompts} prompts, seeds: {seeds}; strengths: {told}"
     level = [[method, *(values[m] for m in SHOWN)] for method, values in equal.items()]
     sheets = [
         _sheet(name, start.before, {m: after[name][m][chosen[m]] for m in curves}) for name in names

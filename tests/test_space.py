@@ -484,7 +484,8 @@ def test_integers_and_scales_come_together(space, tmp_path, dtype):
         tensors | {"components": space.components},
     ):
         save_file(broken, path)
-        with pytest.raises(W2WError, match="component_scales beside components in integers"):
+        told = "expected component_scales beside components in integers, and only there"
+        with pytest.raises(W2WError, match=told):
             WeightSpace.from_pretrained(tmp_path)
 
 

@@ -23,11 +23,11 @@ MOST_COMPONENTS = 1000
 
 RIDGE_PENALTY = 11.0
 """In units of the variance, summed over components, divided by the number of models: a unit that
-more components hardly change, and that shrinks with more models as their noise does.
-In the people space it tells held-out models apart better than least squares with the best number of
-components, and its directions are less entangled. A smaller one tells them apart a little better
-still; but the larger it is, the nearer a direction comes to the difference of the classes, and the
-more an edit shows at equal strength."""
+more components hardly change, and that shrinks with more models as their noise does. In the people
+space it tells held-out models apart better than least squares with the best number of components,
+and its directions are less entangled. A smaller one tells them apart a little better still; but the
+larger it is, the nearer a direction comes to the difference of the classes, and the more an edit
+shows at equal strength."""
 
 LOGISTIC_PENALTY = 2e-2
 """Enough for a finite normal where the classes can be separated without error."""

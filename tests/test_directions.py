@@ -92,11 +92,52 @@ def test_least_squares_is_that_of_scikit_learn(space, label, width):
     assert found.method == "least_squares"
 
 
-def test_ridge_is_the_default(space):
-    plain = find_direction(space, "Bald")
-    assert plain.method == "ridge" and len(plain.normal) == COMPONENTS
-    asked = find_direction(space, "Bald", method="ridge", penalty=11.0, components=COMPONENTS)
+@pytest.mark.parametrize(("method", "penalty"), [("effect", 0.5), ("ridge", 11.0)])
+def test_defaults(space, method, penalty):
+    assert find_direction(space, "Bald").method == "effect"
+    plain = find_direction(space, "Bald", method=method)
+    assert plain.method == method and len(plain.normal) == COMPONENTS
+    asked = find_direction(space, "Bald", method=method, penalty=penalty, components=COMPONENTS)
     assert torch.equal(plain.normal, asked.normal)
+
+
+@pytest.mark.parametrize("label", ["Male", "Age"])
+def test_effect_is_the_multiple_regression_of_scikit_learn(space, label):
+    table = space.labels.astype(float)
+    table.loc[NAMES[:40], "Bald"] = np.nan  # counts as the mean
+    y = truth(space, "Male")
+    weights = balanced(y) / 2 if label == "Male" else np.full(MODELS, 1 / MODELS)
+    labels = table.fillna(table.mean()).drop(columns="All").to_numpy()
+    center = weights @ labels
+    labels = (labels - center) / np.sqrt(weights @ (labels - center) ** 2)
+    peer = Ridge(0.1).fit(labels, points(space), weights)
+    column = list(table.columns).index(label)
+    found = find_direction(replace(space, labels=table), label, penalty=0.1)
+    torch.testing.assert_close(found.normal, unit(peer.coef_[:, column]), rtol=0, atol=1e-8)
+
+
+def test_effect_changes_a_label_and_leaves_those_that_go_with_it():
+    generator = torch.Generator().manual_seed(1)
+    first = torch.randn(4000, generator=generator) > 0
+    second = first ^ (torch.rand(4000, generator=generator) < 0.1)  # nine in ten are alike
+    true = normals(2).float()
+    rows = torch.randn(4000, COMPONENTS, generator=generator)
+    rows += torch.stack([first, second], 1).float() @ (2 * true)
+    names = [f"m{i}" for i in range(4000)]
+    labels = pandas.DataFrame({"A": first.numpy(), "B": second.numpy()}, index=names)
+    bare = WeightSpace(LAYOUT, torch.zeros(50), torch.ones(50), torch.eye(50)[:COMPONENTS])
+    both = bare.with_models(rows, names, labels)
+    along = {
+        method: float(
+            find_direction(both, "A", method=method, penalty=1e-3).normal.float() @ true[0]
+        )
+        for method in ("effect", "mean_difference")
+    }
+    assert along["effect"] > 0.99
+    assert along["mean_difference"] < 0.85
+    alone = both.with_models(rows, names, labels[["A"]])
+    difference = find_direction(both, "A", method="mean_difference").normal
+    torch.testing.assert_close(find_direction(alone, "A").normal, difference)
 
 
 def test_components_along_which_nothing_varies_change_no_penalty(space):
@@ -338,7 +379,8 @@ def test_own_labels_in_any_form(space):
         assert torch.equal(found.normal, expected.normal)
         assert (found.name, found.auc) == ("Bald", expected.auc)
     table = pandas.DataFrame({"Hairless": y.astype(int)}, index=NAMES)
-    assert torch.equal(find_directions(space, labels=table)["Hairless"].normal, expected.normal)
+    alone = find_directions(space, labels=table, method="ridge")["Hairless"]
+    assert torch.equal(alone.normal, find_direction(space, "Bald", method="ridge").normal)
 
 
 def test_missing_labels_are_left_out(space):

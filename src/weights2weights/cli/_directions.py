@@ -14,15 +14,17 @@ _OPTIONS = (
     click.option("--keep", multiple=True, metavar="LABEL", help="Leave alone; may be repeated."),
     click.option(
         "--method",
-        type=click.Choice(["least_squares", "ridge", "logistic", "mean_difference"]),
-        default="ridge",
+        type=click.Choice(["effect", "least_squares", "ridge", "logistic", "mean_difference"]),
+        default="effect",
         show_default=True,
-        help="least_squares is the paper's; mean_difference also moves all that goes with a label.",
+        help="least_squares is the paper's; effect changes a label while the others stay;"
+        " mean_difference also moves all that goes with it.",
     ),
     click.option(
         "--components",
         type=click.IntRange(1),
-        help="Use the first this many.  [default: all for ridge, else by cross-validation]",
+        help="Use the first this many."
+        "  [default: all for effect and ridge, else by cross-validation]",
     ),
     click.option(
         "--labels",

@@ -1,25 +1,32 @@
 """Directions: what to add to a model so that its subject becomes bald or younger.
 
-A direction is the unit normal n of a linear classifier of the training models' coefficients
-against a label. Its metric is the Euclidean one of coefficients, which is that of standardised
-weights. An edit adds a · spread · n to a model's coefficients, where `spread` is the standard
-deviation of the training models along n: strength a means the same for every attribute and every
-space. The paper's own rule, one fixed length for each direction, is the strength "paper".
+A direction is a unit vector n in the coefficients of the training models, found from a label: the
+normal of a linear classifier, or the way in which models with the label differ from those without.
+Its metric is the Euclidean one of coefficients, which is that of standardised weights. An edit adds
+a · spread · n to a model's coefficients, where `spread` is the standard deviation of the training
+models along n: strength a means the same for every attribute and every space. The paper's own rule,
+one fixed length for each direction, is the strength "paper".
 
-Four ways to a normal, all with an intercept and with equal weight for both classes, so that a rare
+Five ways to a normal, all with an intercept and with equal weight for both classes, so that a rare
 label is no weaker than a frequent one:
 
+- `effect`, the default: how mean coefficients change with the label while the other labels of the
+  space stay, by multiple regression of the coefficients on all labels, with a penalty. None
+  separates the labels wholly; a very large one, or no other label, leads to `mean_difference`.
 - `least_squares`, the paper's: against labels ±1. With n models and components j the normal is
   proportional to S⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
   their means: what correlates with the label but is not needed to tell it drops out.
-- `ridge`, the default: the same with a penalty. From none to a very large one it leads from least
+- `ridge`: the same with a penalty. From none to a very large one it leads from least
   squares to
 - `mean_difference`: Δ itself, which moves along everything that goes with the label.
 - `logistic`: logistic regression with a small penalty.
 
-Ridge uses all components; for the others cross-validation chooses how many. Every direction says
-how well it tells held-out models apart; that figure comes from folds which had no part in the
-choice.
+A classifier's normal answers another question than an edit asks: how best to tell models apart, not
+how they differ. At equal success, edits along `effect` leave more of the other labels as they were.
+
+Effect and ridge use all components; for the others cross-validation chooses how many. Every
+direction says how well it tells held-out models apart; that figure comes from folds which had no
+part in the choice.
 
 `_fit` is the maths, `_find` gets from labels, sets of models or scores to a direction,
 `_direction` is the direction and what it does to models.

@@ -28,7 +28,7 @@ def find_direction(
     *,
     name: str | None = None,
     components: int | None = None,
-    method: Method = "ridge",
+    method: Method = "effect",
     penalty: float | None = None,
     keep: Sequence[Kept] = (),
     folds: int = 5,
@@ -43,13 +43,13 @@ def find_direction(
             among 0 and 1 or −1 and 1 are a label, any others numbers to be predicted. Models whose
             value is missing (NaN, None) are left out.
         name: of the direction; default: that of the label.
-        components: use the first this many of those that are known. Default: for ridge as many as
-            half the labelled models, at most 1,000; for others the number among 1, 2, 5, 10, 20, …
-            up to there that predicts held-out models best.
+        components: use the first this many of those that are known. Default: for effect and ridge
+            as many as half the labelled models, at most 1,000; for others the number among 1, 2, 5,
+            10, 20, … up to there that predicts held-out models best.
         method: see the package's text.
         penalty: of ridge and logistic regression, in units of the labelled models' variance,
             summed over the components used, divided by the number of models. Default: 11 for
-            ridge, 0.02 for logistic.
+            ridge, 0.02 for logistic. Of effect, in units of a label's variance. Default: 0.5.
         keep: labels by name, or directions, which the edit must leave alone: they are removed from
             the normal jointly, so that its cosine to each of them is 0. Named ones are found with
             the same settings.
@@ -72,8 +72,9 @@ def find_direction(
     kept = [
         one if isinstance(one, Direction) else find_direction(space, one, **options) for one in keep
     ]
-    rows = space.coefficients
-    return _find(space, name or found, rows, targets, binary, kept, **options)
+    name = found if name is None else name
+    rows, others = space.coefficients, _other_labels(space, name)
+    return _find(space, name, rows, targets, binary, kept, others, **options)
 
 
 def find_directions(
@@ -150,7 +151,7 @@ def direction_between(
     options: Any = {"components": components, "method": method, "penalty": penalty}
     options |= {"folds": folds, "seed": seed}
     kept = _find_kept(space, keep, folds, seed)
-    return _find(space, name, torch.cat([first, second]), targets, True, kept, **options)
+    return _find(space, name, torch.cat([first, second]), targets, True, kept, None, **options)
 
 
 def direction_from_scores(
@@ -193,7 +194,7 @@ def direction_from_scores(
     options: Any = {"components": components, "method": method, "penalty": penalty}
     options |= {"folds": folds, "seed": seed}
     kept = _find_kept(space, keep, folds, seed)
-    return _find(space, name, coefficients, scores.double().cpu(), False, kept, **options)
+    return _find(space, name, coefficients, scores.double().cpu(), False, kept, None, **options)
 
 
 def score_models(
@@ -257,6 +258,7 @@ def _find(
     targets: Tensor,
     binary: bool,
     kept: Sequence[Direction],
+    others: Tensor | None,
     *,
     components: int | None,
     method: Method,
@@ -267,6 +269,7 @@ def _find(
     """Fit, judge and scale a direction; targets that are NaN are left out."""
     known = targets.isfinite()
     targets = targets[known]
+    others = torch.zeros(len(known), 0).double() if others is None else others
     _check(name, targets, binary, method, penalty, folds)
     if len(space.names) < 2:
         raise W2WError("this space holds no training models: expected some to know their spread")
@@ -294,6 +297,7 @@ def _find(
         binary=binary,
         folds=_fit.deal(classes, max(count, 1), seed),
         width=width,
+        others=others[known],
     )
     settings = _fit.settings_for(width, components, method, penalty)
     chosen = _fit.choose(problem, settings, method)
@@ -350,6 +354,14 @@ def _targets(space: WeightSpace, label: Any) -> tuple[str, Tensor, bool]:
     binary = pandas.api.types.is_bool_dtype(column.dtype)
     values = torch.from_numpy(column.to_numpy(dtype=np.float64, na_value=np.nan).copy())
     return str(column.name), values * 2 - 1 if binary else values, binary
+
+
+def _other_labels(space: WeightSpace, label: str) -> Tensor:
+    """Give all labels of the training models but one; what is missing is the mean of the rest."""
+    columns = [name for name in space.labels.columns if name != label]
+    table = space.labels[columns].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = torch.from_numpy(table.copy()).view(len(space.names), len(columns))
+    return torch.where(values.isnan(), values.nanmean(0), values).nan_to_num()
 
 
 def _unknown(label: str, labels: list[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..directions import Direction, edit, find_direction
+from ..directions import Direction, Method, edit, find_direction
 from ..errors import W2WError
 from ..metrics.alignment import logit
 from ..metrics.attributes import SEEN, edit_success, others_kept
@@ -37,16 +37,19 @@ EXTRA_SEEDS = (9001, 9002, 9003)
 """Of pictures that say how alike two pictures of one model are, where a model has only one."""
 
 # Forgotten with their space: some spaces are gigabytes.
-_found: WeakKeyDictionary[WeightSpace, dict[tuple[str, int | None], Direction]]
+_found: WeakKeyDictionary[WeightSpace, dict[tuple[str, int | None, Method], Direction]]
 _found = WeakKeyDictionary()
 
 
-def direction(space: WeightSpace, label: str, components: int | None = None) -> Direction:
+def direction(
+    space: WeightSpace, label: str, components: int | None = None, method: Method = "effect"
+) -> Direction:
     """Find the direction of a label, once."""
     known = _found.setdefault(space, {})
-    if (label, components) not in known:
-        known[label, components] = find_direction(space, label, components=components)
-    return known[label, components]
+    key = label, components, method
+    if key not in known:
+        known[key] = find_direction(space, label, components=components, method=method)
+    return known[key]
 
 
 def labels_of(space: WeightSpace, wanted: Collection[str]) -> list[str]:
@@ -215,6 +218,13 @@ def same_person(seen: Seen) -> Float[Tensor, " k"]:
         return torch.full((len(one),), torch.nan)
     first, second = torch.triu_indices(one.shape[1], one.shape[1], 1)
     return (one[:, first] * one[:, second]).sum(-1).mean(1)
+
+
+def same_labels(seen: Seen) -> Float[Tensor, " k"]:
+    """Give for each model the share of labels in which two of its pictures agree, on average."""
+    labels = seen.attributes.flatten(1, 2) > SEEN
+    first, second = torch.triu_indices(labels.shape[1], labels.shape[1], 1)
+    return (labels[:, first] == labels[:, second]).float().mean((1, 2))
 
 
 def same_person_level(

@@ -146,7 +146,7 @@ def entanglement(
         rows: numbers of the chosen ones.
         names: of the attributes.
         pairs: of attributes, told one by one.
-        **options: of `find_direction`.
+        **options: of `find_direction`; without a method they are those of ridge regression.
 
     Returns:
         `mean` absolute cosine, what it would be for `random` directions in as many components, how
@@ -158,6 +158,7 @@ def entanglement(
     if len(found) < 2:
         nothing = {f"{a} and {b}": None for a, b in pairs}
         return dict.fromkeys(("mean", "random", "width")) | {"pairs": nothing, "attributes": 0}
+    options = {"method": "ridge"} | options  # the paper's figure is of classifiers
     directions = list(find_directions(subspace(space, rows), found, **options).values())
     matrix: Float[Tensor, "a a"] = cosines(directions)
     known = [pair for pair in pairs if set(pair) <= set(found)]

@@ -33,6 +33,7 @@ from weights2weights.evaluate._edits import (
     labels_of,
     lacking,
     ratio_of_means,
+    same_labels,
     same_person,
     same_person_level,
     summarise,
@@ -41,7 +42,7 @@ from weights2weights.evaluate._estimates import above_zero, estimate, rises
 from weights2weights.evaluate._keep import Keep, digest
 from weights2weights.evaluate._pictures import colourfulness, sketch
 from weights2weights.evaluate._report import read_result, write_result
-from weights2weights.evaluate._setting import HELD_OUT, subject_of
+from weights2weights.evaluate._setting import HELD_OUT, Seen, subject_of
 from weights2weights.evaluate._subspace import draw_subset, subspace
 from weights2weights.evaluate.figure8 import agreements, cover_half, invert_colours, pixelate
 from weights2weights.evaluate.figure9 import entanglement, figure9, told_apart
@@ -268,6 +269,12 @@ def test_same_person_level_is_of_other_seeds_where_there_is_one_picture(setting)
     assert torch.equal(same_person_level(setting, weights, ["a"], two), same_person(two))
     more = same_person(setting.draw(weights, ["a"], EXTRA_SEEDS))
     assert torch.equal(same_person_level(setting, weights, ["a"], one), more)
+
+
+def test_labels_by_chance_are_those_that_two_pictures_of_one_model_share():
+    probabilities = torch.tensor([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.9]], [[0.1, 0.1]] * 3])
+    seen = Seen(torch.zeros(2, 1, 3, 1, 1, 3, dtype=torch.uint8), *[probabilities[:, None]] * 2)
+    torch.testing.assert_close(same_labels(seen), torch.tensor([4 / 6, 1.0]))
 
 
 def test_edit_of_nothing_leaves_what_was_drawn_before(setting):

@@ -252,7 +252,7 @@ class WeightSpace:
     def _pca(self) -> PCA:
         """Give the fit that this space came from, as far as `PCA.update` needs it."""
         rows = len(self.names)
-        varies = (self.components != 0).any(0)
+        varies = self.components.any(0)
         scatter = torch.where(varies, self.std.double() ** 2 * (rows - 1), 0.0)
         return PCA(
             mean=self.mean,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
@@ -99,15 +99,9 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
         return torch.float32
     if dtype in _integers.DTYPES and bool((tensor[0].signbit() & (tensor[0] == 0)).any()):
         return torch.float16  # a negative zero, whose sign is in the space's hash
-    if dtype == _integers.INT4 and not _vary(tensor).all():
+    if dtype == _integers.INT4 and not tensor.any(0).all():
         return torch.int8  # what never varies has zeros alone, and int4 has no zero
     return dtype
-
-
-def _vary(components: Tensor) -> Bool[Tensor, "d"]:
-    """Say which numbers vary at all among the training models."""
-    parts = components.split(_height(components))
-    return torch.stack([(part != 0).any(0) for part in parts]).any(0)
 
 
 def _height(tensor: Tensor, width: int | None = None) -> int:

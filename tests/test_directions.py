@@ -116,6 +116,25 @@ def test_effect_is_the_multiple_regression_of_scikit_learn(space, label):
     torch.testing.assert_close(found.normal, unit(peer.coef_[:, column]), rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_effect_beside_a_label_that_few_or_no_models_have(space, value):
+    table = space.labels.assign(
+        Nobody=math.nan, Age=space.labels["Age"].where(space.labels["Male"])
+    )
+    table.loc[NAMES[0], "Age"] = value
+    found = find_direction(replace(space, labels=table), "Bald")
+    assert found.normal.isfinite().all()
+    assert found.auc == pytest.approx(find_direction(space, "Bald").auc, abs=0.02)
+
+
+def test_effect_is_beside_labels_of_training_models_alone(space):
+    rows, scores = space.coefficients, torch.arange(MODELS).double()
+    with pytest.raises(W2WError, match="expected another method, such as mean_difference"):
+        direction_between(space, rows[:20], rows[20:50], "Bald", method="effect")
+    with pytest.raises(W2WError, match="expected another method, such as mean_difference"):
+        direction_from_scores(space, rows, scores, "Bald", method="effect")
+
+
 def test_effect_changes_a_label_and_leaves_those_that_go_with_it():
     generator = torch.Generator().manual_seed(1)
     first = torch.randn(4000, generator=generator) > 0
@@ -147,8 +166,8 @@ def test_components_along_which_nothing_varies_change_no_penalty(space):
         variances=torch.cat([space.variances, torch.zeros(3)]),
         coefficients=torch.cat([space.coefficients, torch.zeros(len(space.names), 3)], 1),
     )
-    normal = find_direction(wider, "Bald", components=COMPONENTS + 3).normal
-    plain = find_direction(space, "Bald", components=COMPONENTS).normal
+    normal = find_direction(wider, "Bald", components=COMPONENTS + 3, method="ridge").normal
+    plain = find_direction(space, "Bald", components=COMPONENTS, method="ridge").normal
     torch.testing.assert_close(normal[:COMPONENTS], plain)
 
 
@@ -258,7 +277,10 @@ def test_the_choice_does_not_flatter_the_figure():
     names = [str(i) for i in range(60)]
     space = bare.with_models(torch.randn(60, 20, generator=generator), names)
     aucs = [
-        find_direction(space, torch.randperm(60, generator=generator) < 20).auc for _ in range(50)
+        find_direction(
+            space, torch.randperm(60, generator=generator) < 20, method="least_squares"
+        ).auc
+        for _ in range(50)
     ]
     assert np.mean(aucs) == pytest.approx(0.5, abs=0.04)
 
@@ -379,8 +401,13 @@ def test_own_labels_in_any_form(space):
         assert torch.equal(found.normal, expected.normal)
         assert (found.name, found.auc) == ("Bald", expected.auc)
     table = pandas.DataFrame({"Hairless": y.astype(int)}, index=NAMES)
-    alone = find_directions(space, labels=table, method="ridge")["Hairless"]
-    assert torch.equal(alone.normal, find_direction(space, "Bald", method="ridge").normal)
+    # such a table takes the place of the space's, and what it does not hold is no other label
+    alone = find_directions(space, labels=table)["Hairless"].normal
+    torch.testing.assert_close(
+        alone, find_direction(space, "Bald", method="mean_difference").normal
+    )
+    named = find_direction(space, "Bald", name="Male")
+    assert torch.equal(named.normal, expected.normal) and named.name == "Male"
 
 
 def test_missing_labels_are_left_out(space):

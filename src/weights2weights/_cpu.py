@@ -29,8 +29,8 @@ def quicken(unet: Any) -> None:
 class PlainAttention:
     """Attention as diffusers' `AttnProcessor`, with fewer passes over large tensors.
 
-    It scales the keys, not the scores, and does nothing that changes nothing. Keys of a text are
-    the fewest numbers of all, and no gradient goes back through them.
+    It scales the keys, not the scores, and does nothing that changes nothing. In cross-attention
+    keys are the fewest, and with LoRAs on queries and values no gradient goes back through them.
     """
 
     @no_type_check

@@ -29,7 +29,7 @@ _OPTIONS = (
     click.option(
         "--labels",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Own table of labels, CSV or Parquet, by model name.",
+        help="Own table of labels, CSV or Parquet, by model name, in place of the space's.",
     ),
     click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of held-out folds."

@@ -7,22 +7,23 @@ a · spread · n to a model's coefficients, where `spread` is the standard devia
 models along n: strength a means the same for every attribute and every space. The paper's own rule,
 one fixed length for each direction, is the strength "paper".
 
-Five ways to a normal, all with an intercept and with equal weight for both classes, so that a rare
-label is no weaker than a frequent one:
+Five ways to a direction, all with an intercept and with equal weight for both classes, so that a
+rare label is no weaker than a frequent one:
 
-- `effect`, the default: how mean coefficients change with the label while the other labels of the
-  space stay, by multiple regression of the coefficients on all labels, with a penalty. None
-  separates the labels wholly; a very large one, or no other label, leads to `mean_difference`.
+- `effect`, the default for labels: how mean coefficients change with the label while the other
+  labels of the space stay, by multiple regression of the coefficients on all labels, with a
+  penalty. A small one separates the labels wholly; a very large one, or no other label, leads to
+  `mean_difference`.
 - `least_squares`, the paper's: against labels ±1. With n models and components j the normal is
   proportional to S⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
   their means: what correlates with the label but is not needed to tell it drops out.
-- `ridge`: the same with a penalty. From none to a very large one it leads from least
-  squares to
+- `ridge`: the same with a penalty. From none to a very large one it leads from least squares to
 - `mean_difference`: Δ itself, which moves along everything that goes with the label.
 - `logistic`: logistic regression with a small penalty.
 
 A classifier's normal answers another question than an edit asks: how best to tell models apart, not
-how they differ. At equal success, edits along `effect` leave more of the other labels as they were.
+how they differ. In the people space, edits along `effect` leave more of the other labels as they
+were, and of the person, than edits along `ridge` that succeed as often.
 
 Effect and ridge use all components; for the others cross-validation chooses how many. Every
 direction says how well it tells held-out models apart; that figure comes from folds which had no

@@ -1,7 +1,7 @@
 """From labels, sets of models or scores to a direction."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +42,20 @@ def find_direction(
             Series or mapping by model name, or as a sequence in the order of `space.names`. Values
             among 0 and 1 or −1 and 1 are a label, any others numbers to be predicted. Models whose
             value is missing (NaN, None) are left out.
-        name: of the direction; default: that of the label.
+        name: of the direction; default: that of the label. Values of your own stand in the place of
+            a label of the space that has this name.
         components: use the first this many of those that are known. Default: for effect and ridge
             as many as half the labelled models, at most 1,000; for others the number among 1, 2, 5,
             10, 20, … up to there that predicts held-out models best.
-        method: see the package's text.
+        method: see the package's text. For the effect, a model that lacks one of the other labels
+            counts as the mean; labels that overlap, such as no beard and goatee, leave each other
+            what they do not share.
         penalty: of ridge and logistic regression, in units of the labelled models' variance,
             summed over the components used, divided by the number of models. Default: 11 for
             ridge, 0.02 for logistic. Of effect, in units of a label's variance. Default: 0.5.
         keep: labels by name, or directions, which the edit must leave alone: they are removed from
             the normal jointly, so that its cosine to each of them is 0. Named ones are found with
-            the same settings.
+            the same settings. An effect leaves other labels alone already, but for its penalty.
         folds: for cross-validation; fewer if a class has fewer models.
         seed: of the deal to folds; same seed, same direction.
 
@@ -72,9 +75,9 @@ def find_direction(
     kept = [
         one if isinstance(one, Direction) else find_direction(space, one, **options) for one in keep
     ]
-    name = found if name is None else name
-    rows, others = space.coefficients, _other_labels(space, name)
-    return _find(space, name, rows, targets, binary, kept, others, **options)
+    own = {found} if isinstance(label, str) else {found, name}
+    rows, others = space.coefficients, _other_labels(space, own)
+    return _find(space, name or found, rows, targets, binary, kept, others, **options)
 
 
 def find_directions(
@@ -90,7 +93,8 @@ def find_directions(
     Args:
         space: with its training models.
         names: of labels; default: all.
-        labels: a table indexed by model name, in place of the space's own.
+        labels: a table indexed by model name, in place of the space's own: effects are then those
+            beside the other labels of this table.
         keep: as in `find_direction`; a label does not keep itself.
         options: any of `find_direction`.
 
@@ -269,8 +273,14 @@ def _find(
     """Fit, judge and scale a direction; targets that are NaN are left out."""
     known = targets.isfinite()
     targets = targets[known]
-    others = torch.zeros(len(known), 0).double() if others is None else others
     _check(name, targets, binary, method, penalty, folds)
+    if others is None:
+        if method == "effect":
+            raise W2WError(
+                f"the effect of {name!r} is that beside other labels, which only training models"
+                " have: expected another method, such as mean_difference"
+            )
+        others = torch.zeros(len(known), 0, dtype=torch.float64)
     if len(space.names) < 2:
         raise W2WError("this space holds no training models: expected some to know their spread")
     most = min(coefficients.shape[1], space.coefficients.shape[1])
@@ -356,11 +366,12 @@ def _targets(space: WeightSpace, label: Any) -> tuple[str, Tensor, bool]:
     return str(column.name), values * 2 - 1 if binary else values, binary
 
 
-def _other_labels(space: WeightSpace, label: str) -> Tensor:
-    """Give all labels of the training models but one; what is missing is the mean of the rest."""
-    columns = [name for name in space.labels.columns if name != label]
+def _other_labels(space: WeightSpace, own: Collection[str | None]) -> Tensor:
+    """Give all labels of the training models but some; what is missing is the mean of the rest."""
+    columns = [name for name in space.labels.columns if name not in own]
     table = space.labels[columns].to_numpy(dtype=np.float64, na_value=np.nan)
     values = torch.from_numpy(table.copy()).view(len(space.names), len(columns))
+    values = values.where(values.isfinite(), torch.nan)
     return torch.where(values.isnan(), values.nanmean(0), values).nan_to_num()
 
 

@@ -22,9 +22,10 @@ MOST_COMPONENTS = 1000
 """The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
 
 EFFECT_PENALTY = 0.5
-"""In units of a label's variance. None separates labels wholly, but edits of equal strength show
-less; a very large one leads to the difference of the classes. In the people space, edits that show
-as often as those along ridge regression leave more of the other labels, and of the person."""
+"""In units of a label's variance. Next to nothing separates labels wholly, but edits of equal
+strength show less; a very large one leads to the difference of the classes. In the people space,
+edits that show as often as those along ridge regression leave more of the other labels, and of the
+person."""
 
 RIDGE_PENALTY = 11.0
 """In units of the variance, summed over components, divided by the number of models: a unit that
@@ -87,7 +88,7 @@ class Problem:
         binary: whether the targets are a label.
         folds: the fold of every row.
         width: how many of the first components fits may use.
-        others: the other labels of every row, ±1 or numbers, for the method that adjusts for them.
+        others: the other labels of every row, 0 or 1 or numbers, beside which an effect is.
     """
 
     rows: Float[Tensor, "n k"]

@@ -153,7 +153,7 @@ class Unedited:
         Args:
             label: to edit.
             strength: in standard deviations of the training models.
-            found: the direction; None is that of all components.
+            found: the direction; None is that of `direction`.
             options: of `generate.generate`, for the pictures after the edit.
         """
         setting, add = self.setting, self.lacking(label)

@@ -1,4 +1,4 @@
-"""Figure 31: the first components mix attributes, which is why directions come from classifiers."""
+"""Figure 31: the first components mix attributes, which is why directions come from labels."""
 
 from typing import Any
 

@@ -1,15 +1,36 @@
-"""Two parts of diffusers' UNet in a form that CPUs run faster; results differ by rounding only.
+"""What makes training faster on CPUs: two parts of the UNet in another form, and memory kept.
+
+The parts' results differ by rounding only.
 
 Measured on the people UNet, a training step of 64 samples in bfloat16 on one thread: 595 ms with
 diffusers' own plain attention and gates, 570 with `SplitGate`, 540 with `PlainAttention` as well.
 What is left is convolutions and matrix products near the processor's limit, for half of the time.
 """
 
+import ctypes
+import sys
 from typing import Any, no_type_check
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MOST_KEPT = 2**31 - 1  # bytes; an int is all that mallopt takes
+_LARGEST_ON_HEAP = 32 * 2**20  # the most that it takes for this
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep up to 2 GiB of what it frees, for the next training step to take again.
+
+    By default glibc gives the memory of a step's large tensors back to the system and takes it anew
+    in the next step, with a page fault for every 4 KiB. Measured on the people UNet: 7 to 9 % of
+    the step of 48 to 64 subjects. Does nothing with another C library.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
 
 
 def quicken(unet: Any) -> None:

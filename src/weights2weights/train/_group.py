@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .._cpu import keep_freed_memory
 from ..adapter import adapt
 from ..base import Base
 from ..errors import W2WError
@@ -80,6 +81,8 @@ def train_group(
     Raises:
         W2WError: K subjects do not fit into the device's memory.
     """
+    if base.device.type == "cpu":
+        keep_freed_memory()
     run = _run_key(base, layout, recipe, learners, prior)
     first_step, weights, optimiser, alive, final_loss = _begin(base, layout, recipe, learners)
     if found := cache.load(run):

@@ -161,7 +161,7 @@ def settings_for(
     """Give what cross-validation may choose from: 1, 2, 5, 10, 20, … components, and all.
 
     Ridge regression takes all: what few components are to least squares, the penalty is to it. So
-    does the effect, which means have no need to be fitted with few.
+    does the effect: means of many components are no harder to know than means of few.
     """
     if penalty is None:
         penalty = _PENALTIES.get(method, 0.0)

@@ -76,7 +76,8 @@ def find_direction(
         one if isinstance(one, Direction) else find_direction(space, one, **options) for one in keep
     ]
     own = {found} if isinstance(label, str) else {found, name}
-    rows, others = space.coefficients, _other_labels(space, own)
+    others = _other_labels(space, own) if method == "effect" else None
+    rows = space.coefficients
     return _find(space, name or found, rows, targets, binary, kept, others, **options)
 
 

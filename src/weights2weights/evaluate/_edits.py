@@ -164,6 +164,14 @@ class Unedited:
         return Edit(add, after, judged)
 
 
+def successes(
+    was: Float[Tensor, "k p s"], now: Float[Tensor, "k p s"], add: Bool[Tensor, " k"]
+) -> Float[Tensor, "k p s"]:
+    """Do as `edit_success`, for models of which some shall get a label and the others lose it."""
+    towards = add[:, None, None]
+    return torch.where(towards, edit_success(now, True, was), edit_success(now, False, was))
+
+
 def judge_edit(
     setting: Setting,
     before: Seen,
@@ -189,8 +197,7 @@ def judge_edit(
         where a picture showed the wanted state before.
     """
     was, now = setting.sees(before, label), setting.sees(after, label)
-    towards = add[:, None, None]
-    success = torch.where(towards, edit_success(now, True, was), edit_success(now, False, was))
+    success = successes(was, now, add)
     id_score = (before.identity * after.identity).sum(-1)
     seen = before.attributes, after.attributes, setting.scorer.label_names
     tied = set().union(*(setting.world.tied[name] for name in (label, *others)))
@@ -198,7 +205,7 @@ def judge_edit(
     judge = ScorerDistance(setting.scorer)
     flat = (side.pictures.flatten(0, 2).numpy() for side in (before, after))
     level = same_person(before) if level is None else level
-    gain = (logit(now) - logit(was)) * torch.where(towards, 1.0, -1.0)
+    gain = (logit(now) - logit(was)) * torch.where(add[:, None, None], 1.0, -1.0)
     values = {
         "success": success,
         "id_score": id_score,

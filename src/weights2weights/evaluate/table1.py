@@ -18,7 +18,7 @@ from ..directions import edit
 from ..generate import grid
 from ..layout import WeightLayout
 from ..merge import merge
-from ..metrics.attributes import SEEN, edit_success
+from ..metrics.attributes import SEEN
 from ..sliders import PAPER, RECIPES, Concept, train_sliders
 from ._edits import (
     EXTRA_SEEDS,
@@ -30,6 +30,7 @@ from ._edits import (
     judge_edit,
     required_labels,
     same_labels,
+    successes,
     summarise,
 )
 from ._estimates import estimate, mean
@@ -544,9 +545,7 @@ def _alone(start: Unedited, name: str, strength: float, add: Bool[Tensor, " k"])
     moved = edited(start.points, [(direction(setting.space, name), strength)], add)
     after = setting.draw(setting.space.reconstruct(moved), start.prompts, seeds)
     was = setting.sees(start.before, name)[..., :ALONE_SEEDS]
-    now, towards = setting.sees(after, name), add[:, None, None]
-    seen = torch.where(towards, edit_success(now, True, was), edit_success(now, False, was))
-    return estimate(seen)
+    return estimate(successes(was, setting.sees(after, name), add))
 
 
 def _words(names: Sequence[str]) -> list[str]:

@@ -2,8 +2,8 @@
 
     python benchmarks/adapter.py --threads 1 --out benchmarks/results/adapter.json
 
-1. Eight pictures of eight models, guided, in one batch through the stack, against the way without
-   it: eight times `pipe.load_lora_weights` and one picture. The pictures must agree.
+1. Eight images of eight models, guided, in one batch through the stack, against the way without
+   it: eight times `pipe.load_lora_weights` and one image. The images must agree.
 2. A forward pass with K LoRAs against the same batch through the plain base.
 3. A training step, forward and backward to K LoRAs, against PEFT with one LoRA at a time.
 
@@ -34,7 +34,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from weights2weights.adapter import Adapter, adapt
-from weights2weights.formats import write_lora
+from weights2weights.formats import save_lora
 from weights2weights.layout import WeightLayout
 from weights2weights.worlds.autoencoder import build_autoencoder
 from weights2weights.worlds.denoiser import build_unet
@@ -49,7 +49,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--base", type=Path, help="diffusers folder; default: random weights")
-    parser.add_argument("--models", type=int, default=8, help="in the batch of pictures")
+    parser.add_argument("--models", type=int, default=8, help="in the batch of images")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rank", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -68,11 +68,11 @@ def main() -> None:
     report = {
         "base": str(given.base.name) if given.base else "random weights, size of the people world",
         "machine": describe_machine(given.device),
-        "numbers": layout.numbers,
+        "numbers": layout.num_parameters,
         "rank": given.rank,
         "seed": given.seed,
         "rounds": given.rounds,
-        "pictures": measure_pictures(pipe, layout, given.models, given.steps, given.rounds),
+        "images": measure_images(pipe, layout, given.models, given.steps, given.rounds),
     }
     # Plain attention: on CPUs the fused kernel's backward pass is the slower one, for all rivals.
     pipe.unet.set_attn_processor(AttnProcessor())
@@ -116,7 +116,7 @@ def open_base(folder: Path | None) -> Any:
 
 
 def embed(pipe: Any, prompt: str) -> Tensor:
-    """Give a prompt's embedding "1 t c"; noise of that shape if there is no text encoder."""
+    """Return a prompt's embedding "1 t c"; noise of that shape if there is no text encoder."""
     if pipe.text_encoder is None:
         generator = torch.Generator().manual_seed(len(prompt))
         return torch.randn(1, *TEXT, generator=generator).to(pipe.device)
@@ -126,13 +126,13 @@ def embed(pipe: Any, prompt: str) -> Tensor:
 
 def random_weights(layout: WeightLayout, rows: int, device: Any) -> Tensor:
     generator = torch.Generator().manual_seed(7)
-    return (0.05 * torch.randn(rows, layout.numbers, generator=generator)).to(device)
+    return (0.05 * torch.randn(rows, layout.num_parameters, generator=generator)).to(device)
 
 
-def measure_pictures(
+def measure_images(
     pipe: Any, layout: WeightLayout, models: int, steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Draw one picture per model: all at once, and one model after the other."""
+    """Draw one image per model: all at once, and one model after the other."""
     weights = random_weights(layout, models, pipe.device)
     prompt, empty = embed(pipe, "a photo of sks person"), embed(pipe, "")
     size = pipe.unet.config.sample_size
@@ -171,7 +171,7 @@ def measure_pictures(
 
     with TemporaryDirectory() as folder:
         files = [
-            write_lora(Path(folder) / f"{i}.safetensors", row, layout, "diffusers")
+            save_lora(Path(folder) / f"{i}.safetensors", row, layout, "diffusers")
             for i, row in enumerate(weights)
         ]
         expected, plain = load_each(), draw(latents)
@@ -181,7 +181,7 @@ def measure_pictures(
         }
         effect = (plain - expected).abs().max().item()
         if max(errors.values()) > 1e-3 or effect < 10 * max(errors.values()):
-            raise SystemExit(f"pictures disagree by {errors}; the LoRAs change them by {effect}")
+            raise SystemExit(f"images disagree by {errors}; the LoRAs change them by {effect}")
         rivals = {"stack": stack, "load each": load_each, "hotswap": hotswap}
         times = take_turns(rivals | {"plain base": lambda: draw(latents)}, rounds)
     return {
@@ -343,8 +343,8 @@ def print_table(report: dict[str, Any]) -> None:
 
     print(json.dumps(report["machine"]), file=sys.stderr)
     print(f"{'':<57} {'wall ms':>10} {'cpu ms':>10}  {'ratio':>8} {'cpu':>8}", file=sys.stderr)
-    pictures = report["pictures"]
-    tell(f"{pictures['models']} pictures, {pictures['steps']} steps", pictures)
+    images = report["images"]
+    tell(f"{images['models']} images, {images['steps']} steps", images)
     for name, parts in report.items():
         if name.startswith(("forward", "training")):
             for key, part in parts.items():

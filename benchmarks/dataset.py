@@ -51,14 +51,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
 
-    half = given.numbers // 2
-    layout = WeightLayout((LoRAModule("to_q", half, given.numbers - half),), rank=1, alpha=27.0)
+    half = given.num_parameters // 2
+    layout = WeightLayout(
+        (LoRAModule("to_q", half, given.num_parameters - half),), rank=1, alpha=27.0
+    )
     generator = torch.Generator().manual_seed(given.seed)
-    rows = torch.randn(given.models, given.numbers, generator=generator)
+    rows = torch.randn(given.models, given.num_parameters, generator=generator)
     report: dict[str, Any] = {
         "machine": machine(),
         "models": given.models,
-        "numbers": given.numbers,
+        "numbers": given.num_parameters,
         "megabytes": rows.numel() * 4 / 1e6,
         "group": given.group,
         "block": given.block,
@@ -159,7 +161,7 @@ def measure_pick(place: Path, rows: torch.Tensor, seed: int, rounds: int) -> dic
 def compare(
     rivals: dict[str, Callable[[], None]], size: int, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Give each rival's rate in MB/s; all warm up once, then take turns."""
+    """Return each rival's rate in MB/s; all warm up once, then take turns."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
     for number in range(rounds + 1):
         for name, act in rivals.items():

@@ -4,11 +4,11 @@
     python benchmarks/dreambooth.py --halves --set start=random --set start=base
 
 Each --set is one recipe, as changes to the people recipe. Held-out persons are trained together and
-drawn in contexts that none of their pictures has; identity and labels are compared with other
-pictures of the same persons. Prints a row per recipe; pictures and figures go to --out.
+drawn in contexts that none of their images has; identity and labels are compared with other
+images of the same persons. Prints a row per recipe; images and figures go to --out.
 
 With --halves every person is learned twice, from the first and from the second half of the
-pictures. Repeatability is the mean cosine of the two standardised weight vectors: what of a vector
+images. Repeatability is the mean cosine of the two standardised weight vectors: what of a vector
 is the person, and not chance. A space can hold no more than that.
 """
 
@@ -23,13 +23,13 @@ import numpy as np
 import torch
 
 from weights2weights import load_base
-from weights2weights.generate import generate, grid
+from weights2weights.generation import generate, image_grid
 from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
 from weights2weights.subjects import Subject, find_subjects
-from weights2weights.train import PEOPLE, train
+from weights2weights.training import PEOPLE, train
 from weights2weights.worlds import load_world, shipped
 from weights2weights.worlds.folders import write_subjects
-from weights2weights.worlds.pictures import USER_POPULATIONS
+from weights2weights.worlds.images import USER_POPULATIONS
 from weights2weights.worlds.scorers import Scorer
 
 PROMPTS = (
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--base", default="people")
     parser.add_argument("--scorer", type=Path, default=shipped("people", "scorer"))
     parser.add_argument("--subjects", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=10)
+    parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--halves", action="store_true", help="learn everybody twice")
     parser.add_argument("--set", action="append", default=[], dest="recipes")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
@@ -63,12 +63,12 @@ def main() -> None:
 
     base = load_base(given.base, dtype=getattr(torch, given.dtype))
     scorer = Scorer.load(given.scorer)
-    folder = given.out / f"subjects-{given.seed}-{given.subjects}-{given.pictures}"
+    folder = given.out / f"subjects-{given.seed}-{given.subjects}-{given.images}"
     for _ in write_subjects(
         "people",
         folder,
         subjects=given.subjects,
-        pictures=given.pictures,
+        images=given.images,
         size=base.size,
         seed=given.seed,
     ):
@@ -76,7 +76,7 @@ def main() -> None:
     subjects = find_subjects(folder)
     if given.halves:
         subjects = [part(one, half) for half in (0, 1) for one in subjects]
-    others, truth = other_pictures(given.seed, given.subjects, base.size)
+    others, truth = other_images(given.seed, given.subjects, base.size)
     rows = []
     for number, text in enumerate(given.recipes or [""]):
         changes = {
@@ -96,20 +96,20 @@ def main() -> None:
         seconds = time.perf_counter() - started
         weights = torch.from_numpy(dataset.to_numpy())
         once = weights[: given.subjects]
-        pictures = generate(base, once, dataset.layout, PROMPTS, SEEDS).flatten(1, 2)
-        figures = judge(scorer, pictures, others, truth)
+        images = generate(base, once, dataset.layout, PROMPTS, SEEDS).flatten(1, 2)
+        figures = judge(scorer, images, others, truth)
         if given.halves:
             figures["repeatability"] = repeatability(once, weights[given.subjects :])
         rows.append({"recipe": text, "seconds_per_subject": seconds / len(weights), **figures})
         print(json.dumps(rows[-1]), flush=True)
-        shown = torch.cat([torch.from_numpy(others[:, :2]), pictures[:, ::2]], 1)
-        grid(shown, cell=96).save(given.out / f"pictures-{number}.png")
+        shown = torch.cat([torch.from_numpy(others[:, :2]), images[:, ::2]], 1)
+        image_grid(shown, cell=96).save(given.out / f"images-{number}.png")
     facts = {"base": base.hash, "subjects": given.subjects, "seed": given.seed, "rows": rows}
     (given.out / "figures.json").write_text(json.dumps(facts, indent=1))
 
 
 def number_or_word(text: str) -> object:
-    """Give the value of "0.01", "None" or "base"."""
+    """Return the value of "0.01", "None" or "base"."""
     try:
         return ast.literal_eval(text)
     except ValueError:
@@ -117,20 +117,20 @@ def number_or_word(text: str) -> object:
 
 
 def part(subject: Subject, half: int) -> Subject:
-    """Give a subject with the first or the second half of its pictures."""
-    middle = len(subject.pictures) // 2
+    """Return a subject with the first or the second half of its images."""
+    middle = len(subject.images) // 2
     chosen = slice(middle) if half == 0 else slice(middle, None)
     return replace(
         subject,
         name=f"{subject.name}-{half}",
-        pictures=subject.pictures[chosen],
+        images=subject.images[chosen],
         masks=subject.masks[chosen],
         captions=subject.captions[chosen],
     )
 
 
 def repeatability(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Give the mean cosine of two weight vectors "n d" of one person, standardised over all."""
+    """Return the mean cosine of two weight vectors "n d" of one person, standardised over all."""
     both = torch.cat([first, second])
     std = both.std(0)
     standard = torch.where(std > 0, (both - both.mean(0)) / std.clamp(min=1e-12), 0)
@@ -138,12 +138,12 @@ def repeatability(first: torch.Tensor, second: torch.Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(one, other).mean())
 
 
-def other_pictures(seed: int, subjects: int, size: int) -> tuple[np.ndarray, torch.Tensor]:
-    """Draw pictures that were not trained on, "subjects pictures h w 3", and give the labels."""
+def other_images(seed: int, subjects: int, size: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Draw images that were not trained on, "subjects images h w 3", and give the labels."""
     world, population = load_world("people"), USER_POPULATIONS + seed
     people = [world.subject(population, index) for index in range(subjects)]
     drawn = [
-        [world.draw(one, world.picture(population, index, n), size) for n in OTHER_PICTURES]
+        [world.draw(one, world.image(population, index, n), size) for n in OTHER_PICTURES]
         for index, one in enumerate(people)
     ]
     labels = [[world.labels(one)[name] for name in world.label_names] for one in people]
@@ -151,11 +151,11 @@ def other_pictures(seed: int, subjects: int, size: int) -> tuple[np.ndarray, tor
 
 
 def judge(
-    scorer: Scorer, pictures: torch.Tensor, others: np.ndarray, truth: torch.Tensor
+    scorer: Scorer, images: torch.Tensor, others: np.ndarray, truth: torch.Tensor
 ) -> dict[str, float]:
-    """Compare generated pictures "subjects pictures h w 3" with drawn ones of the same subjects."""
-    K, each, more = len(pictures), pictures.shape[1], others.shape[1]
-    made = pictures.flatten(0, 1).numpy()
+    """Compare generated images "subjects images h w 3" with drawn ones of the same subjects."""
+    K, each, more = len(images), images.shape[1], others.shape[1]
+    made = images.flatten(0, 1).numpy()
     embedded = scorer.identity(made)
     reference = scorer.identity(others.reshape(-1, *others.shape[2:]))
     subjects = torch.arange(K)

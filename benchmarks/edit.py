@@ -5,7 +5,7 @@
 A slider moves: the strengths of four attributes change, and the network must answer as the edited
 model. Four ways to get there, each until its new weights are on the network:
 
-1. `point`: `edit` on coefficients, `reconstruct`, hand the weights to the adapter.
+1. `point`: `edit` on coefficients, `to_weights`, hand the weights to the adapter.
 2. `weights`: `edit_weights` on a LoRA that lies outside the space.
 3. `unprojected`: the directions were unprojected once (`Direction.weights`); add them.
 4. `reload`: open the base anew from its folder, then as 1, which is how the authors' code edits.
@@ -35,7 +35,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from weights2weights.adapter import Adapter, adapt
-from weights2weights.base import load_base
+from weights2weights.bases import load_base
 from weights2weights.directions import Direction, edit, edit_weights, find_direction
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.space import WeightSpace
@@ -78,7 +78,7 @@ def main() -> None:
         "machine": describe_machine("cpu"),
         "seed": given.seed,
         "rounds": given.rounds,
-        "numbers": space.numbers,
+        "numbers": space.num_parameters,
         "components": COMPONENTS,
         "changes": CHANGES,
         "finding a direction": {
@@ -104,8 +104,8 @@ def main() -> None:
 
 
 def random_space(layout: WeightLayout, models: int, generator: torch.Generator) -> WeightSpace:
-    """Give a space of random components, nearly orthonormal, with labels by chance plus signal."""
-    d, m = layout.numbers, COMPONENTS
+    """Return a space of random components, nearly orthonormal, with random labels plus signal."""
+    d, m = layout.num_parameters, COMPONENTS
     components = torch.randn(m, d, generator=generator) / d**0.5
     bare = WeightSpace(layout, torch.zeros(d), torch.full((d,), 0.01), components)
     spread = torch.linspace(3, 1, m)
@@ -121,7 +121,7 @@ def measure_network(
 ) -> dict[str, Any]:
     """Edit the model that a network runs, in four ways."""
     point = space.coefficients[0]
-    weights = space.reconstruct(point)
+    weights = space.to_weights(point)
     changes = [(direction, 1.5) for direction in directions]
     unprojected = torch.stack([direction.weights(space) for direction in directions])
     strengths = torch.full((CHANGES,), 1.5)
@@ -138,7 +138,7 @@ def measure_network(
             return network(*inputs).sample
 
     def by_point(adapter: Adapter) -> None:
-        adapter.weights = space.reconstruct(edit(point, changes))[None]
+        adapter.weights = space.to_weights(edit(point, changes))[None]
 
     with adapt(unet, space.layout, weights[None]) as adapter:
 
@@ -184,11 +184,11 @@ def measure_size(space: WeightSpace, rounds: int, generator: torch.Generator) ->
     normals = torch.nn.functional.normalize(normals, dim=1)
     changes = [(Direction(str(i), n, 2.0, 3.0), 1.5) for i, n in enumerate(normals)]
     point = torch.randn(COMPONENTS, generator=generator)
-    weights = space.reconstruct(point)
+    weights = space.to_weights(point)
     unprojected = torch.stack([direction.weights(space) for direction, _ in changes])
     strengths = torch.full((CHANGES,), 1.5)
     rivals = {
-        "point": lambda: space.reconstruct(edit(point, changes)),
+        "point": lambda: space.to_weights(edit(point, changes)),
         "weights": lambda: edit_weights(space, weights, changes),
         "unprojected": lambda: weights + strengths @ unprojected,
     }

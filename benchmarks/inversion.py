@@ -11,11 +11,11 @@ Without --set or --components-sweep, one run of four rivals, which take turns in
 2. paper: our preset of the same numbers. 3. fast: our default, for one photo. 4. fast for 16 photos
    in one call, by the photo.
 
-Likeness is the ID score of pictures from the found models, in new prompts and seeds, against other
-pictures of the persons; beside it stand the space's mean, which knows nobody, and DreamBooth on ten
-pictures (--held-out). With --set each recipe is one row: changes to --preset. A person of the
+Likeness is the ID score of images from the found models, in new prompts and seeds, against other
+images of the persons; beside it stand the space's mean, which knows nobody, and DreamBooth on ten
+images (--held-out). With --set each recipe is one row: changes to --preset. A person of the
 held-out dataset is named as `w2w world` names folders, people-<seed>-<number>; the photo is the
-first picture. Prints a row of JSON per recipe; figures and grids go to --out.
+first image. Prints a row of JSON per recipe; figures and grids go to --out.
 """
 
 import argparse
@@ -40,15 +40,15 @@ from dreambooth import OTHER_PICTURES, PROMPTS, SEEDS, judge
 from torch import Tensor, nn
 
 from weights2weights import WeightDataset, WeightSpace, load_base
-from weights2weights.base import Base, add_noise, noise_target
-from weights2weights.generate import generate, grid
-from weights2weights.invert import RECIPES, InversionRecipe, default_prompt, invert
+from weights2weights.bases import Base, add_noise, noise_target
+from weights2weights.generation import generate, image_grid
+from weights2weights.inversion import RECIPES, InversionConfig, default_prompt, invert
 from weights2weights.worlds import load_world, shipped
-from weights2weights.worlds.pictures import USER_POPULATIONS
+from weights2weights.worlds.images import USER_POPULATIONS
 from weights2weights.worlds.scorers import Scorer
 
 BATCH = 16
-PHOTO = 0  # number of the picture that is inverted
+PHOTO = 0  # number of the image that is inverted
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 class Setting:
-    """Held-out persons, their photos and other pictures, and how likeness is measured."""
+    """Held-out persons, their photos and other images, and how likeness is measured."""
 
     def __init__(self, given: argparse.Namespace):
         self.base = load_base(given.base, given.device, getattr(torch, given.dtype))
@@ -117,7 +117,7 @@ class Setting:
         self.photos, self.others = (
             np.array(
                 [
-                    [world.draw(subject, world.picture(*one, n), size) for n in numbers]
+                    [world.draw(subject, world.image(*one, n), size) for n in numbers]
                     for subject, one in zip(drawn, people, strict=True)
                 ]
             )
@@ -142,12 +142,12 @@ class Setting:
         photos = torch.from_numpy(self.photos[:n, None])
         others = torch.from_numpy(self.others[:n, :1])
         shown = torch.cat([photos, others, drawn[:, ::2]], 1)[:16]
-        grid(shown, self.names[:16], cell=96).save(self.out / f"{name}.png")
+        image_grid(shown, self.names[:16], cell=96).save(self.out / f"{name}.png")
         return judge(self.scorer, drawn, self.others[:n], self.labels[:n])
 
 
 def person(name: str) -> tuple[int, int]:
-    """Give population and number of a person from the name of the folder."""
+    """Return population and number of a person from the name of the folder."""
     found = re.fullmatch(r"people-(\d+)-(\d+)", name)
     if found is None:
         sys.exit(f"{name}: expected a name such as people-2-00007, as `w2w world` gives it")
@@ -155,7 +155,7 @@ def person(name: str) -> tuple[int, int]:
 
 
 def parse_changes(text: str) -> dict[str, Any]:
-    """Give the fields of "field=value field=value"; words need no quotes."""
+    """Return the fields of "field=value field=value"; words need no quotes."""
     changes = {}
     for item in text.split():
         name, value = item.split("=", 1)
@@ -196,7 +196,7 @@ def sweep(
                 "loss": float(found.loss.mean()),
                 "steps": float(found.steps.float().mean()),
                 "likeness_of_coefficients": agreement(setting, found.coefficients),
-                **setting.judge(setting.space.reconstruct(found.coefficients), f"recipe-{number}"),
+                **setting.judge(setting.space.to_weights(found.coefficients), f"recipe-{number}"),
             }
         )
         print(json.dumps(rows[-1]), flush=True)
@@ -204,7 +204,7 @@ def sweep(
 
 
 def agreement(setting: Setting, coefficients: Tensor) -> float:
-    """Give the mean cosine between the points found and those of DreamBooth on ten pictures."""
+    """Return the mean cosine between the points found and those of DreamBooth on ten images."""
     weights = setting.held_out[list(setting.names[: len(coefficients)])]
     truth = setting.space.project(weights)
     return float(F.cosine_similarity(coefficients, truth).mean())
@@ -217,7 +217,7 @@ def race(setting: Setting, given: argparse.Namespace) -> list[dict[str, Any]]:
     n = min(given.rivals, len(setting.names))
     seed = given.seed
 
-    def ours(recipe: InversionRecipe, photos: np.ndarray) -> Tensor:
+    def ours(recipe: InversionConfig, photos: np.ndarray) -> Tensor:
         found = invert(
             setting.base,
             setting.space,
@@ -257,9 +257,9 @@ def race(setting: Setting, given: argparse.Namespace) -> list[dict[str, Any]]:
     ]
     points["authors"] = torch.cat([point for point in rest if point is not None])
     points["mean of the space"] = torch.zeros(n, len(setting.space))
-    weights = {name: setting.space.reconstruct(point) for name, point in points.items()}
+    weights = {name: setting.space.to_weights(point) for name, point in points.items()}
     weights["DreamBooth on ten"] = setting.held_out[list(setting.names[:n])]
-    weights["DreamBooth on ten, in the space"] = setting.space.reconstruct(
+    weights["DreamBooth on ten, in the space"] = setting.space.to_weights(
         setting.space.project(weights["DreamBooth on ten"])
     )
     rows = []
@@ -307,7 +307,7 @@ class SlicedLayer(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give W x + α/r · B (A x)."""
+        """Return W x + α/r · B (A x)."""
         A, B = ((self.beta[0] @ V.mT) * std + mean for V, std, mean in self.parts)
         A, B = A.view(self.rank, -1), B.view(-1, self.rank)
         return self.layer(x) + self.scale * ((x @ A.mT.to(x)) @ B.mT.to(x))
@@ -316,7 +316,7 @@ class SlicedLayer(nn.Module):
 class Authors:
     """The authors' inversion, from its description."""
 
-    def __init__(self, base: Base, space: WeightSpace, recipe: InversionRecipe, prompt: str):
+    def __init__(self, base: Base, space: WeightSpace, recipe: InversionConfig, prompt: str):
         components = min(recipe.components, len(space))
         few = space.truncate(components)
         self.base, self.recipe, self.size, self.all = base, recipe, components, len(space)
@@ -330,7 +330,7 @@ class Authors:
         self.text = base.encode_prompts([prompt])
 
     def invert(self, photo: np.ndarray, seed: int) -> Tensor:
-        """Give the coefficients of one photo "1 h w 3"."""
+        """Return the coefficients of one photo "1 h w 3"."""
         base, recipe = self.base, self.recipe
         generator = torch.Generator().manual_seed(seed)
         beta = torch.zeros(1, self.size, device=base.device, requires_grad=True)

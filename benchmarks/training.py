@@ -5,11 +5,11 @@
 
 1. plain: PEFT adapter, batch 1 (and 1 of the class), VAE and text encoder run in every step, one
    subject after another, as in the example scripts.
-2. ours at K = 1 and at every K of --groups: `weights2weights.train`.
+2. ours at K = 1 and at every K of --groups: `weights2weights.training`.
 
-All do the same steps of the same recipe on the same pictures, in the same precision, and take turns
+All do the same steps of the same recipe on the same images, in the same precision, and take turns
 within each round. Subjects per minute counts the whole recipe: all its steps and, for ours, reading
-and encoding the pictures once. Class pictures are drawn before the clock starts. FLOPs are counted
+and encoding the images once. Class images are drawn before the clock starts. FLOPs are counted
 by PyTorch as the step runs, the limit is the rate of a large matrix product in the same precision.
 The JSON goes to stdout, the table to stderr.
 """
@@ -37,12 +37,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from weights2weights.base import Base, add_noise, base_from_pipeline, load_base, noise_target
-from weights2weights.subjects import Subject, find_subjects, read_pictures
-from weights2weights.train import RECIPES, Recipe, subject_seed
-from weights2weights.train._group import Learner, train_group
-from weights2weights.train._journal import Journal
-from weights2weights.train._latents import Cache, Latents, class_latents, subject_latents
+from weights2weights.bases import Base, add_noise, base_from_pipeline, load_base, noise_target
+from weights2weights.subjects import Subject, find_subjects, read_images
+from weights2weights.training import RECIPES, DreamBoothConfig, subject_seed
+from weights2weights.training._group import Learner, train_group
+from weights2weights.training._journal import Journal
+from weights2weights.training._latents import Cache, Latents, class_latents, subject_latents
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--base", default="people", help="or random-people, random-sd15, a folder")
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="default: that of the base")
     parser.add_argument("--groups", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--pictures", type=int, default=10, help="of each subject")
-    parser.add_argument("--class-pictures", type=int, default=16)
+    parser.add_argument("--images", type=int, default=10, help="of each subject")
+    parser.add_argument("--num-class-images", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20, help="timed for each rival and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -81,8 +81,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     recipe = RECIPES[given.recipe or ("people" if small else "paper")]
     if given.base.startswith("random-"):
         recipe = replace(recipe, start="random")  # such a base brings no other
-    timed = replace(recipe, steps=given.steps, class_pictures=given.class_pictures)
-    subjects = draw_subjects(folder / "subjects", max(given.groups), given.pictures, base.size)
+    timed = replace(recipe, steps=given.steps, num_class_images=given.num_class_images)
+    subjects = draw_subjects(folder / "subjects", max(given.groups), given.images, base.size)
     prior = None
     if recipe.prior_weight:
         prior = class_latents(base, timed, Cache(folder / "cache"), progress=True)
@@ -128,9 +128,9 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 class PlainRecipe:
     """DreamBooth of one subject as example scripts do it: everything anew in every step."""
 
-    def __init__(self, base: Base, recipe: Recipe, subject: Subject):
+    def __init__(self, base: Base, recipe: DreamBoothConfig, subject: Subject):
         self.base, self.recipe = base, recipe
-        self.pixels = read_pictures(subject, base.size).pixels
+        self.pixels = read_images(subject, base.size).pixels
         config = peft.LoraConfig(
             r=recipe.rank,
             lora_alpha=recipe.alpha,  # pyright: ignore[reportArgumentType]
@@ -177,7 +177,7 @@ class PlainRecipe:
 
 
 def train_ours(
-    base: Base, recipe: Recipe, latents: Sequence[Latents], prior: Latents | None
+    base: Base, recipe: DreamBoothConfig, latents: Sequence[Latents], prior: Latents | None
 ) -> None:
     layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
     learners = [Learner(str(i), subject_seed(recipe, str(i)), one) for i, one in enumerate(latents)]
@@ -185,11 +185,11 @@ def train_ours(
         train_group(base, layout, recipe, learners, prior, Cache(Path(folder)), journal)
 
 
-def draw_subjects(folder: Path, subjects: int, pictures: int, size: int) -> list[Subject]:
+def draw_subjects(folder: Path, subjects: int, images: int, size: int) -> list[Subject]:
     generator = np.random.default_rng(0)
     for i in range(subjects):
         (folder / f"{i:03d}").mkdir(parents=True)
-        for j in range(pictures):
+        for j in range(images):
             pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
             image.save(folder / f"{i:03d}" / f"{j}.png")
@@ -269,9 +269,9 @@ def spelling_tokenizer(folder: Path, length: int) -> Any:
 
 
 def take_turns(
-    rivals: dict[str, Callable[[int], None]], recipe: Recipe, rounds: int
+    rivals: dict[str, Callable[[int], None]], recipe: DreamBoothConfig, rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Give the seconds of every rival in every round, after one that does not count.
+    """Return the seconds of every rival in every round, after one that does not count.
 
     Two clocks: wall and processor. With --threads 1 on a machine that has other work, the latter is
     the one to trust.
@@ -325,7 +325,7 @@ def count_flops(run: Callable[[int], None]) -> float:
 
 
 def matmul_rate(device: str, dtype: torch.dtype) -> float:
-    """Give the FLOPs per second of a large matrix product: the limit of this machine today."""
+    """Return the FLOPs per second of a large matrix product: the limit of this machine today."""
     n = 8192 if device.startswith("cuda") else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     seconds = []

@@ -2,7 +2,7 @@
 
     python benchmarks/world.py --out out/world
 
-Everything is measured on subjects that neither base nor scorers have seen. Pictures for the eye
+Everything is measured on subjects that neither base nor scorers have seen. Images for the eye
 (attributes.png, grid.png) and figures.json go to --out. Exits with 1 if a gate is missed.
 """
 
@@ -21,7 +21,7 @@ GATES = {
     "renders.mean_attribute_auc": (operator.ge, 0.97),
     "round_trips.mean_attribute_auc": (operator.ge, 0.95),
     "attribute_agreement.mean": (operator.ge, 0.90),
-    "seconds_per_picture": (operator.le, 0.5),
+    "seconds_per_image": (operator.le, 0.5),
 }
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--world", default="people")
     parser.add_argument("--base", type=Path, help="default: the shipped one")
     parser.add_argument("--scorer", type=Path, help="default: the shipped one")
-    parser.add_argument("--seeds", type=int, default=15, help="pictures per attribute prompt")
+    parser.add_argument("--seeds", type=int, default=15, help="images per attribute prompt")
     parser.add_argument("--out", type=Path, default=Path("out/world"))
     given = parser.parse_args()
     figures = check_world(

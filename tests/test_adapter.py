@@ -19,7 +19,7 @@ K = 8
 
 def random_weights(layout: WeightLayout, rows: int = K, seed: int = 1, size: float = 0.1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return size * torch.randn(rows, layout.numbers, generator=generator)
+    return size * torch.randn(rows, layout.num_parameters, generator=generator)
 
 
 def run(unet: Any, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -141,7 +141,7 @@ def test_without_index_the_batch_is_k_equal_consecutive_groups(tiny_unet: Any, l
 
 
 def test_guidance_repeats_the_index(tiny_pipeline: Any):
-    """A pipeline's guided picture of each sample in a batch is the one it draws alone."""
+    """A pipeline's guided image of each sample in a batch is the one it draws alone."""
     unet = tiny_pipeline.unet
     layout = WeightLayout.from_denoiser(unet)
     weights = random_weights(layout, rows=3)
@@ -508,7 +508,7 @@ def test_layers_that_cannot_be_adapted_are_told(tiny_unet: Any, layout: Any):
 def test_weights_and_indices_that_do_not_fit_are_told():
     toy = Toy()
     layout = WeightLayout.from_denoiser(toy)
-    weights, d = random_weights(layout, 3), layout.numbers
+    weights, d = random_weights(layout, 3), layout.num_parameters
     x = torch.zeros(4, 6)
     with pytest.raises(W2WError, match=rf"shape \(3, {d - 1}\): expected \(K, {d}\)"):
         enter(toy, layout, weights[:, 1:])

@@ -21,7 +21,7 @@ from weights2weights.metrics.protocols import TextAlignment
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLIP of pictures of 24 px and texts of 32 tokens, as `save_pretrained` writes it."""
+    """A random CLIP of images of 24 px and texts of 32 tokens, as `save_pretrained` writes it."""
     from transformers import CLIPConfig, CLIPModel
 
     folder = tmp_path_factory.mktemp("clip")
@@ -94,12 +94,12 @@ def test_texts_alone_are_exact_and_too_long_ones_are_cut(clip_folder):
 def test_missing_clip_and_missing_texts_are_told(clip_folder, images, tmp_path):
     with pytest.raises(W2WError, match="CLIP model"):
         ClipAlignment(str(tmp_path / "nothing"))
-    with pytest.raises(W2WError, match="1 texts for 3 pictures"):
+    with pytest.raises(W2WError, match="1 texts for 3 images"):
         ClipAlignment(str(clip_folder)).alignment(images, ["a hat"])
 
 
 class Brightness:
-    """Reads a picture's brightness as "Pale", and its opposite as "Dark"."""
+    """Reads an image's brightness as "Pale", and its opposite as "Dark"."""
 
     label_names = ("Pale", "Dark")
 

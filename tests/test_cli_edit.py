@@ -11,10 +11,10 @@ from weights2weights import _shipped, cli
 from weights2weights.dataset import WeightDataset
 from weights2weights.directions import edit, edit_weights, find_direction, find_directions
 from weights2weights.errors import W2WError
-from weights2weights.formats import write_lora
+from weights2weights.formats import save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.merge import cosine, merge
-from weights2weights.models import Model, read_model, write_model
+from weights2weights.merging import cosine, merge
+from weights2weights.models import Model, load_model, save_model
 from weights2weights.space import WeightSpace, find_space
 
 LAYOUT = WeightLayout((LoRAModule("up.attn1.to_q", 12, 8),), 1, 27.0, "someone/base")
@@ -60,7 +60,7 @@ def folder(space, tmp_path):
 
 @pytest.fixture
 def point(space, tmp_path):
-    return write_model(tmp_path / "eve.safetensors", space.model(torch.ones(6), {"verb": "sample"}))
+    return save_model(tmp_path / "eve.safetensors", space.model(torch.ones(6), {"verb": "sample"}))
 
 
 def test_directions_tells_all_of_every_label(space, folder):
@@ -104,7 +104,7 @@ def test_edit_of_a_point(space, folder, point, tmp_path):
     flags = ("--set", "Bald=2", "--set", "Age=-1.5", "--keep", "Male", "--space", folder)
     told = facts("edit", point, *flags, "--out", out)
     found = find_directions(space, ["Bald", "Age"], keep=["Male"])
-    model = read_model(out)
+    model = load_model(out)
     expected = edit(torch.ones(6), [(found["Bald"], 2), (found["Age"], -1.5)])
     torch.testing.assert_close(model.coefficients, expected)
     assert model.weights is None
@@ -121,22 +121,22 @@ def test_edit_of_a_point(space, folder, point, tmp_path):
     again = tmp_path / "again.safetensors"
     turned = ("--set", "Age=-1.5", "--set", "Bald=2", "--keep", "Male", "--space", folder)
     run("edit", point, *turned, "--out", again)
-    assert torch.equal(read_model(again).coefficients, model.coefficients)
+    assert torch.equal(load_model(again).coefficients, model.coefficients)
 
 
 def test_edit_of_a_lora_outside_the_space(space, folder, tmp_path):
     weights = torch.randn(20, generator=torch.Generator().manual_seed(4))
-    lora = write_lora(tmp_path / "lora.safetensors", weights, LAYOUT, "diffusers")
+    lora = save_lora(tmp_path / "lora.safetensors", weights, LAYOUT, "diffusers")
     out = tmp_path / "edited.safetensors"
     told = facts("edit", lora, "--set", "Male=paper", "--space", folder, "--out", out)
     changes = [(find_direction(space, "Male"), "paper")]
-    model = read_model(out)
+    model = load_model(out)
     torch.testing.assert_close(model.weights, edit_weights(space, weights, changes))
     torch.testing.assert_close(
         model.coefficients, edit(space.project(weights), changes), rtol=0, atol=1e-4
     )
     torch.testing.assert_close(
-        space.outside(model.weights), space.outside(weights), rtol=0, atol=1e-4
+        space.residual(model.weights), space.residual(weights), rtol=0, atol=1e-4
     )
     assert told["outside"] > 0.1
     assert model.origin["model"]["format"] == "diffusers"
@@ -144,7 +144,7 @@ def test_edit_of_a_lora_outside_the_space(space, folder, tmp_path):
     back = tmp_path / "back.safetensors"
     strength = -changes[0][0].largest
     run("edit", out, "--set", f"Male={strength}", "--space", folder, "--out", back)
-    torch.testing.assert_close(read_model(back).weights, weights, rtol=0, atol=1e-5)
+    torch.testing.assert_close(load_model(back).weights, weights, rtol=0, atol=1e-5)
 
 
 def test_every_flag_of_edit_arrives(space, folder, point, tmp_path):
@@ -157,19 +157,19 @@ def test_every_flag_of_edit_arrives(space, folder, point, tmp_path):
     labels = pandas.DataFrame({"Tall": tall}, index=NAMES)
     options = {"method": "mean_difference", "components": 5, "seed": 2}
     (found,) = find_directions(space, labels=labels, **options).values()
-    torch.testing.assert_close(read_model(out).coefficients, edit(torch.ones(6), [(found, 1)]))
+    torch.testing.assert_close(load_model(out).coefficients, edit(torch.ones(6), [(found, 1)]))
     assert told["directions"]["Tall"]["components"] == 5
     assert told["directions"]["Tall"]["r2"] == pytest.approx(found.r2)
 
 
 def test_edit_of_one_model_of_a_dataset(space, folder, tmp_path):
-    rows = space.reconstruct(space.coefficients[:2])
+    rows = space.to_weights(space.coefficients[:2])
     dataset = WeightDataset.create(tmp_path / "weights", LAYOUT, names=NAMES[:2])
     dataset.append(NAMES[:2], rows)
     out = tmp_path / "e.safetensors"
     run("edit", dataset.path / "p1", "--set", "Male=1", "--space", folder, "--out", out)
     expected = edit_weights(space, rows[1], [(find_direction(space, "Male"), 1)])
-    torch.testing.assert_close(read_model(out).weights, expected)
+    torch.testing.assert_close(load_model(out).weights, expected)
     told = run("edit", dataset.path, "--set", "Male=1", "--space", folder, "--out", out, code=1)
     assert "holds 2 models: expected one" in told.stderr
 
@@ -195,36 +195,36 @@ def test_edit_fails_in_one_line(space, folder, point, tmp_path):
     run("edit", point, "--set", "Bald=1", "--keep", "Bald", *in_space, *out, code=2)
     run("edit", point, *in_space, *out, code=2)
     elsewhere = Model(LAYOUT, coefficients=torch.ones(6), space="0123456789abcdef")
-    elsewhere = write_model(tmp_path / "elsewhere.safetensors", elsewhere)
+    elsewhere = save_model(tmp_path / "elsewhere.safetensors", elsewhere)
     told = run("edit", elsewhere, "--set", "Bald=1", *in_space, *out, code=1)
     assert "a model of space 0123456789abcdef" in told.stderr
     other = Model(LAYOUT, weights=torch.ones(20), base_hash="beef")
-    other = write_model(tmp_path / "other.safetensors", other)
+    other = save_model(tmp_path / "other.safetensors", other)
     told = run("edit", other, "--set", "Bald=1", *in_space, *out, code=1)
     assert "the model was made for another base (hash beef): expected cafe" in told.stderr
 
 
 def test_merge_with_a_style(space, folder, point, tmp_path):
     layout = WeightLayout((LoRAModule("up.attn1.to_k", 12, 8), *LAYOUT.modules), 2, 4.0)
-    weights = torch.randn(layout.numbers, generator=torch.Generator().manual_seed(1))
-    style = write_lora(tmp_path / "style.safetensors", weights, layout, "diffusers")
+    weights = torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(1))
+    style = save_lora(tmp_path / "style.safetensors", weights, layout, "diffusers")
     out = tmp_path / "both.safetensors"
     told = facts("merge", point, "--with", style, "--weight", 0.8, "--space", folder, "--out", out)
-    subject = space.reconstruct(torch.ones(6))
+    subject = space.to_weights(torch.ones(6))
     expected, merged = merge(subject, LAYOUT, weights, layout, 0.8)
-    model = read_model(out)
+    model = load_model(out)
     assert torch.equal(model.weights, expected)
     assert model.layout == merged
     assert told["cosine"] == pytest.approx(cosine(subject, LAYOUT, weights, layout))
     assert (told["rank"], told["modules"], told["weight"]) == (3, 2, 0.8)
-    assert told["numbers"] == merged.numbers
+    assert told["numbers"] == merged.num_parameters
     # two LoRAs need no space
     run("merge", style, "--with", style, "--out", out)
-    assert read_model(out).layout.rank == 4
+    assert load_model(out).layout.rank == 4
 
 
 def test_points_of_one_space_merge_only_when_asked_to_interpolate(space, folder, point, tmp_path):
-    other = write_model(tmp_path / "adam.safetensors", space.model(3 * torch.ones(6), {}))
+    other = save_model(tmp_path / "adam.safetensors", space.model(3 * torch.ones(6), {}))
     out = ("--out", tmp_path / "m.safetensors")
     told = run("merge", point, "--with", other, *out, code=1)
     assert "only interpolate between them" in told.stderr
@@ -232,12 +232,12 @@ def test_points_of_one_space_merge_only_when_asked_to_interpolate(space, folder,
     told = facts("merge", point, "--with", other, "--interpolate", 0.25, *out)
     assert told["interpolated"] == 0.25
     assert told["space"] == space.hash
-    assert torch.equal(read_model(tmp_path / "m.safetensors").coefficients, torch.full((6,), 1.5))
-    lora = write_lora(
-        tmp_path / "l.safetensors", space.reconstruct(3 * torch.ones(6)), LAYOUT, "diffusers"
+    assert torch.equal(load_model(tmp_path / "m.safetensors").coefficients, torch.full((6,), 1.5))
+    lora = save_lora(
+        tmp_path / "l.safetensors", space.to_weights(3 * torch.ones(6)), LAYOUT, "diffusers"
     )
     run("merge", point, "--with", lora, "--interpolate", 0.25, "--space", folder, *out)
-    between = read_model(tmp_path / "m.safetensors")
+    between = load_model(tmp_path / "m.safetensors")
     torch.testing.assert_close(between.coefficients, torch.full((6,), 1.5), rtol=0, atol=1e-4)
     run("merge", point, "--with", other, "--interpolate", 0.5, "--weight", 1, *out, code=2)
 

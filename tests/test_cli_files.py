@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from weights2weights.cli import kinds, main
 from weights2weights.dataset import WeightDataset
-from weights2weights.formats import FORMATS, read_lora, write_lora
+from weights2weights.formats import FORMATS, load_lora, save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.models import read_model, write_model
+from weights2weights.models import load_model, save_model
 from weights2weights.space import WeightSpace
 
 LAYOUT = WeightLayout(
@@ -29,7 +29,7 @@ def run(*args: object):
 
 def write(folder: Path, kind: str = "kohya", metadata: dict[str, str] | None = None) -> Path:
     path = folder / ("adapter" if kind == "peft" else f"{kind}.safetensors")
-    return write_lora(path, torch.arange(20.0), LAYOUT, kind, metadata)
+    return save_lora(path, torch.arange(20.0), LAYOUT, kind, metadata)
 
 
 def forget_alpha(path: Path) -> None:
@@ -108,7 +108,7 @@ def test_export_writes_any_format(tmp_path, kind):
     result = run("export", source, "--format", kind, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.output) == {"path": str(out), "format": kind, "rank": 2, "alpha": 27.0}
-    got = read_lora(out)
+    got = load_lora(out)
     assert (got.format, got.layout, got.metadata["note"]) == (kind, LAYOUT, "mine")
     assert torch.equal(got.weights, torch.arange(20.0))
 
@@ -120,7 +120,7 @@ def test_export_takes_an_alpha_that_the_file_does_not_state(tmp_path):
     assert (result.exit_code, out.exists()) == (1, False)
     assert "--alpha" in result.stderr
     assert run("export", source, "--format", "kohya", "--out", out, "--alpha", 27).exit_code == 0
-    assert read_lora(out).layout.alpha == 27
+    assert load_lora(out).layout.alpha == 27
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def test_export_writes_what_sampling_made(tmp_path, space, kind):
     out = tmp_path / ("adapter" if kind == "peft" else "out.safetensors")
     result = run("export", source, "--format", kind, "--out", out, "--space", tmp_path / "space")
     assert result.exit_code == 0, result.output
-    got = read_lora(out)
+    got = load_lora(out)
     assert (got.format, got.layout) == (kind, LAYOUT)
-    assert torch.equal(got.weights, space.weights_of(read_model(source)))
+    assert torch.equal(got.weights, space.weights_of(load_model(source)))
 
 
 def test_export_takes_a_model_of_a_dataset(tmp_path):
@@ -151,13 +151,13 @@ def test_export_takes_a_model_of_a_dataset(tmp_path):
     )
     out = tmp_path / "out.safetensors"
     assert run("export", tmp_path / "w" / "eve", "--format", "kohya", "--out", out).exit_code == 0
-    assert torch.equal(read_lora(out).weights, torch.arange(20.0, 40.0))
+    assert torch.equal(load_lora(out).weights, torch.arange(20.0, 40.0))
     result = run("export", tmp_path / "w", "--format", "kohya", "--out", out)
     assert (result.exit_code, "holds 2 models: expected one" in result.stderr) == (1, True)
 
 
 def test_export_of_a_model_that_does_not_fit_is_one_line(tmp_path, space):
-    point = write_model(tmp_path / "point.safetensors", space.model(torch.ones(3), {}))
+    point = save_model(tmp_path / "point.safetensors", space.model(torch.ones(3), {}))
     other = WeightSpace(LAYOUT, torch.zeros(20), torch.ones(20), torch.eye(20)[:3])
     other.save_pretrained(tmp_path / "other")
     export = ["export", point, "--format", "kohya", "--out", tmp_path / "out.safetensors"]

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from weights2weights import cli
-from weights2weights import invert as room
-from weights2weights.base import load_base
-from weights2weights.invert import RECIPES, _search
-from weights2weights.models import read_model
+from weights2weights import inversion as room
+from weights2weights.bases import load_base
+from weights2weights.inversion import RECIPES, _search
+from weights2weights.models import load_model
 from weights2weights.space import WeightSpace
 
 MODELS, COMPONENTS = 12, 5
@@ -29,11 +29,13 @@ def base(tiny_base):
 def space(base, tmp_path_factory):
     layout = base.layout(alpha=27.0)
     generator = torch.Generator().manual_seed(0)
-    components = torch.linalg.qr(torch.randn(layout.numbers, COMPONENTS, generator=generator))[0].T
+    components = torch.linalg.qr(
+        torch.randn(layout.num_parameters, COMPONENTS, generator=generator)
+    )[0].T
     bare = WeightSpace(
         layout,
-        mean=0.1 * torch.randn(layout.numbers, generator=generator),
-        std=torch.full((layout.numbers,), 0.1),
+        mean=0.1 * torch.randn(layout.num_parameters, generator=generator),
+        std=torch.full((layout.num_parameters,), 0.1),
         components=components.contiguous(),
         base_hash=base.hash,
     )
@@ -54,7 +56,7 @@ def photo(path, seed=0, **options):
 
 @pytest.fixture
 def run(tiny_base, space, tmp_path):
-    flags = ("--base", tiny_base, "--space", space, "--device", "cpu", "--pictures", 0)
+    flags = ("--base", tiny_base, "--space", space, "--device", "cpu", "--images", 0)
     quick = ("--steps", 2, "--samples-per-step", 2)
 
     def run(*args, code=0, options=(*flags, *quick)):
@@ -69,14 +71,14 @@ def run(tiny_base, space, tmp_path):
 
 def test_a_model_for_every_photo_and_a_grid(run, base, space, tmp_path):
     one, two = photo(tmp_path / "ada.png"), photo(tmp_path / "bob.jpg", 1)
-    told = json.loads(run(one, two, "--seed", 3, "--pictures", 1, "--json").stdout)
+    told = json.loads(run(one, two, "--seed", 3, "--images", 1, "--json").stdout)
     assert told["files"] == [str(tmp_path / "out" / f"{n}.safetensors") for n in ("ada", "bob")]
     assert told["steps"] == [2, 2]
     assert not told["interrupted"]
     with Image.open(told["grid"]) as grid:
         assert grid.width > 3 * 128 and grid.height > 2 * 128
     opened = WeightSpace.from_pretrained(space)
-    model = read_model(told["files"][0])
+    model = load_model(told["files"][0])
     assert (model.space, model.base_hash) == (opened.hash, base.hash)
     assert model.coefficients.shape == (COMPONENTS,)
     assert model.origin["photos"][0]["name"] == "ada.png"
@@ -89,7 +91,7 @@ def test_a_model_for_every_photo_and_a_grid(run, base, space, tmp_path):
     )
     assert near.exit_code == 0, near.output
     again = json.loads(run(one, "--seed", 3, "--json").stdout)
-    alone = read_model(again["files"][0]).coefficients
+    alone = load_model(again["files"][0]).coefficients
     torch.testing.assert_close(alone, model.coefficients, rtol=1e-3, atol=1e-4)
 
 
@@ -129,15 +131,15 @@ def test_every_flag_arrives(run, tmp_path, monkeypatch):
 def test_a_mask_beside_its_photo_is_found(run, tmp_path):
     one = photo(tmp_path / "1.png")
     whole = json.loads(run(one, "--json").stdout)
-    plain = read_model(whole["files"][0]).coefficients
+    plain = load_model(whole["files"][0]).coefficients
     half = np.zeros((20, 24), np.uint8)
     half[:10] = 255
     Image.fromarray(half).save(tmp_path / "1.mask.png")
     run(one)
-    masked = read_model(whole["files"][0]).coefficients
+    masked = load_model(whole["files"][0]).coefficients
     assert not torch.equal(masked, plain)
     run(one, "--mask", tmp_path / "1.mask.png")
-    assert torch.equal(read_model(whole["files"][0]).coefficients, masked)
+    assert torch.equal(load_model(whole["files"][0]).coefficients, masked)
 
 
 def test_an_interruption_keeps_the_work_and_exits_130(run, tmp_path, monkeypatch):
@@ -151,14 +153,14 @@ def test_an_interruption_keeps_the_work_and_exits_130(run, tmp_path, monkeypatch
         return draw(*given)
 
     monkeypatch.setattr(_search, "draw_step", interrupted)
-    told = run(one, two, "--group", 1, "--steps", 3, "--pictures", 2, "--json", code=130)
+    told = run(one, two, "--group", 1, "--steps", 3, "--images", 2, "--json", code=130)
     facts = json.loads(told.stdout)
     assert facts["interrupted"]
     assert facts["steps"] == [3, 0]
     assert facts["grid"] is None
     assert facts["files"] == [str(tmp_path / "out" / "1.safetensors")]
     assert "the best so far of 1 of 2 models is kept" in told.stderr
-    assert read_model(facts["files"][0]).coefficients.any()
+    assert load_model(facts["files"][0]).coefficients.any()
 
 
 def bomb(path):
@@ -172,7 +174,7 @@ def bomb(path):
 
 
 def text(path):
-    path.write_text("no picture at all")
+    path.write_text("no image at all")
 
 
 def single_pixel(path):
@@ -192,7 +194,7 @@ def cut_off(path):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (text, "is no picture"),
+        (text, "is no image"),
         (single_pixel, "1×1"),
         (bomb, "is far too large"),
         (animated, "is animated"),
@@ -226,7 +228,7 @@ def test_a_bad_mask_is_told_in_one_line(run, tmp_path):
         assert "m.png" in line
         assert why in line
     text(mask)
-    assert "is no picture" in run(one, "--mask", mask, code=1).stderr
+    assert "is no image" in run(one, "--mask", mask, code=1).stderr
 
 
 def test_bad_usage(run, base, space, tmp_path):

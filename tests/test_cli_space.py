@@ -12,8 +12,8 @@ from test_published import published
 from weights2weights import cli
 from weights2weights.dataset import WeightDataset
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.models import Model, read_model, write_model
-from weights2weights.sample import sample, sampling_of
+from weights2weights.models import Model, load_model, save_model
+from weights2weights.sampling import sample, sampling_of
 from weights2weights.space import WeightSpace, _space
 
 LAYOUT = WeightLayout((LoRAModule("up.attn1.to_q", 12, 8),), 1, 27.0, "someone/base")
@@ -126,7 +126,7 @@ def test_sample_writes_models_and_a_report(tmp_path, space):
     opened = WeightSpace.from_pretrained(space)
     expected = sample(opened, 3, seed=4, components=5, spread=0.7)
     for row, path in enumerate(told["files"]):
-        model = read_model(path)
+        model = load_model(path)
         assert torch.equal(model.coefficients, expected[row])
         assert model.origin == {
             "verb": "sample",
@@ -146,7 +146,7 @@ def test_sample_writes_models_and_a_report(tmp_path, space):
 def test_neighbours_of_models_and_loras(tmp_path, weights, space):
     run("sample", space, "-n", 1, "--out", tmp_path)
     lora = Model(LAYOUT, weights=WeightDataset.open(weights)["p7"])
-    copy = write_model(tmp_path / "copy.safetensors", lora)
+    copy = save_model(tmp_path / "copy.safetensors", lora)
     drawn = tmp_path / "sample-0-0000.safetensors"
     told = facts("neighbours", drawn, copy, "--space", space, "-n", 2)
     assert [len(found) for found in told["neighbours"].values()] == [2, 2]

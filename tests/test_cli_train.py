@@ -9,13 +9,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from weights2weights import cli
-from weights2weights.base import load_base
+from weights2weights.bases import load_base
 from weights2weights.cli.generate import Seeds
 from weights2weights.dataset import WeightDataset
-from weights2weights.formats import write_lora
-from weights2weights.models import Model, write_model
+from weights2weights.formats import save_lora
+from weights2weights.models import Model, save_model
 
-QUICK = ["--device", "cpu", "--steps", "2", "--class-pictures", "2", "--recipe", "paper"]
+QUICK = ["--device", "cpu", "--steps", "2", "--num-class-images", "2", "--recipe", "paper"]
 
 
 def run(*args):
@@ -41,7 +41,9 @@ def base(tiny_base):
 
 @pytest.fixture
 def weights(base):
-    return 0.3 * torch.randn(2, base.layout().numbers, generator=torch.Generator().manual_seed(0))
+    return 0.3 * torch.randn(
+        2, base.layout().num_parameters, generator=torch.Generator().manual_seed(0)
+    )
 
 
 # w2w train
@@ -85,15 +87,15 @@ def test_the_share_of_captions_arrives(tiny_base, subjects, tmp_path):
 
 def test_a_subject_that_fails_is_named_and_the_exit_code_tells(tiny_base, subjects, tmp_path):
     (subjects / "broken").mkdir()
-    (subjects / "broken" / "0.jpg").write_bytes(b"no picture")
+    (subjects / "broken" / "0.jpg").write_bytes(b"no image")
     (subjects / "empty").mkdir()
     command = ["train", subjects, "--out", tmp_path / "out", "--base", tiny_base, *QUICK]
     for _ in range(2):
         result = run(*command)
         assert result.exit_code == 1
         assert len(WeightDataset.open(tmp_path / "out")) == 2
-        assert "broken: 0.jpg is no picture: expected" in result.stderr
-        assert "empty: no pictures: expected PNG" in result.stderr
+        assert "broken: 0.jpg is no image: expected" in result.stderr
+        assert "empty: no images: expected PNG" in result.stderr
         assert "2 of 4 subjects failed; mend and add --retry" in result.stderr
     Image.new("RGB", (20, 20)).save(subjects / "empty" / "0.png")
     result = run(*command, "--retry", "--json")
@@ -136,7 +138,7 @@ def test_draws_the_base_without_a_model(tiny_base, tmp_path):
     )
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["pictures"] == 6
+    assert facts["images"] == 6
     assert facts["seeds"] == [0, 1, 5]
     assert facts["models"] == []
     with Image.open(out) as sheet:
@@ -146,8 +148,8 @@ def test_draws_the_base_without_a_model(tiny_base, tmp_path):
 
 def test_draws_models_and_lora_files_side_by_side(tiny_base, base, weights, tmp_path):
     layout = base.layout()
-    write_lora(tmp_path / "lora.safetensors", weights[0], layout, "kohya")
-    write_model(tmp_path / "adam.safetensors", Model(layout, weights=weights[1]))
+    save_lora(tmp_path / "lora.safetensors", weights[0], layout, "kohya")
+    save_model(tmp_path / "adam.safetensors", Model(layout, weights=weights[1]))
     draw = ["--base", tiny_base, "--prompt", "a", "--seeds", "3", "--steps", "2", "--device", "cpu"]
     files = [tmp_path / "lora.safetensors", tmp_path / "adam.safetensors"]
     result = run("generate", *files, *draw, "--out", tmp_path / "grid.png", "--json")
@@ -158,7 +160,7 @@ def test_draws_models_and_lora_files_side_by_side(tiny_base, base, weights, tmp_
 def test_injection_of_an_edit_into_its_original(tiny_base, base, weights, tmp_path):
     layout = base.layout()
     for name, row in zip(("before", "after"), weights, strict=True):
-        write_model(tmp_path / f"{name}.safetensors", Model(layout, weights=row))
+        save_model(tmp_path / f"{name}.safetensors", Model(layout, weights=row))
     draw = ["--base", tiny_base, "--prompt", "a", "--seeds", "3", "--steps", "2", "--device", "cpu"]
     original = ["--original", tmp_path / "before.safetensors"]
 
@@ -167,7 +169,7 @@ def test_injection_of_an_edit_into_its_original(tiny_base, base, weights, tmp_pa
         result = run("generate", tmp_path / f"{model}.safetensors", *draw, "--out", out, *options)
         assert result.exit_code == 0, result.output
         with Image.open(out) as sheet:
-            return np.asarray(sheet)[-128:, -128:]  # the picture, without its caption
+            return np.asarray(sheet)[-128:, -128:]  # the image, without its caption
 
     late = pixels("after", "--inject-at", 0, *original)
     assert np.array_equal(late, pixels("before"))
@@ -195,9 +197,9 @@ def test_what_generate_cannot_do_is_one_line(args, code, message):
 
 def test_models_of_another_base_or_layout_are_refused(tiny_base, base, weights, tmp_path):
     stranger = Model(base.layout(), weights=weights[0], base_hash="0123456789abcdef")
-    write_model(tmp_path / "stranger.safetensors", stranger)
-    write_model(tmp_path / "adam.safetensors", Model(base.layout(), weights=weights[0]))
-    write_model(tmp_path / "eve.safetensors", Model(base.layout(alpha=1.0), weights=weights[1]))
+    save_model(tmp_path / "stranger.safetensors", stranger)
+    save_model(tmp_path / "adam.safetensors", Model(base.layout(), weights=weights[0]))
+    save_model(tmp_path / "eve.safetensors", Model(base.layout(alpha=1.0), weights=weights[1]))
     draw = ["--base", tiny_base, "--prompt", "a", "--out", tmp_path / "a.png", "--device", "cpu"]
     result = run("generate", tmp_path / "stranger.safetensors", *draw)
     assert result.exit_code == 1

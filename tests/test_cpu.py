@@ -17,10 +17,10 @@ from weights2weights.layout import WeightLayout
 
 
 def gradients(unet: Any, targets: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the output of an adapted UNet and the gradient of its LoRAs."""
+    """Return the output of an adapted UNet and the gradient of its LoRAs."""
     layout = WeightLayout.from_denoiser(unet, targets=targets)
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(2, layout.numbers, generator=generator).mul_(0.1).requires_grad_()
+    weights = torch.randn(2, layout.num_parameters, generator=generator).mul_(0.1).requires_grad_()
     with adapt(unet, layout, weights):
         output = unet(*tiny.unet_inputs(4), return_dict=False)[0]
         return output, torch.autograd.grad(output.square().sum(), weights)[0]

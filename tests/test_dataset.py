@@ -20,7 +20,7 @@ from weights2weights.errors import W2WError
 from weights2weights.layout import LoRAModule, WeightLayout
 
 LAYOUT = WeightLayout((LoRAModule("down.to_q", 3, 4),), rank=1, alpha=2.0, base="tiny")
-D = LAYOUT.numbers
+D = LAYOUT.num_parameters
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -93,7 +93,7 @@ def test_golden_manifest(tmp_path):
     layout = WeightLayout((LoRAModule("to_q", 1, 1),), rank=1, alpha=1.0)
     dataset = WeightDataset.create(tmp_path, layout, names=["b", "a", "c"], recipe={"steps": 3})
     dataset.append(["a", "b"], torch.tensor([[1.0, 2.0], [3.0, 4.0]]), {"a": {"Bald": True}})
-    dataset.mark_failed("c", "no pictures")
+    dataset.mark_failed("c", "no images")
     dataset.finish()
     shard = "shards/00000-2f4fd9dff58a1c1b.safetensors"
     facts = json.loads((tmp_path / "manifest.json").read_bytes())
@@ -115,7 +115,7 @@ def test_golden_manifest(tmp_path):
         "recipe": {"steps": 3},
         "shard_rows": 4096,
         "planned": ["b", "a", "c"],
-        "failed": {"c": "no pictures"},
+        "failed": {"c": "no images"},
         "label_names": ["Bald"],
     }
 
@@ -176,7 +176,7 @@ def test_any_order_and_grouping_gives_the_same_bytes(tmp_path_factory, data):
 )
 def test_round_trip_of_any_names_and_numbers(tmp_path_factory, wanted, values, half, width):
     layout = WeightLayout((LoRAModule("to_v", width, 2),), rank=2, alpha=1.0)
-    weights = torch.full((len(wanted), layout.numbers), values)
+    weights = torch.full((len(wanted), layout.num_parameters), values)
     weights[:, 0] = torch.arange(len(wanted))
     dtype = torch.float16 if half else torch.float32
     folder = tmp_path_factory.mktemp("set")
@@ -257,7 +257,7 @@ def test_blocks_need_memory_for_one_block(tmp_path):
     layout = WeightLayout((LoRAModule("to_q", 250_000, 250_000),), rank=1, alpha=1.0)
     dataset = WeightDataset.create(tmp_path, layout, names=names(24), shard_rows=8)
     for name in names(24):  # 2 MB a row, 48 MB in all
-        dataset.append([name], torch.full((1, layout.numbers), float(len(name))))
+        dataset.append([name], torch.full((1, layout.num_parameters), float(len(name))))
     dataset.finish()
     pytest.importorskip("resource")
     script = (
@@ -342,10 +342,10 @@ def test_weights_of_another_kind_are_refused(tmp_path):
 
 def test_failures(tmp_path):
     dataset = WeightDataset.create(tmp_path, LAYOUT, names=names(6), shard_rows=2)
-    dataset.append(names(2)[:1], rows(1), failed={"subject 001": "no pictures"})
+    dataset.append(names(2)[:1], rows(1), failed={"subject 001": "no images"})
     dataset.mark_failed("subject 004", "loss is NaN")
     assert dataset.pending() == ("subject 002", "subject 003", "subject 005")
-    assert dataset.failed == {"subject 001": "no pictures", "subject 004": "loss is NaN"}
+    assert dataset.failed == {"subject 001": "no images", "subject 004": "loss is NaN"}
     with pytest.raises(W2WError, match="'subject 004' failed: loss is NaN"):
         dataset["subject 004"]
     with pytest.raises(W2WError, match="'subject 000' has a row"):

@@ -20,10 +20,10 @@ from weights2weights.errors import W2WError
 from weights2weights.layout import LoRAModule, WeightLayout
 
 LAYOUT = WeightLayout((LoRAModule("down.to_q", 3, 4),), rank=1, alpha=2.0)
-D = LAYOUT.numbers
+D = LAYOUT.num_parameters
 PLAN = [f"anna {i}" for i in range(11)]
 GROUP = 3
-FAILED = {"anna 4": "no pictures", "anna 9": "loss is NaN"}
+FAILED = {"anna 4": "no images", "anna 9": "loss is NaN"}
 LABELS = {name: {"Bald": i % 2, "Age": i / 8} for i, name in enumerate(PLAN) if i != 6}
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -303,13 +303,13 @@ def test_a_disk_that_is_really_full(tmp_path):
     resource = pytest.importorskip("resource")
     layout = WeightLayout((LoRAModule("to_q", 40_000, 10_000),), rank=1, alpha=1.0)
     dataset = WeightDataset.create(tmp_path, layout)
-    dataset.append(["small"], torch.zeros(1, layout.numbers))
+    dataset.append(["small"], torch.zeros(1, layout.num_parameters))
 
     def fill(acknowledge):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
         try:
-            dataset.append(["a", "b"], torch.ones(2, layout.numbers))
+            dataset.append(["a", "b"], torch.ones(2, layout.num_parameters))
         except W2WError as error:
             acknowledge(str(error))
 
@@ -520,7 +520,7 @@ def test_rows_at_the_end_of_a_cut_shard_are_lost_and_no_others(tmp_path, unbroke
 def test_damaged_records(tmp_path):
     dataset = WeightDataset.create(tmp_path, LAYOUT, names=PLAN)
     rows = torch.stack([row(name) for name in PLAN])
-    dataset.append(PLAN[:3], rows[:3], failed={"anna 4": "no pictures"})
+    dataset.append(PLAN[:3], rows[:3], failed={"anna 4": "no images"})
     dataset.append(PLAN[5:8], rows[5:8])
     dataset.append(["unplanned"], rows[:1], {"unplanned": {"Bald": 1}})
     first, second, third = sorted((tmp_path / "pending").iterdir())
@@ -537,7 +537,7 @@ def test_damaged_records(tmp_path):
     assert "cannot say which rows" in str(found.verify()[0])
     assert set(found.quarantine()) == {PLAN[0], "unplanned"}
     assert found.names == (PLAN[1], PLAN[2])
-    assert found.failed == {"anna 4": "no pictures"}
+    assert found.failed == {"anna 4": "no images"}
     assert found.pending() == (PLAN[0], PLAN[3], *PLAN[5:], "unplanned")
     assert found.verify() == []
     found.append(["unplanned"], rows[:1])
@@ -581,7 +581,7 @@ def test_damaged_labels(tmp_path, unbroken, damage):
 def test_a_changed_manifest_is_found_and_nothing_else_is_blamed(tmp_path):
     run(tmp_path / "set")
     manifest = tmp_path / "set" / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes().replace(b"no pictures", b"no pictunes"))
+    manifest.write_bytes(manifest.read_bytes().replace(b"no images", b"no pictunes"))
     dataset = WeightDataset.open(tmp_path / "set")
     (problem,) = dataset.verify()
     assert problem.file == manifest

@@ -1,4 +1,4 @@
-"""The tour runs from pictures to a LoRA file, and its report says what the figures are of."""
+"""The tour runs from images to a LoRA file, and its report says what the figures are of."""
 
 import html
 import html.parser
@@ -15,8 +15,8 @@ import tiny_setting
 from weights2weights.errors import W2WError
 from weights2weights.evaluate._demo_page import _told_training, next_steps
 from weights2weights.evaluate.demo import POPULATION, _Tour, demo
-from weights2weights.formats import read_lora
-from weights2weights.models import read_model
+from weights2weights.formats import load_lora
+from weights2weights.models import load_model
 
 FIELDS = {
     "train": {"subjects", "seconds", "verification_auc"},
@@ -37,7 +37,7 @@ def toured(tiny_base, tmp_path_factory):
         setting,
         out,
         subjects=3,
-        pictures=2,
+        images=2,
         samples=3,
         attributes=("Male", "Young", "Eyeglasses"),
         say=said.append,
@@ -64,11 +64,11 @@ def test_report_has_every_field_and_says_what_it_was_measured_on(toured):
 
 
 def test_drawings_are_compared_with_other_drawings_of_their_person(toured):
-    """Pictures that the mean is made of would be nearer to it than any other."""
+    """Images that the mean is made of would be nearer to it than any other."""
     setting, out, report, _ = toured
     names = sorted(path.name for path in (out / "subjects").iterdir() if path.is_dir())
-    pictures = setting.pictures_of(names, 4, 108)
-    others = setting.scorer.identity(pictures.reshape(12, *pictures.shape[2:])).view(3, 4, -1)
+    images = setting.images_of(names, 4, 108)
+    others = setting.scorer.identity(images.reshape(12, *images.shape[2:])).view(3, 4, -1)
     expected = float((others * setting.references(names)[:, None]).sum(-1).mean())
     assert report["train"]["id_score_of_drawings"] == pytest.approx(expected, abs=1e-5)
     assert report["invert"]["id_score_of_drawings"] == report["train"]["id_score_of_drawings"]
@@ -85,8 +85,8 @@ def test_subjects_are_ordinary_files_that_no_space_was_fitted_to(toured):
 def test_exported_lora_is_the_model_of_the_photo(toured):
     setting, out, report, _ = toured
     assert report["export"]["max_abs_difference"] < 1e-4
-    lora = read_lora(out / "photo-lora.safetensors")
-    model = read_model(out / "models" / "photo.safetensors")
+    lora = load_lora(out / "photo-lora.safetensors")
+    model = load_model(out / "models" / "photo.safetensors")
     assert lora.weights.sub(setting.space.weights_of(model)).abs().max() < 1e-6
 
 
@@ -95,9 +95,9 @@ def test_diffusers_would_notice_another_lora(toured, monkeypatch):
     from weights2weights.evaluate import demo as module
 
     setting, _, _, _ = toured
-    weights = setting.space.reconstruct(setting.space.coefficients[0])
-    write = module.write_lora
-    monkeypatch.setattr(module, "write_lora", lambda path, w, *rest: write(path, 2 * w, *rest))
+    weights = setting.space.to_weights(setting.space.coefficients[0])
+    write = module.save_lora
+    monkeypatch.setattr(module, "save_lora", lambda path, w, *rest: write(path, 2 * w, *rest))
     difference, reason = module.compare_with_diffusers(setting, weights)
     assert reason == ""
     assert difference is not None and difference > 1e-3
@@ -148,7 +148,7 @@ def test_tour_goes_on_with_its_own_people_only(toured, tmp_path):
     def train(setting, subjects):
         tour = _Tour(setting, tmp_path / "demo", subjects, 2, ("Male",), 3.0)
         stage = tour.train({})
-        assert tour.weights.shape == (subjects, setting.layout.numbers)
+        assert tour.weights.shape == (subjects, setting.layout.num_parameters)
         return stage.figures["models_there_before"], stage.section
 
     there, page = train(setting, 3)

@@ -162,7 +162,7 @@ def test_effect_changes_a_label_and_leaves_those_that_go_with_it():
 def test_components_along_which_nothing_varies_change_no_penalty(space):
     wider = replace(
         space,
-        components=torch.cat([space.components, torch.zeros(3, space.numbers)]),
+        components=torch.cat([space.components, torch.zeros(3, space.num_parameters)]),
         variances=torch.cat([space.variances, torch.zeros(3)]),
         coefficients=torch.cat([space.coefficients, torch.zeros(len(space.names), 3)], 1),
     )
@@ -511,30 +511,30 @@ def test_direction_from_scores(space):
         direction_from_scores(space, drawn, scores[:3], "freckles")
 
 
-def test_scores_of_pictures(tiny_base):
-    """Any function of pictures serves; each model is drawn with all prompts and seeds."""
-    from weights2weights.base import load_base
-    from weights2weights.generate import generate
+def test_scores_of_images(tiny_base):
+    """Any function of images serves; each model is drawn with all prompts and seeds."""
+    from weights2weights.bases import load_base
+    from weights2weights.generation import generate
 
     base = load_base(tiny_base)
     layout = base.layout()
-    d = layout.numbers
+    d = layout.num_parameters
     space = WeightSpace(layout, torch.zeros(d), torch.ones(d), 0.1 * torch.eye(d)[:3])
     drawn = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
-    def red(pictures):
-        assert isinstance(pictures, np.ndarray)
-        assert pictures.shape == (4, 16, 16, 3)
-        return pictures[..., 0].mean((1, 2))
+    def red(images):
+        assert isinstance(images, np.ndarray)
+        assert images.shape == (4, 16, 16, 3)
+        return images[..., 0].mean((1, 2))
 
     options = {"steps": 2, "guidance": 1.0}
     scores = score_models(base, space, drawn, red, ["a", "b"], [0, 1], **options)
-    weights = space.reconstruct(drawn)
-    pictures = generate(base, weights, layout, ["a", "b"], [0, 1], **options)
-    expected = pictures[..., 0].double().flatten(1).mean(1)
+    weights = space.to_weights(drawn)
+    images = generate(base, weights, layout, ["a", "b"], [0, 1], **options)
+    expected = images[..., 0].double().flatten(1).mean(1)
     torch.testing.assert_close(scores, expected, rtol=0, atol=0.1)
-    with pytest.raises(W2WError, match=r"scores of shape \[\] for 4 pictures"):
-        score_models(base, space, drawn, lambda pictures: 1.0, ["a", "b"], [0, 1], **options)
+    with pytest.raises(W2WError, match=r"scores of shape \[\] for 4 images"):
+        score_models(base, space, drawn, lambda images: 1.0, ["a", "b"], [0, 1], **options)
 
 
 # Edits.
@@ -576,12 +576,12 @@ def test_an_edit_moves_along_its_normal_and_leaves_the_kept_alone(space):
 
 def test_edit_of_weights_outside_the_space_keeps_what_is_outside(space):
     weights = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(4))
-    assert space.residual(weights).min() > 0.3
+    assert space.relative_residual(weights).min() > 0.3
     changes = [(find_direction(space, "Male"), 2.0), (find_direction(space, "Age"), -1.0)]
     edited = edit_weights(space, weights, changes)
-    by_hand = space.reconstruct(edit(space.project(weights), changes)) + space.outside(weights)
+    by_hand = space.to_weights(edit(space.project(weights), changes)) + space.residual(weights)
     torch.testing.assert_close(edited, by_hand, rtol=0, atol=2e-5)
-    torch.testing.assert_close(space.outside(edited), space.outside(weights), rtol=0, atol=2e-5)
+    torch.testing.assert_close(space.residual(edited), space.residual(weights), rtol=0, atol=2e-5)
     torch.testing.assert_close(edit_weights(space, weights, []), weights, rtol=0, atol=0)
     once = changes[0][0].weights(space)
     assert once.shape == (50,)

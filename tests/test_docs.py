@@ -21,7 +21,7 @@ _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def commands_page() -> str:
-    """Give docs/commands.md: what `w2w --help` and every verb's --help print."""
+    """Return docs/commands.md: what `w2w --help` and every verb's --help print."""
     width = {"terminal_width": 88, "max_content_width": 88}
     context = click.Context(cli.main, info_name="w2w", **cli.main.context_settings | width)
     parts = [("w2w", cli.main.get_help(context))]
@@ -72,8 +72,8 @@ def resolves(name: str) -> bool:
 
 
 def test_unknown_names_do_not_resolve():
-    assert resolves("invert.PAPER") and resolves("train.Recipe.seed_per_subject")
-    assert not resolves("invert.NOTHING") and not resolves("nowhere.at_all")
+    assert resolves("inversion.PAPER") and resolves("training.DreamBoothConfig.seed_per_subject")
+    assert not resolves("inversion.NOTHING") and not resolves("nowhere.at_all")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from weights2weights import cli
 from weights2weights.errors import W2WError
 from weights2weights.evaluate import (
     ITEMS,
-    Picture,
     Result,
+    Sheet,
     Stored,
     Table,
     evaluate,
@@ -39,8 +39,8 @@ from weights2weights.evaluate._edits import (
     summarise,
 )
 from weights2weights.evaluate._estimates import above_zero, estimate, rises
+from weights2weights.evaluate._images import colourfulness, sketch
 from weights2weights.evaluate._keep import Keep, digest
-from weights2weights.evaluate._pictures import colourfulness, sketch
 from weights2weights.evaluate._report import read_result, write_result
 from weights2weights.evaluate._setting import HELD_OUT, Seen, subject_of
 from weights2weights.evaluate._subspace import draw_subset, subspace
@@ -74,7 +74,7 @@ FEWEST = {
     "figure28": {"people": 3, "components": [2, 12]},
     "figure30": {"people": 2, "components": [2, 12], "prompts": 1, "seeds": 1, "shown": 2},
     "figure31": {"people": 2, "components": 2, "directions": 2, "steps": 3},
-    "figure33": {"people": 3, "pictures": 2},
+    "figure33": {"people": 3, "images": 2},
     "figure34": {"people": 3, "timesteps": (1000, 500)},
 }
 
@@ -86,12 +86,12 @@ def setting(tiny_base):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Let all items run with the fewest pictures, as if that were --quick."""
+    """Let all items run with the fewest images, as if that were --quick."""
     monkeypatch.setattr(items, "_options", lambda name, quick: FEWEST[name])
 
 
 @pytest.mark.parametrize("name", ITEMS)
-def test_every_item_gives_figures_tables_and_pictures(name, setting, few, tmp_path, monkeypatch):
+def test_every_item_gives_figures_tables_and_images(name, setting, few, tmp_path, monkeypatch):
     monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
     (stored,) = evaluate([name], setting, tmp_path, quick=True, say=lambda text: None)
     facts = json.loads((tmp_path / f"{name}.json").read_text())
@@ -106,12 +106,12 @@ def test_every_item_gives_figures_tables_and_pictures(name, setting, few, tmp_pa
     for table in facts["tables"]:
         assert table["rows"]
         assert all(len(row) == len(table["columns"]) for row in table["rows"])
-    assert facts["pictures"]
-    for picture in facts["pictures"]:
-        assert (tmp_path / picture["file"]).read_bytes().startswith(b"\x89PNG")
+    assert facts["images"]
+    for image in facts["images"]:
+        assert (tmp_path / image["file"]).read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text()
     assert facts["title"] in page
-    assert "A first look with few pictures" in page
+    assert "A first look with few images" in page
     assert "no photograph" in page
 
 
@@ -202,8 +202,8 @@ def test_subspace_of_all_models_is_the_space(setting):
     space = setting.space
     whole = subspace(space, torch.arange(len(space.names)))
     assert (whole.components @ whole.components.T - torch.eye(len(whole))).abs().max() < 1e-5
-    again = whole.reconstruct(whole.coefficients)
-    assert (again - space.reconstruct(space.coefficients)).abs().max() < 1e-4
+    again = whole.to_weights(whole.coefficients)
+    assert (again - space.to_weights(space.coefficients)).abs().max() < 1e-4
     assert whole.captured_variance == pytest.approx(space.captured_variance)
 
 
@@ -212,9 +212,9 @@ def test_subspace_of_some_models_holds_these_and_not_the_others(setting):
     some = subspace(space, rows)
     assert len(some) == 3
     assert some.names == tuple(space.names[i] for i in rows)
-    weights = space.reconstruct(space.coefficients)
-    assert some.residual(weights[rows]).max() < 1e-2
-    assert some.residual(weights[[1, 2]]).min() > 0.1
+    weights = space.to_weights(space.coefficients)
+    assert some.relative_residual(weights[rows]).max() < 1e-2
+    assert some.relative_residual(weights[[1, 2]]).min() > 0.1
     assert (some.coefficients - some.project(weights[rows])).abs().max() < 1e-3
     with pytest.raises(W2WError, match="at least two"):
         subspace(space, torch.tensor([0]))
@@ -241,7 +241,7 @@ def test_edits_go_towards_what_is_lacking(setting):
 
 
 def test_judged_edit_counts_the_wanted_change_only(setting):
-    """White pictures become black ones: whatever the judge sees, both ways are told apart."""
+    """White images become black ones: whatever the judge sees, both ways are told apart."""
     white = torch.full((2, 1, 1, 16, 16, 3), 255, dtype=torch.uint8)
     before, after = setting.look(white), setting.look(torch.zeros_like(white))
     label = setting.scorer.label_names[0]
@@ -257,13 +257,13 @@ def test_judged_edit_counts_the_wanted_change_only(setting):
     assert unchanged["id_score"][0].item() == pytest.approx(1, abs=1e-5)
     assert unchanged["others_kept"][0].item() == 1
     assert unchanged["distance"][0].item() == pytest.approx(0, abs=1e-6)
-    assert same_person(before).isnan().all(), "one picture has no other to be like"
+    assert same_person(before).isnan().all(), "one image has no other to be like"
     level = torch.tensor([0.5, 0.5])
     shares = summarise([judge_edit(setting, before, before, label, add, level=level)])
     assert shares["id_share"]["mean"] == pytest.approx(2)
 
 
-def test_same_person_level_is_of_other_seeds_where_there_is_one_picture(setting):
+def test_same_person_level_is_of_other_seeds_where_there_is_one_image(setting):
     weights = setting.people.weights[:2]
     one, two = (setting.draw(weights, ["a"], seeds, steps=1) for seeds in ([0], [0, 1]))
     assert torch.equal(same_person_level(setting, weights, ["a"], two), same_person(two))
@@ -271,7 +271,7 @@ def test_same_person_level_is_of_other_seeds_where_there_is_one_picture(setting)
     assert torch.equal(same_person_level(setting, weights, ["a"], one), more)
 
 
-def test_labels_by_chance_are_those_that_two_pictures_of_one_model_share():
+def test_labels_by_chance_are_those_that_two_images_of_one_model_share():
     probabilities = torch.tensor([[[0.9, 0.1], [0.8, 0.2], [0.7, 0.9]], [[0.1, 0.1]] * 3])
     seen = Seen(torch.zeros(2, 1, 3, 1, 1, 3, dtype=torch.uint8), *[probabilities[:, None]] * 2)
     torch.testing.assert_close(same_labels(seen), torch.tensor([4 / 6, 1.0]))
@@ -280,11 +280,11 @@ def test_labels_by_chance_are_those_that_two_pictures_of_one_model_share():
 def test_edit_of_nothing_leaves_what_was_drawn_before(setting):
     label = setting.scorer.label_names[0]
     start = Unedited.draw(setting, setting.people.weights[:2], ["a"], [0, 1])
-    assert torch.equal(start.weights, setting.space.reconstruct(start.points))
+    assert torch.equal(start.weights, setting.space.to_weights(start.points))
     assert torch.equal(start.level, same_person(start.before))
     still = start.edit(label, 0.0)
     assert torch.equal(still.add, start.lacking(label))
-    assert torch.equal(still.after.pictures, start.before.pictures)
+    assert torch.equal(still.after.images, start.before.images)
     moved = start.edit(label, 3.0)
     judged = judge_edit(setting, start.before, moved.after, label, moved.add, level=start.level)
     for name, values in judged.items():
@@ -325,7 +325,7 @@ def test_labels_that_all_or_no_models_have_are_left_out(setting):
 def test_scene_is_what_lies_outside_of_the_face(setting):
     dark = setting.look(torch.zeros(1, 1, 1, 16, 16, 3, dtype=torch.uint8))
     left, top, right, bottom = (round(16 * share) for share in load_world("people").focus)
-    face = dark.pictures.clone()
+    face = dark.images.clone()
     face[..., top:bottom, left:right, :] = 255
     assert scene_difference(setting, dark, setting.look(face)).item() == 0
     assert scene_difference(setting, dark, setting.look(~face)).item() == pytest.approx(255)
@@ -333,7 +333,7 @@ def test_scene_is_what_lies_outside_of_the_face(setting):
 
 def test_sketches_have_no_colour_and_keep_lines():
     pixels = load_world("people").draw(
-        load_world("people").subject(7, 0), load_world("people").picture(7, 0, 0), 64
+        load_world("people").subject(7, 0), load_world("people").image(7, 0, 0), 64
     )
     drawn = sketch(pixels)
     both = torch.from_numpy(np.stack([pixels, drawn]))
@@ -345,7 +345,7 @@ def test_sketches_have_no_colour_and_keep_lines():
 
 def test_distortions_leave_what_they_say():
     world = load_world("people")
-    pixels = world.draw(world.subject(7, 0), world.picture(7, 0, 0), 64)
+    pixels = world.draw(world.subject(7, 0), world.image(7, 0, 0), 64)
     assert (invert_colours(invert_colours(pixels)) == pixels).all()
     blocks = pixelate(pixels).reshape(16, 4, 16, 4, 3)
     assert (blocks == blocks[:, :1, :, :1]).all()
@@ -394,8 +394,8 @@ def test_measures_at_a_success_lie_between_the_strengths_around_it():
     assert set(at_success(curve, 0.9).values()) == {None}
 
 
-def test_interval_counts_people_not_pictures():
-    """Copies of a person's pictures make a mean no surer."""
+def test_interval_counts_people_not_images():
+    """Copies of a person's images make a mean no surer."""
     values = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
     once, often = estimate(values), estimate(values.repeat(1, 50))
     assert once is not None and often is not None
@@ -412,8 +412,8 @@ def test_equal_inputs_are_not_measured_again(setting, tmp_path, monkeypatch):
 
     def figure9(setting, **options):
         measured.append(options)
-        picture = Picture("a", Image.new("RGB", (4, 4)), "nothing")
-        return Result("figure9", "title", "paper", {"so": True}, {"x": 1.0}, [], [picture])
+        image = Sheet("a", Image.new("RGB", (4, 4)), "nothing")
+        return Result("figure9", "title", "paper", {"so": True}, {"x": 1.0}, [], [image])
 
     module = SimpleNamespace(QUICK={"resamplings": 2}, figure9=figure9)
     monkeypatch.setattr(items, "_module", lambda name: module)
@@ -448,8 +448,12 @@ def test_parts_are_kept_by_what_they_depend_on(tmp_path):
         path.write_bytes(b"damaged")
     assert keep.tensors({"x": 1}, compute)["a"].tolist() == [0, 1, 2]
     assert len(calls) == 3
-    assert keep.numbers({"y": 1}, lambda: [1]) == keep.numbers({"y": 1}, lambda: [2]) == [1]
-    assert Keep(None).numbers({"y": 1}, lambda: [2]) == [2]
+    assert (
+        keep.num_parameters({"y": 1}, lambda: [1])
+        == keep.num_parameters({"y": 1}, lambda: [2])
+        == [1]
+    )
+    assert Keep(None).num_parameters({"y": 1}, lambda: [2]) == [2]
 
 
 def test_drawings_are_kept(setting, tmp_path, monkeypatch):
@@ -459,7 +463,7 @@ def test_drawings_are_kept(setting, tmp_path, monkeypatch):
     first = kept.draw(kept.people.weights[:1], ["a"], [0], steps=2)
     monkeypatch.setattr(_setting, "generate", None)
     again = kept.draw(kept.people.weights[:1], ["a"], [0], steps=2)
-    assert torch.equal(first.pictures, again.pictures)
+    assert torch.equal(first.images, again.images)
     with pytest.raises(TypeError):
         kept.draw(kept.people.weights[:1], ["a"], [1], steps=2)
 
@@ -470,9 +474,9 @@ def test_digest_tells_values_apart():
 
 
 def test_results_survive_the_disk(tmp_path):
-    picture = Picture("a", Image.new("RGB", (4, 4)), "see", 3)
+    image = Sheet("a", Image.new("RGB", (4, 4)), "see", 3)
     figures = {"x": float("nan"), "y": torch.ones(2)}
-    result = Result("figure4", "t", "p", {}, figures, [Table("c", ["a"], [[1]])], [picture])
+    result = Result("figure4", "t", "p", {}, figures, [Table("c", ["a"], [[1]])], [image])
     write_result(tmp_path, result, {"seconds": 1.0})
     stored = read_result(tmp_path, "figure4")
     assert stored is not None
@@ -511,7 +515,7 @@ def test_what_is_measured_is_part_of_the_inputs_but_not_of_drawings(setting, tmp
     assert digest(later.inputs) != digest(before)
     monkeypatch.setattr(_setting, "generate", None)
     again = later.draw(later.people.weights[:1], ["a"], [0], steps=2)
-    assert torch.equal(first.pictures, again.pictures)
+    assert torch.equal(first.images, again.images)
 
 
 def test_page_shows_what_was_measured_on_one_base_space_dtype_and_seed(
@@ -549,7 +553,7 @@ def test_models_are_learned_in_the_layout_of_the_space(setting, tmp_path):
     """A recipe of another rank and alpha gives way, so that drawings mean what they say."""
     wide = replace(setting, recipe=replace(setting.recipe, rank=2, alpha=5.0))
     names = list(setting.held_out.names[:2])
-    setting.write_pictures(names, 2, tmp_path / "subjects")
+    setting.write_images(names, 2, tmp_path / "subjects")
     found = find_subjects(tmp_path / "subjects")
     dataset = wide.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
     assert not setting.layout.difference(dataset.layout)
@@ -557,14 +561,14 @@ def test_models_are_learned_in_the_layout_of_the_space(setting, tmp_path):
 
 def test_what_could_not_be_learned_is_tried_again(setting, tmp_path):
     names = list(setting.held_out.names[:2])
-    setting.write_pictures(names, 2, tmp_path / "subjects")
+    setting.write_images(names, 2, tmp_path / "subjects")
     found = find_subjects(tmp_path / "subjects")
-    picture = tmp_path / "subjects" / names[1] / "000.png"
-    whole = picture.read_bytes()
-    picture.write_bytes(b"damaged")
+    image = tmp_path / "subjects" / names[1] / "000.png"
+    whole = image.read_bytes()
+    image.write_bytes(b"damaged")
     with pytest.raises(W2WError, match=rf"{names[1]} could not be trained"):
         setting.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     dataset = setting.learn(found, tmp_path / "weights", cache=tmp_path / "cache")
     assert not dataset.failed
     assert set(dataset.names) == set(names)

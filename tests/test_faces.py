@@ -49,7 +49,7 @@ class Middle:
         return np.resize(aligned.astype(np.float32), (1, 128))
 
 
-def picture(*spots: tuple[int, int, int, int], side: int = 100) -> np.ndarray:
+def image(*spots: tuple[int, int, int, int], side: int = 100) -> np.ndarray:
     """Black, with a square (channel, left, top, width) for each face."""
     image = np.zeros((side, side, 3), np.uint8)
     for channel, left, top, width in spots:
@@ -64,9 +64,9 @@ def scorer() -> FaceScorer:
 
 def test_the_largest_face_counts(scorer):
     assert isinstance(scorer, IdentityScorer)
-    alone = picture((0, 10, 10, 40))
-    in_company = picture((0, 50, 50, 40), (1, 5, 5, 20))
-    somebody_else = picture((0, 50, 50, 20), (1, 5, 5, 40))
+    alone = image((0, 10, 10, 40))
+    in_company = image((0, 50, 50, 40), (1, 5, 5, 20))
+    somebody_else = image((0, 50, 50, 20), (1, 5, 5, 40))
     embeddings = scorer.identity(np.stack([alone, in_company, somebody_else]))
     assert embeddings.shape == (3, 128)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
@@ -74,16 +74,16 @@ def test_the_largest_face_counts(scorer):
     assert float(embeddings[0] @ embeddings[2]) == pytest.approx(0, abs=1e-6)
 
 
-def test_pictures_without_a_face_are_nan_and_counted(scorer):
-    images = np.stack([picture((0, 10, 10, 40)), picture()])
+def test_images_without_a_face_are_nan_and_counted(scorer):
+    images = np.stack([image((0, 10, 10, 40)), image()])
     embeddings = scorer.identity(images)
     assert embeddings[1].isnan().all() and not embeddings[0].isnan().any()
     interval = mean_interval(id_score(embeddings, embeddings))
     assert (interval.mean, interval.missing) == (pytest.approx(1), 1)
 
 
-def test_large_pictures_are_shown_smaller_and_boxes_are_those_of_the_picture(scorer):
-    found = scorer.faces(picture((2, 400, 100, 200), side=960))
+def test_large_images_are_shown_smaller_and_boxes_are_those_of_the_image(scorer):
+    found = scorer.faces(image((2, 400, 100, 200), side=960))
     assert scorer.detector.size == (320, 320)
     np.testing.assert_allclose(found[0, :4], [400, 100, 200, 200], atol=6)
     np.testing.assert_allclose(found[0, 4:14], [400, 100] * 5, atol=6)
@@ -91,7 +91,7 @@ def test_large_pictures_are_shown_smaller_and_boxes_are_those_of_the_picture(sco
 
 
 def test_colours_reach_the_networks_in_opencvs_order(scorer):
-    red = picture((0, 10, 10, 40))
+    red = image((0, 10, 10, 40))
     expected = torch.tensor([0.0, 0.0, 1.0]) / (128 // 3) ** 0.5
     torch.testing.assert_close(scorer.identity(red[None])[0, :3], expected)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import FORMATS, LoRAFile, read_lora, sniff, write_lora
+from weights2weights.formats import FORMATS, LoRAFile, load_lora, save_lora, sniff
 from weights2weights.layout import LoRAModule, WeightLayout
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -27,7 +27,7 @@ FIRST = MODULES[0].name
 
 
 def numbers(layout: WeightLayout = LAYOUT, seed: int = 0) -> Tensor:
-    return torch.randn(layout.numbers, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(seed))
 
 
 def place(folder: Path, kind: str) -> Path:
@@ -73,7 +73,7 @@ def kind(request) -> str:
 
 @pytest.fixture
 def lora(tmp_path, kind) -> Path:
-    return write_lora(place(tmp_path, kind), numbers(), LAYOUT, kind)
+    return save_lora(place(tmp_path, kind), numbers(), LAYOUT, kind)
 
 
 # ---- round trips ------------------------------------------------------------------------------
@@ -118,8 +118,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def test_write_then_read_gives_every_bit_back(tmp_path, kind, layout, dtype, metadata, seed):
     weights = numbers(layout, seed).to(dtype)
     weights[0] = -0.0
-    path = write_lora(place(tmp_path, kind), weights, layout, kind, metadata)
-    got = read_lora(path)
+    path = save_lora(place(tmp_path, kind), weights, layout, kind, metadata)
+    got = load_lora(path)
     assert got.layout == layout
     assert got.weights.dtype == dtype
     assert torch.equal(bits(got.weights), bits(weights))
@@ -129,11 +129,11 @@ def test_write_then_read_gives_every_bit_back(tmp_path, kind, layout, dtype, met
 
 @pytest.mark.parametrize("target", FORMATS)
 def test_any_format_leads_to_any_other(lora, target, tmp_path):
-    first = read_lora(lora)
-    path = write_lora(
+    first = load_lora(lora)
+    path = save_lora(
         place(tmp_path / "again", target), first.weights, first.layout, target, first.metadata
     )
-    again = read_lora(path)
+    again = load_lora(path)
     assert again.layout == LAYOUT
     assert torch.equal(again.weights, numbers())
 
@@ -152,7 +152,7 @@ def test_the_reference_library_reads_the_same_tensors(lora, kind):
 
 def test_files_of_the_reference_library_are_read(lora, kind):
     tampered(lora, lambda tensors, metadata: None)
-    assert torch.equal(read_lora(lora).weights, numbers())
+    assert torch.equal(load_lora(lora).weights, numbers())
 
 
 def test_golden_keys_and_header(lora, kind):
@@ -186,7 +186,7 @@ def test_golden_keys_and_header(lora, kind):
 )
 def test_kohya_names_the_family_by_the_width_of_its_text(tmp_path, width, family):
     layout = WeightLayout((LoRAModule(f"{BLOCK}.attn2.to_v", width, 4),), 1, 27.0)
-    got = read_lora(write_lora(tmp_path / "a.safetensors", numbers(layout), layout, "kohya"))
+    got = load_lora(save_lora(tmp_path / "a.safetensors", numbers(layout), layout, "kohya"))
     assert got.metadata["ss_base_model_version"] == family
     assert got.layout.base == "", "a family is no base"
 
@@ -194,7 +194,7 @@ def test_kohya_names_the_family_by_the_width_of_its_text(tmp_path, width, family
 def test_equal_contents_give_equal_bytes(tmp_path, kind):
     metadata = {f"key {i}": str(i) for i in range(20)}
     paths = [
-        write_lora(place(tmp_path / name, kind), numbers(), LAYOUT, kind, metadata)
+        save_lora(place(tmp_path / name, kind), numbers(), LAYOUT, kind, metadata)
         for name in ("one", "two")
     ]
     assert len({weights_file(path).read_bytes() for path in paths}) == 1
@@ -203,20 +203,20 @@ def test_equal_contents_give_equal_bytes(tmp_path, kind):
 def test_stale_metadata_of_another_format_does_not_survive(tmp_path):
     stale = {"ss_network_alpha": "1", "lora_adapter_metadata": "{}", "ss_tag_frequency": "{}"}
     for kind in FORMATS:
-        got = read_lora(write_lora(place(tmp_path, kind), numbers(), LAYOUT, kind, stale))
+        got = load_lora(save_lora(place(tmp_path, kind), numbers(), LAYOUT, kind, stale))
         assert got.layout.alpha == 27
         assert got.metadata["ss_tag_frequency"] == "{}"
         assert got.metadata.get("ss_network_alpha", "27") == "27"
 
 
 def test_the_authors_adapter_name_inside_the_key_is_understood(tmp_path):
-    path = write_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
 
     def rename(tensors, metadata):
         for key in list(tensors):
             tensors[key.replace(".weight", ".identity1.weight")] = tensors.pop(key)
 
-    got = read_lora(tampered(path, rename))
+    got = load_lora(tampered(path, rename))
     assert got.layout == LAYOUT
     assert torch.equal(got.weights, numbers())
 
@@ -228,8 +228,8 @@ def test_older_diffusers_names_are_understood(tmp_path):
             new = key.replace("lora_A", "lora.down").replace("lora_B", "lora.up")
             tensors[new] = tensors.pop(key)
 
-    path = write_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "diffusers")
-    got = read_lora(tampered(path, rename), alpha=27.0)
+    path = save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "diffusers")
+    got = load_lora(tampered(path, rename), alpha=27.0)
     assert got.layout == replace(LAYOUT, base="")
     assert torch.equal(got.weights, numbers())
 
@@ -238,29 +238,29 @@ def test_older_diffusers_names_are_understood(tmp_path):
 
 
 def test_a_folder_stands_for_its_one_lora(tmp_path):
-    path = write_lora(tmp_path, numbers(), LAYOUT, "diffusers")
+    path = save_lora(tmp_path, numbers(), LAYOUT, "diffusers")
     assert path == tmp_path / "pytorch_lora_weights.safetensors"
     assert sniff(tmp_path) == "diffusers"
     path.rename(tmp_path / "mine.safetensors")
-    assert isinstance(read_lora(str(tmp_path)), LoRAFile)
-    write_lora(tmp_path / "other.safetensors", numbers(), LAYOUT, "kohya")
+    assert isinstance(load_lora(str(tmp_path)), LoRAFile)
+    save_lora(tmp_path / "other.safetensors", numbers(), LAYOUT, "kohya")
     with pytest.raises(W2WError, match=r"2 LoRA files.*mine.safetensors, other.safetensors"):
-        read_lora(tmp_path)
+        load_lora(tmp_path)
 
 
 def test_a_config_belongs_to_the_file_beside_it_only(tmp_path):
-    path = write_lora(tmp_path, numbers(), LAYOUT, "peft")
+    path = save_lora(tmp_path, numbers(), LAYOUT, "peft")
     weights_file(path).rename(tmp_path / "renamed.safetensors")
     with pytest.raises(W2WError, match="states no alpha"):
-        read_lora(tmp_path)
+        load_lora(tmp_path)
 
 
 def test_replacing_an_adapter_leaves_other_files(tmp_path, kind):
     path = place(tmp_path, kind)
-    write_lora(path, numbers(), LAYOUT, kind)
+    save_lora(path, numbers(), LAYOUT, kind)
     (tmp_path / "notes.txt").write_text("mine")
-    write_lora(path, numbers(seed=1), LAYOUT, kind)
-    assert torch.equal(read_lora(path).weights, numbers(seed=1))
+    save_lora(path, numbers(seed=1), LAYOUT, kind)
+    assert torch.equal(load_lora(path).weights, numbers(seed=1))
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not [entry for entry in tmp_path.rglob("*") if ".tmp" in entry.name]
 
@@ -271,14 +271,14 @@ def test_a_write_that_is_cut_leaves_the_old_file(lora, kind, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(W2WError, match="No space left"):
-        write_lora(lora, numbers(seed=1), LAYOUT, kind)
+        save_lora(lora, numbers(seed=1), LAYOUT, kind)
     monkeypatch.undo()
     if kind == "peft":  # two files cannot be replaced at once: without its config, no alpha
         with pytest.raises(W2WError, match="states no alpha"):
-            read_lora(lora)
-        assert torch.equal(read_lora(lora, alpha=27.0).weights, numbers())
+            load_lora(lora)
+        assert torch.equal(load_lora(lora, alpha=27.0).weights, numbers())
     else:
-        assert torch.equal(read_lora(lora).weights, numbers())
+        assert torch.equal(load_lora(lora).weights, numbers())
 
 
 # ---- alpha ------------------------------------------------------------------------------------
@@ -299,27 +299,27 @@ def without_alpha(path: Path, kind: str) -> Path:
 def test_a_file_without_alpha_asks_for_it(lora, kind):
     without_alpha(lora, kind)
     with pytest.raises(W2WError, match=r"states no alpha.*--alpha.*2, the rank"):
-        read_lora(lora)
-    assert read_lora(lora, alpha=27.0).layout.hash == LAYOUT.hash
+        load_lora(lora)
+    assert load_lora(lora, alpha=27.0).layout.hash == LAYOUT.hash
     assert sniff(lora) == kind
 
 
 def test_an_alpha_that_contradicts_the_file_is_refused(lora):
-    assert read_lora(lora, alpha=27.0).layout == LAYOUT
+    assert load_lora(lora, alpha=27.0).layout == LAYOUT
     with pytest.raises(W2WError, match="states alpha 27, and 2 was given"):
-        read_lora(lora, alpha=2.0)
+        load_lora(lora, alpha=2.0)
 
 
 def test_a_given_alpha_must_be_possible(lora, kind):
     with pytest.raises(W2WError, match="alpha"):
-        read_lora(without_alpha(lora, kind), alpha=float("nan"))
+        load_lora(without_alpha(lora, kind), alpha=float("nan"))
 
 
 @pytest.mark.parametrize("alpha", [0, -27, True, "27", [27], 10**400, 1e400])
 def test_an_impossible_alpha_is_refused(tmp_path, alpha):
-    path = write_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
     with pytest.raises(W2WError, match="adapter"):
-        read_lora(config_with(path, lora_alpha=alpha))
+        load_lora(config_with(path, lora_alpha=alpha))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
@@ -329,9 +329,9 @@ def test_an_impossible_alpha_tensor_is_refused(tmp_path, value):
             if key.endswith(".alpha"):
                 tensors[key] = torch.tensor(value)
 
-    path = write_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
+    path = save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
     with pytest.raises(W2WError, match=r"attn1_to_q.alpha is .*finite number above 0"):
-        read_lora(tampered(path, change))
+        load_lora(tampered(path, change))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
@@ -341,18 +341,18 @@ def test_alpha_tensors_of_any_number_type_are_read(tmp_path, dtype):
             if key.endswith(".alpha"):
                 tensors[key] = torch.tensor([27], dtype=dtype)
 
-    path = write_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
-    assert read_lora(tampered(path, change)).layout == LAYOUT
+    path = save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
+    assert load_lora(tampered(path, change)).layout == LAYOUT
 
 
 def test_alpha_tensors_win_over_the_header_which_only_adds_digits(tmp_path):
     layout = replace(LAYOUT, alpha=0.1)
-    path = write_lora(tmp_path / "a.safetensors", numbers(), layout, "kohya")
-    assert read_lora(path).layout.alpha == 0.1
+    path = save_lora(tmp_path / "a.safetensors", numbers(), layout, "kohya")
+    assert load_lora(path).layout.alpha == 0.1
     tampered(path, lambda tensors, metadata: metadata.update(ss_network_alpha="8"))
-    assert read_lora(path).layout.alpha == pytest.approx(0.1, rel=1e-6)
+    assert load_lora(path).layout.alpha == pytest.approx(0.1, rel=1e-6)
     tampered(path, lambda tensors, metadata: metadata.update(ss_network_alpha="a lot"))
-    assert read_lora(path).layout.alpha == pytest.approx(0.1, rel=1e-6)
+    assert load_lora(path).layout.alpha == pytest.approx(0.1, rel=1e-6)
 
 
 # ---- what is refused --------------------------------------------------------------------------
@@ -511,15 +511,15 @@ REFUSED = {
 
 @pytest.mark.parametrize(("kind", "change", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_plain_lora_is_refused_in_one_line(tmp_path, kind, change, message):
-    path = tampered(write_lora(place(tmp_path, kind), numbers(), LAYOUT, kind), change)
+    path = tampered(save_lora(place(tmp_path, kind), numbers(), LAYOUT, kind), change)
     with pytest.raises(W2WError, match=message) as caught:
-        read_lora(path)
+        load_lora(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
 def test_settings_without_effect_and_equal_patterns_are_accepted(tmp_path):
-    path = write_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
     config_with(
         path,
         lora_dropout=0.1,
@@ -530,21 +530,21 @@ def test_settings_without_effect_and_equal_patterns_are_accepted(tmp_path):
         init_lora_weights="gaussian",
         runtime_config={"ephemeral_gpu_offload": False},
     )
-    assert read_lora(path).layout == LAYOUT
+    assert load_lora(path).layout == LAYOUT
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"r": NaN}', '{"r": 1, "r": 2}', "\xff"])
 def test_a_config_that_is_no_json_object_is_refused(tmp_path, text):
-    path = write_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
     (path / "adapter_config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(W2WError, match=r"adapter_config\.json"):
-        read_lora(path)
+        load_lora(path)
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.bin", "a.CKPT", "a.pth", "a.pkl"])
 def test_pickles_are_refused_by_name_without_opening_them(tmp_path, name):
     with pytest.raises(W2WError, match=r"pickle.*run any program.*weights_only=True"):
-        read_lora(tmp_path / name)
+        load_lora(tmp_path / name)
 
 
 def test_pickles_are_refused_by_their_first_bytes(tmp_path):
@@ -552,15 +552,15 @@ def test_pickles_are_refused_by_their_first_bytes(tmp_path):
     for legacy in (True, False):
         torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=legacy)
         with pytest.raises(W2WError, match="is a pickle by its first bytes"):
-            read_lora(path)
+            load_lora(path)
 
 
 def test_a_folder_of_pickles_or_nothing_is_refused(tmp_path):
     with pytest.raises(W2WError, match="a folder without LoRA"):
-        read_lora(tmp_path)
+        load_lora(tmp_path)
     (tmp_path / "adapter_model.bin").touch()
     with pytest.raises(W2WError, match=r"pickle \(\.bin\)"):
-        read_lora(tmp_path)
+        load_lora(tmp_path)
 
 
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
@@ -569,7 +569,7 @@ def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.safetensors")
         with pytest.raises(W2WError, match="no regular file"):
-            read_lora(tmp_path / "pipe.safetensors")
+            load_lora(tmp_path / "pipe.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ def test_what_is_not_there_or_no_file_is_refused(tmp_path):
 def test_what_cannot_be_written_is_refused(tmp_path, change, message):
     arguments = {"path": "a.safetensors", "weights": numbers(), "metadata": {}} | change
     with pytest.raises(W2WError, match=message):
-        write_lora(
+        save_lora(
             tmp_path / arguments["path"],
             arguments["weights"],
             LAYOUT,
@@ -597,8 +597,8 @@ def test_what_cannot_be_written_is_refused(tmp_path, change, message):
 
 def test_paths_that_do_not_suit_the_format_are_refused(tmp_path):
     with pytest.raises(W2WError, match="a PEFT adapter is a folder"):
-        write_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "peft")
+        save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "peft")
     with pytest.raises(W2WError, match="is a folder"):
-        write_lora(tmp_path, numbers(), LAYOUT, "kohya")
+        save_lora(tmp_path, numbers(), LAYOUT, "kohya")
     with pytest.raises(W2WError, match="beyond float32"):
-        write_lora(tmp_path / "a.safetensors", numbers(), replace(LAYOUT, alpha=1e-60), "kohya")
+        save_lora(tmp_path / "a.safetensors", numbers(), replace(LAYOUT, alpha=1e-60), "kohya")

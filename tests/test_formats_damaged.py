@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import FORMATS, LoRAFile, kohya, read_lora, write_lora
+from weights2weights.formats import FORMATS, LoRAFile, kohya, load_lora, save_lora
 from weights2weights.layout import LoRAModule, WeightLayout, peft_key
 
 MUTANTS = 2000
@@ -236,10 +236,10 @@ def _ldm(key: str, tensors: dict) -> str:
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("originals")
-    weights = torch.randn(LAYOUT.numbers, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(LAYOUT.num_parameters, generator=torch.Generator().manual_seed(0))
     return {
         kind: weights_file(
-            write_lora(folder / f"{kind}{ending}", weights, LAYOUT, kind)
+            save_lora(folder / f"{kind}{ending}", weights, LAYOUT, kind)
         ).read_bytes()
         for kind, ending in (("peft", ""), ("diffusers", ".safetensors"), ("kohya", ".safetensors"))
     }
@@ -247,8 +247,8 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
 
 def test_mutants_are_refused_in_one_line_or_read_as_they_are(tmp_path, originals):
     paths = {
-        kind: write_lora(tmp_path / kind if kind == "peft" else tmp_path / f"{kind}.safetensors",
-                         torch.ones(LAYOUT.numbers), LAYOUT, kind)
+        kind: save_lora(tmp_path / kind if kind == "peft" else tmp_path / f"{kind}.safetensors",
+                         torch.ones(LAYOUT.num_parameters), LAYOUT, kind)
         for kind in FORMATS
     }  # fmt: skip
     accepted = refused = 0
@@ -259,7 +259,7 @@ def test_mutants_are_refused_in_one_line_or_read_as_they_are(tmp_path, originals
         weights_file(path).unlink()  # some file systems flush a file that is overwritten
         weights_file(path).write_bytes(mutate(originals[kind], chance))
         try:
-            got = read_lora(path)
+            got = load_lora(path)
         except W2WError as error:
             refused += 1
             message = str(error)
@@ -274,7 +274,7 @@ def test_mutants_are_refused_in_one_line_or_read_as_they_are(tmp_path, originals
 
 
 def test_mutants_of_a_config_are_refused_or_read_as_they_are(tmp_path):
-    path = write_lora(tmp_path / "adapter", torch.ones(LAYOUT.numbers), LAYOUT, "peft")
+    path = save_lora(tmp_path / "adapter", torch.ones(LAYOUT.num_parameters), LAYOUT, "peft")
     config = path / "adapter_config.json"
     original = config.read_bytes()
     for seed in range(300):
@@ -282,7 +282,7 @@ def test_mutants_of_a_config_are_refused_or_read_as_they_are(tmp_path):
         config.unlink()
         config.write_bytes(chance.choice([flip, cut, splice])(original, chance))
         try:
-            got = read_lora(path)
+            got = load_lora(path)
         except W2WError as error:
             assert str(error).isprintable() and len(str(error)) < 1500, seed
         else:
@@ -303,7 +303,7 @@ import struct
 from pathlib import Path
 from weights2weights.errors import W2WError
 from weights2weights import _safetensors
-from weights2weights.formats import read_lora
+from weights2weights.formats import load_lora
 
 folder, room = Path(sys.argv[1]), _safetensors.MAX_HEADER
 header = lambda unit, end: b'{"a":[' + unit * ((room - 20) // len(unit)) + end
@@ -323,7 +323,7 @@ for name, raw in hostile.items():
 before = peak()
 for name in [*hostile, "claims"]:
     try:
-        read_lora(folder / f"{name}.safetensors")
+        load_lora(folder / f"{name}.safetensors")
         raise SystemExit(f"{name} was accepted")
     except W2WError:
         pass
@@ -331,10 +331,10 @@ print(peak() - before)
 """
 
 READ = """
-from weights2weights.formats import read_lora
+from weights2weights.formats import load_lora
 
 before = peak()
-read_lora(sys.argv[1])
+load_lora(sys.argv[1])
 print(peak() - before)
 """
 
@@ -356,7 +356,7 @@ def test_hostile_headers_take_less_than_200_mb(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs getrusage")
 def test_numbers_are_held_once_while_a_file_is_read(tmp_path):
     layout = WeightLayout((LoRAModule("mid_block.attentions.0.proj_in", 10**6, 10**6),), 8, 27.0)
-    weights = torch.ones(layout.numbers, dtype=torch.float16)
-    path = write_lora(tmp_path / "large.safetensors", weights, layout, "kohya")
+    weights = torch.ones(layout.num_parameters, dtype=torch.float16)
+    path = save_lora(tmp_path / "large.safetensors", weights, layout, "kohya")
     assert peak_of(READ, path) < path.stat().st_size + 20e6
     path.unlink()

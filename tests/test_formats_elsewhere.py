@@ -9,7 +9,7 @@ from torch import Tensor
 
 import tiny
 from weights2weights.adapter import adapt
-from weights2weights.formats import FORMATS, read_lora, write_lora
+from weights2weights.formats import FORMATS, load_lora, save_lora
 from weights2weights.layout import WeightLayout
 
 TOLERANCE = 1e-4
@@ -51,7 +51,7 @@ def draw_elsewhere(pipe, path: Path, kind: str) -> np.ndarray:
 def example(unet, targets: tuple[str, ...], rank: int) -> tuple[WeightLayout, Tensor]:
     layout = WeightLayout.from_denoiser(unet, targets, rank=rank, alpha=27.0, base="tiny")
     generator = torch.Generator().manual_seed(rank)
-    return layout, torch.randn(layout.numbers, generator=generator) / 10
+    return layout, torch.randn(layout.num_parameters, generator=generator) / 10
 
 
 @pytest.mark.parametrize("rank", [1, 4])
@@ -64,7 +64,7 @@ def test_every_export_draws_the_image_of_the_adapter(tiny_pipeline, tmp_path, ta
     assert distance(ours, plain) > 100 * TOLERANCE, "the LoRA must show"
     for kind in FORMATS:
         name = "adapter" if kind == "peft" else f"{kind}.safetensors"
-        path = write_lora(tmp_path / name, weights, layout, kind)
+        path = save_lora(tmp_path / name, weights, layout, kind)
         assert distance(draw_elsewhere(tiny_pipeline, path, kind), ours) <= TOLERANCE, kind
     assert distance(draw(tiny_pipeline), plain) == 0
 
@@ -74,7 +74,7 @@ def test_the_tolerance_would_notice_a_lost_alpha(tiny_pipeline, tmp_path):
     import safetensors.torch
 
     layout, weights = example(tiny_pipeline.unet, TARGETS["as in the paper"], 1)
-    path = write_lora(tmp_path / "a.safetensors", weights, layout, "diffusers")
+    path = save_lora(tmp_path / "a.safetensors", weights, layout, "diffusers")
     full = draw_elsewhere(tiny_pipeline, path, "diffusers")
     safetensors.torch.save_file(safetensors.torch.load_file(path), path)
     weak = draw_elsewhere(tiny_pipeline, path, "diffusers")
@@ -89,7 +89,7 @@ def test_what_peft_saves_is_read(tiny_unet, tmp_path):
     )
     model = get_peft_model(tiny_unet, config)
     model.save_pretrained(tmp_path / "adapter")
-    got = read_lora(tmp_path / "adapter")
+    got = load_lora(tmp_path / "adapter")
     assert got.layout.hash == WeightLayout.from_denoiser(tiny.unet(), rank=2, alpha=27.0).hash
     state = model.state_dict()
     for key, tensor in got.layout.unflatten(got.weights).items():
@@ -109,7 +109,7 @@ def test_what_diffusers_saves_is_read(tiny_pipeline, tmp_path):
     layers = get_peft_model_state_dict(tiny_pipeline.unet)
     metadata = _collate_lora_metadata({"unet": tiny_pipeline.unet})
     tiny_pipeline.save_lora_weights(tmp_path, convert_state_dict_to_diffusers(layers), **metadata)
-    got = read_lora(tmp_path)
+    got = load_lora(tmp_path)
     assert got.layout.hash == WeightLayout.from_denoiser(tiny.unet(), rank=2, alpha=27.0).hash
     assert torch.equal(
         got.weights, got.layout.flatten({f"base_model.model.{k}": v for k, v in layers.items()})

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from weights2weights import cli
 from weights2weights.dataset import WeightDataset, import_loras
 from weights2weights.errors import W2WError
-from weights2weights.formats import write_lora
+from weights2weights.formats import save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
 
 MODULES = tuple(
@@ -23,7 +23,7 @@ OTHER = WeightLayout(MODULES, rank=4, alpha=27.0, base="tiny")
 
 
 def weights(seed: int, layout: WeightLayout = LAYOUT) -> torch.Tensor:
-    return torch.randn(layout.numbers, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def loras(tmp_path) -> Path:
     """A folder of LoRAs of every format, of one layout."""
     folder = tmp_path / "loras"
     folder.mkdir()
-    write_lora(folder / "anna.safetensors", weights(0), LAYOUT, "kohya")
-    write_lora(folder / "bo b.safetensors", weights(1), LAYOUT, "diffusers")
-    write_lora(folder / "çelik", weights(2), LAYOUT, "peft")
+    save_lora(folder / "anna.safetensors", weights(0), LAYOUT, "kohya")
+    save_lora(folder / "bo b.safetensors", weights(1), LAYOUT, "diffusers")
+    save_lora(folder / "çelik", weights(2), LAYOUT, "peft")
     return folder
 
 
@@ -83,11 +83,11 @@ def test_repeating_changes_nothing_and_more_may_follow(tmp_path, loras):
 
 
 def test_what_does_not_fit_is_listed_and_the_others_go_in(tmp_path, loras):
-    write_lora(loras / "rank.safetensors", weights(3, OTHER), OTHER, "kohya")
+    save_lora(loras / "rank.safetensors", weights(3, OTHER), OTHER, "kohya")
     louder = WeightLayout(MODULES, rank=1, alpha=1.0)
-    write_lora(loras / "alpha.safetensors", weights(3), louder, "kohya")
+    save_lora(loras / "alpha.safetensors", weights(3), louder, "kohya")
     fewer = WeightLayout(MODULES[:2], rank=1, alpha=27.0)
-    write_lora(loras / "fewer.safetensors", weights(3, fewer), fewer, "kohya")
+    save_lora(loras / "fewer.safetensors", weights(3, fewer), fewer, "kohya")
     (loras / "torn.safetensors").write_bytes((loras / "anna.safetensors").read_bytes()[:-9])
     (loras / "text.safetensors").write_text("no LoRA")
     good = [loras / "anna.safetensors", loras / "bo b.safetensors", loras / "çelik"]
@@ -122,7 +122,7 @@ def test_nothing_readable_makes_no_dataset(tmp_path):
 
 def test_a_name_that_is_taken(tmp_path, loras):
     run(loras, "--out", tmp_path / "set")
-    write_lora(tmp_path / "anna.safetensors", weights(9), LAYOUT, "kohya")
+    save_lora(tmp_path / "anna.safetensors", weights(9), LAYOUT, "kohya")
     result = run(tmp_path / "anna.safetensors", "--out", tmp_path / "set")
     assert result.exit_code == 1
     assert "holds other weights as 'anna'" in result.stderr
@@ -132,13 +132,13 @@ def test_a_name_that_is_taken(tmp_path, loras):
 def test_names_that_come_twice_get_their_folder(tmp_path):
     for i, place in enumerate(["x/one/lora", "x/two/lora", "y/two/lora", "x/solo"]):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        write_lora(tmp_path / f"{place}.safetensors", weights(i), LAYOUT, "kohya")
+        save_lora(tmp_path / f"{place}.safetensors", weights(i), LAYOUT, "kohya")
     files = sorted(tmp_path.rglob("*.safetensors"))
     outcome = import_loras(files, tmp_path / "set")
     assert set(outcome.added) == {"one/lora", "x/two/lora", "y/two/lora", "solo"}
     same = [tmp_path / "x/solo.safetensors", tmp_path / "x/one/../solo.safetensors"]
     assert import_loras(same, tmp_path / "other").added == ["solo"]
-    write_lora(tmp_path / "x" / "solo", weights(4), LAYOUT, "peft")
+    save_lora(tmp_path / "x" / "solo", weights(4), LAYOUT, "peft")
     with pytest.raises(W2WError, match=r"solo.safetensors and .*solo would have one name"):
         import_loras([same[0], tmp_path / "x/solo"], tmp_path / "other")
 
@@ -146,8 +146,8 @@ def test_names_that_come_twice_get_their_folder(tmp_path):
 def test_files_that_other_programs_name_are_called_after_their_folder(tmp_path):
     for i, name in enumerate(("anna", "bo")):
         (tmp_path / name).mkdir()
-        write_lora(tmp_path / name, weights(i), LAYOUT, "diffusers")
-    write_lora(tmp_path / "cleo", weights(2), LAYOUT, "peft")
+        save_lora(tmp_path / name, weights(i), LAYOUT, "diffusers")
+    save_lora(tmp_path / "cleo", weights(2), LAYOUT, "peft")
     inside = tmp_path / "anna" / "pytorch_lora_weights.safetensors"
     outcome = import_loras([inside, tmp_path / "bo", tmp_path / "cleo"], tmp_path / "set")
     assert outcome.added == ["anna", "bo", "cleo"]
@@ -181,7 +181,7 @@ def test_alpha_that_files_do_not_state(tmp_path):
 
 
 def test_float16(tmp_path, loras):
-    write_lora(loras / "huge.safetensors", 1e6 * weights(0), LAYOUT, "kohya")
+    save_lora(loras / "huge.safetensors", 1e6 * weights(0), LAYOUT, "kohya")
     result = run(loras, "--out", tmp_path / "set", "--dtype", "float16")
     assert result.exit_code == 1
     assert "beyond float16" in result.stderr
@@ -194,7 +194,7 @@ def test_float16(tmp_path, loras):
 
 def test_more_than_one_base_is_told(tmp_path, loras):
     other = WeightLayout(MODULES, rank=1, alpha=27.0, base="another")
-    write_lora(loras / "zoe.safetensors", weights(5), other, "kohya")
+    save_lora(loras / "zoe.safetensors", weights(5), other, "kohya")
     result = run(loras, "--out", tmp_path / "set")
     assert result.exit_code == 0
     assert "Note: the files name several base models (another, tiny)." in result.stderr
@@ -222,12 +222,17 @@ def test_batches(tmp_path, loras, monkeypatch):
 def test_info_and_verify_know_a_dataset(tmp_path, loras):
     out = tmp_path / "set"
     run(loras, "--out", out)
-    WeightDataset.open(out).mark_failed("dora", "no pictures")
+    WeightDataset.open(out).mark_failed("dora", "no images")
     runner = CliRunner()
     facts = json.loads(runner.invoke(cli.main, ["info", str(out), "--json"]).stdout)
-    expected = {"models": 3, "numbers": LAYOUT.numbers, "layout": LAYOUT.hash, "base": "tiny"}
+    expected = {
+        "models": 3,
+        "numbers": LAYOUT.num_parameters,
+        "layout": LAYOUT.hash,
+        "base": "tiny",
+    }
     assert {name: facts[name] for name in expected} == expected
-    assert (facts["failed"], facts["failures"]) == (1, {"dora": "no pictures"})
+    assert (facts["failed"], facts["failures"]) == (1, {"dora": "no images"})
     assert runner.invoke(cli.main, ["info", str(out)]).exit_code == 0
     assert runner.invoke(cli.main, ["verify", str(out)]).exit_code == 0
     (shard,) = (out / "shards").iterdir()

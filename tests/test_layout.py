@@ -79,7 +79,7 @@ def test_paper_layout_has_the_published_offsets(sd15):
         parts = entry.module.split(".")
         block = parts[0] if parts[0] == "mid_block" else ".".join(parts[:2])
         first_offsets.setdefault(block, entry.offset)
-    assert {**first_offsets, "end": layout.numbers} == {
+    assert {**first_offsets, "end": layout.num_parameters} == {
         "down_blocks.0": 0,
         "down_blocks.1": 6_016,
         "down_blocks.2": 16_512,
@@ -126,7 +126,7 @@ def test_sdxl_at_every_rank(sdxl, rank):
     # 10 transformer blocks of width 640 and 60 of width 1280, cross-attending to 2048 channels
     blocks = {640: 10, 1280: 60}
     expected = sum(count * (7 * width + 2048) for width, count in blocks.items())
-    assert layout.numbers == rank * expected
+    assert layout.num_parameters == rank * expected
     assert layout.scale == 1
 
 
@@ -197,7 +197,7 @@ def bits_of(tensor: torch.Tensor | np.ndarray) -> bytes:
 
 @given(LAYOUTS, BATCHES, TORCH_DTYPES, st.randoms())
 def test_torch_round_trip_is_bit_exact_in_any_order(layout, batch, dtype, shuffler):
-    weights = random_bits((*batch, layout.numbers), dtype, shuffler.randrange(2**32))
+    weights = random_bits((*batch, layout.num_parameters), dtype, shuffler.randrange(2**32))
     tensors = list(layout.unflatten(weights).items())
     shuffler.shuffle(tensors)
     again = layout.flatten(dict(tensors))
@@ -208,7 +208,7 @@ def test_torch_round_trip_is_bit_exact_in_any_order(layout, batch, dtype, shuffl
 
 @given(LAYOUTS, BATCHES, NUMPY_DTYPES, st.randoms())
 def test_numpy_round_trip_is_bit_exact_in_any_order(layout, batch, dtype, shuffler):
-    shape = (*batch, layout.numbers)
+    shape = (*batch, layout.num_parameters)
     seed = shuffler.randrange(2**32)
     weights = np.random.default_rng(seed).bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
     weights = np.frombuffer(weights, dtype).reshape(shape)
@@ -224,7 +224,7 @@ def test_numpy_round_trip_is_bit_exact_in_any_order(layout, batch, dtype, shuffl
 def test_every_number_stands_where_the_entries_say(layout, shuffler):
     keys = [entry.key for entry in layout.entries]
     assert keys == sorted(keys)
-    numbered = layout.unflatten(torch.arange(layout.numbers, dtype=torch.float64))
+    numbered = layout.unflatten(torch.arange(layout.num_parameters, dtype=torch.float64))
     assert list(numbered) == keys
     for entry in layout.entries:
         assert numbered[entry.key].shape == entry.shape
@@ -233,7 +233,7 @@ def test_every_number_stands_where_the_entries_say(layout, shuffler):
     covered = [
         n for _, a, b in layout.slices() for part in (a, b) for n in range(part.start, part.stop)
     ]
-    assert covered == list(range(layout.numbers))
+    assert covered == list(range(layout.num_parameters))
 
 
 @given(LAYOUTS, st.randoms())
@@ -247,7 +247,7 @@ def test_listing_order_of_modules_does_not_matter(layout, shuffler):
 
 @given(LAYOUTS)
 def test_layout_is_read_back_from_its_state_dict_and_its_json(layout):
-    tensors = layout.unflatten(torch.zeros(layout.numbers))
+    tensors = layout.unflatten(torch.zeros(layout.num_parameters))
     backwards = dict(reversed(tensors.items()))
     assert WeightLayout.from_state_dict(backwards, layout.alpha) == layout
     assert WeightLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
@@ -256,21 +256,21 @@ def test_layout_is_read_back_from_its_state_dict_and_its_json(layout):
 @settings(max_examples=20)
 @given(LAYOUTS)
 def test_gradients_pass_through_both_ways(layout):
-    weights = torch.randn(2, layout.numbers, requires_grad=True)
+    weights = torch.randn(2, layout.num_parameters, requires_grad=True)
     (layout.flatten(layout.unflatten(weights)) * 3).sum().backward()
     assert weights.grad is not None
     assert torch.equal(weights.grad, torch.full_like(weights, 3))
 
 
 def test_tensors_are_views_of_their_vector(small):
-    weights = torch.zeros(2, small.numbers)
+    weights = torch.zeros(2, small.num_parameters)
     for tensor in small.unflatten(weights).values():
         tensor += 1
     assert torch.equal(weights, torch.ones_like(weights))
 
 
 def test_mixed_precisions_go_to_the_one_that_holds_all(small):
-    tensors = small.unflatten(torch.ones(small.numbers, dtype=torch.float16))
+    tensors = small.unflatten(torch.ones(small.num_parameters, dtype=torch.float16))
     first = next(iter(tensors))
     tensors[first] = tensors[first].to(torch.bfloat16)
     assert small.flatten(tensors).dtype == torch.float32
@@ -288,7 +288,7 @@ def test_vector_of_another_length_is_an_error(small):
 
 
 def test_tensors_that_do_not_fit_are_listed_both_ways(small):
-    tensors = small.unflatten(torch.zeros(small.numbers))
+    tensors = small.unflatten(torch.zeros(small.num_parameters))
     del tensors[peft_key("b.attn.to_q", "A")]
     tensors[peft_key("a.attn.to_v", "A")] = torch.zeros(2, 3)
     tensors["unet.foreign"] = torch.zeros(1)
@@ -300,7 +300,7 @@ def test_tensors_that_do_not_fit_are_listed_both_ways(small):
 
 
 def test_batch_axes_must_agree(small):
-    tensors = small.unflatten(torch.zeros(3, small.numbers))
+    tensors = small.unflatten(torch.zeros(3, small.num_parameters))
     last = peft_key("b.attn.to_q", "B")
     tensors[last] = tensors[last][:2]
     with pytest.raises(W2WError, match="is 2×3×2, not 3×3×2"):
@@ -309,7 +309,7 @@ def test_batch_axes_must_agree(small):
 
 @pytest.mark.parametrize("whole", [torch.zeros(2, 2).int(), np.zeros((2, 2), int)])
 def test_whole_numbers_are_no_weights(small, whole):
-    vector = torch.zeros(small.numbers)
+    vector = torch.zeros(small.num_parameters)
     tensors = small.unflatten(vector if isinstance(whole, torch.Tensor) else vector.numpy())
     tensors[peft_key("a.attn.to_v", "A")] = whole
     with pytest.raises(W2WError, match=r"int\d+: expected floating-point"):
@@ -442,7 +442,7 @@ def test_long_lists_are_shortened_to_one_line(sd15, small):
 
 def test_random_state_dicts_of_the_paper_give_one_vector(sd15):
     layout = WeightLayout.from_denoiser(sd15)
-    weights = torch.randn(layout.numbers)
+    weights = torch.randn(layout.num_parameters)
     tensors = list(layout.unflatten(weights).items())
     for seed in range(5):
         random.Random(seed).shuffle(tensors)

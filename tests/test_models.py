@@ -7,9 +7,9 @@ import torch
 
 from weights2weights._safetensors import open_checked, write_safetensors
 from weights2weights.errors import W2WError
-from weights2weights.formats import write_lora
+from weights2weights.formats import save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.models import Model, is_model, read_model, write_model
+from weights2weights.models import Model, is_model, load_model, save_model
 
 LAYOUT = WeightLayout(
     (LoRAModule("down_blocks.0.attentions.0.attn1.to_q", 4, 3),), 1, 27.0, "people"
@@ -32,9 +32,9 @@ def test_comes_back_as_it_was(tmp_path, parts):
     if parts == "weights":
         changes |= {"coefficients": None, "space": ""}
     before = model(**changes)
-    path = write_model(tmp_path / "new folder" / "m.safetensors", before)
+    path = save_model(tmp_path / "new folder" / "m.safetensors", before)
     assert is_model(path)
-    again = read_model(path)
+    again = load_model(path)
     for name in ("layout", "space", "base_hash", "origin"):
         assert getattr(again, name) == getattr(before, name)
     for name in ("coefficients", "weights"):
@@ -43,12 +43,12 @@ def test_comes_back_as_it_was(tmp_path, parts):
 
 
 def test_equal_models_give_equal_bytes(tmp_path):
-    one, two = (write_model(tmp_path / f"{i}.safetensors", model()) for i in range(2))
+    one, two = (save_model(tmp_path / f"{i}.safetensors", model()) for i in range(2))
     assert one.read_bytes() == two.read_bytes()
 
 
 def test_golden_header(tmp_path):
-    with open_checked(write_model(tmp_path / "m.safetensors", model())) as file:
+    with open_checked(save_model(tmp_path / "m.safetensors", model())) as file:
         assert set(file.places) == {"coefficients"}
         assert file.metadata["format"] == "weights2weights-model"
         assert file.metadata["format_version"] == "1"
@@ -62,9 +62,9 @@ def test_lora_of_another_program_is_a_model_with_weights(tmp_path, kind):
         (LoRAModule("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", 4, 3),), 1, 27.0
     )
     path = tmp_path / ("lora" if kind == "peft" else "lora.safetensors")
-    path = write_lora(path, torch.arange(7.0), layout, kind)
+    path = save_lora(path, torch.arange(7.0), layout, kind)
     assert not is_model(path)
-    read = read_model(path)
+    read = load_model(path)
     assert torch.equal(read.weights, torch.arange(7.0))
     assert (read.coefficients, read.space, read.layout.hash) == (None, "", layout.hash)
     assert read.origin["format"] == kind
@@ -86,7 +86,7 @@ def test_model_that_is_none(changes, message):
 
 def test_name_that_nobody_would_recognise(tmp_path):
     with pytest.raises(W2WError, match=r"ending in \.safetensors"):
-        write_model(tmp_path / "m.pt", model())
+        save_model(tmp_path / "m.pt", model())
 
 
 def rewrite(path, tensors=None, **strings):
@@ -110,17 +110,17 @@ def rewrite(path, tensors=None, **strings):
     ],
 )
 def test_file_that_contradicts_itself(tmp_path, tensors, strings, message):
-    path = write_model(tmp_path / "m.safetensors", model())
+    path = save_model(tmp_path / "m.safetensors", model())
     rewrite(path, tensors, **strings)
     with pytest.raises(W2WError, match=message) as error:
-        read_model(path)
+        load_model(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
 
 
 def test_no_file_and_no_model(tmp_path):
     with pytest.raises(W2WError, match="does not exist"):
-        read_model(tmp_path / "m.safetensors")
+        load_model(tmp_path / "m.safetensors")
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     with pytest.raises(W2WError):
-        read_model(tmp_path / "x.safetensors")
+        load_model(tmp_path / "x.safetensors")

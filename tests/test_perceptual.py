@@ -25,12 +25,12 @@ def scorer() -> Scorer:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
-    """Four persons, two pictures of each."""
+def images() -> np.ndarray:
+    """Four persons, two images of each."""
     world = load_world("people")
     return np.stack(
         [
-            [world.draw(world.subject(77, i), world.picture(77, i, n), 64) for n in range(2)]
+            [world.draw(world.subject(77, i), world.image(77, i, n), 64) for n in range(2)]
             for i in range(4)
         ]
     )
@@ -111,8 +111,8 @@ def test_the_shipped_scorer_fits_the_protocols(scorer):
     assert "LPIPS" not in distance.name
 
 
-def test_features_are_those_that_the_scorer_judges_by(scorer, pictures):
-    images = pictures[:, 0]
+def test_features_are_those_that_the_scorer_judges_by(scorer, images):
+    images = images[:, 0]
     features = scorer.features(images)
     assert [tuple(f.shape[1:]) for f in features] == [
         (32, 32, 32),
@@ -124,9 +124,9 @@ def test_features_are_those_that_the_scorer_judges_by(scorer, pictures):
     torch.testing.assert_close(logits.sigmoid(), scorer.attributes(images))
 
 
-def test_scorer_distance_grows_with_the_difference(scorer, pictures):
+def test_scorer_distance_grows_with_the_difference(scorer, images):
     distance = ScorerDistance(scorer)
-    first, second = pictures[:, 0], pictures[:, 1]
+    first, second = images[:, 0], images[:, 1]
     same = distance.distance(first, first)
     dark = distance.distance(first, (first * 0.9).astype(np.uint8))
     other = distance.distance(first, np.roll(first, 1, axis=0))
@@ -135,9 +135,9 @@ def test_scorer_distance_grows_with_the_difference(scorer, pictures):
     torch.testing.assert_close(distance.distance(first, second), distance.distance(second, first))
 
 
-def test_no_pictures_are_told(scorer, pictures):
+def test_no_images_are_told(scorer, images):
     with pytest.raises(W2WError, match="expected at least one pair"):
-        ScorerDistance(scorer).distance(pictures[:0, 0], pictures[:0, 0])
+        ScorerDistance(scorer).distance(images[:0, 0], images[:0, 0])
 
 
 def test_lpips_without_its_packages_says_how_to_get_them(monkeypatch):

@@ -15,7 +15,7 @@ import torch
 from weights2weights.errors import W2WError
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.published import import_published, read_label_table, read_published_model
-from weights2weights.sample import sample
+from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace, verify_space
 
 LAYOUT = WeightLayout(
@@ -27,7 +27,7 @@ LAYOUT = WeightLayout(
     1,
     27.0,
 )
-NUMBERS, MODELS, COMPONENTS, PROJECTED = LAYOUT.numbers, 25, 12, 8
+NUMBERS, MODELS, COMPONENTS, PROJECTED = LAYOUT.num_parameters, 25, 12, 8
 NAMES = sorted(map(str, range(MODELS)))  # folders in string order: 0, 1, 10, 11, …
 
 
@@ -69,18 +69,18 @@ def test_space_of_the_files_follows_their_formulas(tmp_path):
     files = published(tmp_path)
     space = import_published(tmp_path)
     assert space.layout.hash == LAYOUT.hash
-    assert (len(space), space.numbers, space.layout.alpha) == (COMPONENTS, NUMBERS, 27)
+    assert (len(space), space.num_parameters, space.layout.alpha) == (COMPONENTS, NUMBERS, 27)
     assert space.names == tuple(NAMES)
     weights = files["rows"][:4]
     coefficients = ((weights - files["mean"]) / files["std"]) @ files["V"]
     torch.testing.assert_close(space.project(weights), coefficients, rtol=1e-5, atol=1e-5)
     back = coefficients @ files["V"].T * files["std"] + files["mean"]
-    torch.testing.assert_close(space.reconstruct(coefficients), back, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(space.to_weights(coefficients), back, rtol=1e-5, atol=1e-5)
     some = coefficients[:, :5] @ files["V"][:, :5].T * files["std"] + files["mean"]
-    torch.testing.assert_close(space.reconstruct(coefficients[:, :5]), some, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(space.to_weights(coefficients[:, :5]), some, rtol=1e-5, atol=1e-5)
     assert torch.equal(space.coefficients, files["proj"])
-    torch.testing.assert_close(space.center, files["proj"].mean(0))
-    torch.testing.assert_close(space.spread, files["proj"].std(0))
+    torch.testing.assert_close(space.coefficient_mean, files["proj"].mean(0))
+    torch.testing.assert_close(space.coefficient_std, files["proj"].std(0))
     assert not sample(space, 2)[:, PROJECTED:].any()
 
 
@@ -493,7 +493,7 @@ def paper_layout() -> WeightLayout:
 def test_folder_of_the_published_size(tmp_path):
     """10,000 components of 99,648 numbers for 64,974 models: 4.3 GB in, 2.2 GB out, formulas."""
     layout = paper_layout()
-    numbers, models, components, projected = layout.numbers, 64_974, 10_000, 1_000
+    numbers, models, components, projected = layout.num_parameters, 64_974, 10_000, 1_000
     assert numbers == 99_648
     generator = torch.Generator().manual_seed(0)
     mean, std = torch.randn(numbers, generator=generator), torch.rand(numbers, generator=generator)
@@ -523,10 +523,10 @@ def test_folder_of_the_published_size(tmp_path):
     del axes
 
     space = import_published(tmp_path)
-    assert (len(space), space.numbers, space.names) == (components, numbers, tuple(names))
+    assert (len(space), space.num_parameters, space.names) == (components, numbers, tuple(names))
     assert (space.labels["label 7"] == (labels["label 7"] == 1)).all()
     torch.testing.assert_close(space.project(weights), coefficients, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(space.reconstruct(points), back, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(space.to_weights(points), back, rtol=1e-5, atol=1e-4)
     drawn = sample(space, 2, seed=1)
     spread = proj.std(0)
     assert ((drawn[:, :projected] - proj.mean(0)).abs() < 6 * spread).all()

@@ -7,13 +7,13 @@ import torch
 
 import tiny
 from weights2weights.adapter import adapt
-from weights2weights.base import Base, base_from_pipeline, noise_target
+from weights2weights.bases import Base, base_from_pipeline, noise_target
 from weights2weights.errors import W2WError
-from weights2weights.generate import generate
-from weights2weights.merge import merge
+from weights2weights.generation import generate
+from weights2weights.merging import merge
 from weights2weights.sliders import (
     Concept,
-    SliderRecipe,
+    SliderConfig,
     moved_target,
     scale_slider,
     train_slider,
@@ -23,7 +23,7 @@ from weights2weights.sliders import (
 BALD = Concept("a bald person", "a person with hair", "a person")
 HAT = Concept("a person with hat", "no hat", "a person", preserve=("man", "woman"))
 DOG = Concept("big dog", "small dog", "dog", noun="dog")
-QUICK: dict[str, Any] = {"steps": 3, "samples_per_step": 2, "pictures": 2, "learning_rate": 1e-2}
+QUICK: dict[str, Any] = {"steps": 3, "samples_per_step": 2, "images": 2, "learning_rate": 1e-2}
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
@@ -54,7 +54,7 @@ def test_slider_moves_unseen_predictions_to_the_wanted_ones(base):
         BALD.target,
         steps=120,
         samples_per_step=4,
-        pictures=4,
+        images=4,
         learning_rate=2e-2,
         guidance=3.0,
     )
@@ -83,7 +83,7 @@ def test_scale_0_is_the_base_and_the_base_is_left_as_it_was(base):
 def test_sliders_do_not_depend_on_their_company(base):
     layout = base.layout(alpha=1.0)
     together = train_sliders(base, layout, [BALD, HAT, DOG, BALD], seed=5, **QUICK)
-    assert together.shape == (4, layout.numbers)
+    assert together.shape == (4, layout.num_parameters)
     for k, concept in enumerate([BALD, HAT, DOG]):
         (alone,) = train_sliders(base, layout, [concept], seed=5, **QUICK)
         torch.testing.assert_close(together[k], alone, atol=1e-4, rtol=1e-3)
@@ -103,7 +103,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(base):
 def test_merged_slider_is_the_slider_and_strength_is_a_weight(base):
     layout = base.layout(alpha=1.0)
     slider = train_slider(base, layout, "bald", "hair", "a person", **QUICK)
-    merged, merged_layout = merge(torch.zeros(layout.numbers), layout, slider, layout, weight=-0.5)
+    merged, merged_layout = merge(
+        torch.zeros(layout.num_parameters), layout, slider, layout, weight=-0.5
+    )
     prompts, seeds = ["a person"], [0]
     scaled = scale_slider(slider, layout, -0.5)[None]
     first = generate(base, scaled, layout, prompts, seeds, steps=2)
@@ -118,7 +120,7 @@ def test_the_wanted_move_is_one_and_the_same_in_noise_and_velocity():
     signal, spread = (a.view(-1, 1, 1, 1) for a in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
 
     def velocity(noise: torch.Tensor) -> torch.Tensor:
-        """The velocity of the noisy picture x if its noise is this."""
+        """The velocity of the noisy image x if its noise is this."""
         return noise_target((x - spread * noise) / signal, noise, alpha_bar, "v_prediction")
 
     moved = moved_target(*noises, guidance=3.0)
@@ -140,14 +142,14 @@ def test_what_makes_no_sense_is_told(base):
     with pytest.raises(W2WError, match="'person', which the target 'a dog' does not hold"):
         train_sliders(base, layout, [Concept("a", "b", "a dog", ("man",))])
     with pytest.raises(W2WError, match="steps 0: expected at least 1"):
-        SliderRecipe(steps=0)
+        SliderConfig(steps=0)
     with pytest.raises(W2WError, match="swap positive and negative"):
-        SliderRecipe(guidance=-1.0)
+        SliderConfig(guidance=-1.0)
     with pytest.raises(W2WError, match="became infinite or NaN"):
         train_slider(base, layout, "a", "b", "c", **(QUICK | {"learning_rate": 1e30}))
 
 
 def test_rate_rises_and_falls():
-    recipe = SliderRecipe(steps=100, warmup=9, learning_rate=1.0)
+    recipe = SliderConfig(steps=100, warmup=9, learning_rate=1.0)
     rates = [recipe.rate(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) > 0.9 and rates[-1] < 0.12

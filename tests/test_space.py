@@ -26,7 +26,7 @@ from weights2weights.space import WeightSpace, _integers, find_space, verify_spa
 LAYOUT = WeightLayout(
     (LoRAModule("up.attn1.to_q", 7, 5), LoRAModule("up.attn1.to_v", 7, 5)), 2, 27.0, "someone/base"
 )
-NUMBERS, MODELS = LAYOUT.numbers, 30
+NUMBERS, MODELS = LAYOUT.num_parameters, 30
 NAMES = tuple(f"person {i}" for i in range(MODELS))
 
 
@@ -91,7 +91,7 @@ def test_follows_the_formulas(space):
     torch.testing.assert_close(space.project(weights), standard @ space.components.T)
     points = torch.randn(4, 6)
     expected = points @ space.components * space.std + space.mean
-    torch.testing.assert_close(space.reconstruct(points), expected)
+    torch.testing.assert_close(space.to_weights(points), expected)
     torch.testing.assert_close(space.mean, rows().mean(0))
     torch.testing.assert_close(space.std, rows().std(0))
 
@@ -101,7 +101,7 @@ def test_follows_the_formulas(space):
 def test_project_undoes_reconstruct(seed, batch, width):
     space = fitted()
     points = torch.randn(*batch, width, generator=torch.Generator().manual_seed(seed))
-    again = space.project(space.reconstruct(points))
+    again = space.project(space.to_weights(points))
     assert again.shape == (*batch, 6)
     torch.testing.assert_close(again[..., :width], points, rtol=1e-4, atol=1e-4)
     assert (again[..., width:].abs() < 1e-4).all()
@@ -110,39 +110,39 @@ def test_project_undoes_reconstruct(seed, batch, width):
 def test_missing_coefficients_count_as_zero(space):
     points = torch.randn(3, 4)
     whole = torch.cat([points, torch.zeros(3, 2)], dim=1)
-    torch.testing.assert_close(space.reconstruct(points), space.reconstruct(whole))
+    torch.testing.assert_close(space.to_weights(points), space.to_weights(whole))
 
 
 def test_any_float_dtype_comes_in_and_float32_goes_out(space):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         assert space.project(rows(2).to(dtype)).dtype == torch.float32
-        assert space.reconstruct(torch.zeros(2, 6, dtype=dtype)).dtype == torch.float32
+        assert space.to_weights(torch.zeros(2, 6, dtype=dtype)).dtype == torch.float32
 
 
 def test_parts_of_converted_components_change_nothing(space, monkeypatch):
     half = space.to(dtype=torch.float16)
-    whole = half.project(rows(3)), half.reconstruct(torch.ones(3, 6))
+    whole = half.project(rows(3)), half.to_weights(torch.ones(3, 6))
     monkeypatch.setattr(package._space, "_CHUNK", 2 * NUMBERS)
     torch.testing.assert_close(half.project(rows(3)), whole[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(half.reconstruct(torch.ones(3, 6)), whole[1])
+    torch.testing.assert_close(half.to_weights(torch.ones(3, 6)), whole[1])
     torch.testing.assert_close(whole[0], space.project(rows(3)), rtol=5e-3, atol=5e-3)
 
 
 def test_outside_restores_and_residual_measures(space):
-    inside = space.reconstruct(torch.randn(3, 6))
+    inside = space.to_weights(torch.randn(3, 6))
     stranger = inside + torch.randn(3, NUMBERS)
     torch.testing.assert_close(
-        space.reconstruct(space.project(stranger)) + space.outside(stranger), stranger
+        space.to_weights(space.project(stranger)) + space.residual(stranger), stranger
     )
-    assert (space.residual(inside) < 1e-4).all()
-    assert (space.residual(stranger) > 0.05).all()
-    assert (space.residual(stranger) <= 1).all()
-    assert space.residual(stranger[0]).shape == ()
+    assert (space.relative_residual(inside) < 1e-4).all()
+    assert (space.relative_residual(stranger) > 0.05).all()
+    assert (space.relative_residual(stranger) <= 1).all()
+    assert space.relative_residual(stranger[0]).shape == ()
 
 
 def test_gradients_reach_the_coefficients(space):
     points = torch.zeros(2, 6, requires_grad=True)
-    space.reconstruct(points).sum().backward()
+    space.to_weights(points).sum().backward()
     expected = (space.components * space.std).sum(1)
     torch.testing.assert_close(points.grad, expected.expand(2, 6))
 
@@ -151,7 +151,7 @@ def test_wrong_lengths_are_told(space):
     with pytest.raises(W2WError, match=rf"\[3, 9\]: expected a last axis of {NUMBERS}"):
         space.project(torch.zeros(3, 9))
     with pytest.raises(W2WError, match="7 coefficients: expected at most 6"):
-        space.reconstruct(torch.zeros(7))
+        space.to_weights(torch.zeros(7))
 
 
 def test_truncate_keeps_the_first_components(space):
@@ -184,7 +184,7 @@ def test_shapes_must_fit():
 def test_space_without_models_still_projects():
     space = WeightSpace(LAYOUT, torch.zeros(NUMBERS), torch.ones(NUMBERS), torch.eye(NUMBERS)[:2])
     assert space.project(torch.arange(1.0 * NUMBERS)).tolist() == [0, 1]
-    assert (len(space.names), len(space.spread), len(space.labels)) == (0, 0, 0)
+    assert (len(space.names), len(space.coefficient_std), len(space.labels)) == (0, 0, 0)
     with pytest.raises(W2WError, match="no training models"):
         space.neighbours(torch.zeros(2))
 
@@ -200,9 +200,9 @@ def test_fit_takes_everything_from_the_dataset(dataset, space):
 
 def test_coefficients_spread_and_labels_are_those_of_the_models(space):
     torch.testing.assert_close(space.coefficients, space.project(rows()))
-    torch.testing.assert_close(space.spread, space.coefficients.std(0))
-    torch.testing.assert_close(space.spread**2, space.variances, rtol=1e-4, atol=1e-4)
-    assert space.center.abs().max() < 1e-4
+    torch.testing.assert_close(space.coefficient_std, space.coefficients.std(0))
+    torch.testing.assert_close(space.coefficient_std**2, space.variances, rtol=1e-4, atol=1e-4)
+    assert space.coefficient_mean.abs().max() < 1e-4
     assert space.labels["Bald"].tolist() == [True, False] * 15
     assert str(space.labels["Young"].dtype) == "boolean"
     assert space.labels["Young"].isna().sum() == 10
@@ -333,7 +333,7 @@ def test_point_becomes_a_model_and_back(space):
     point = torch.randn(6)
     model = space.model(point, {"verb": "test"})
     assert torch.equal(space.coefficients_of(model), point)
-    torch.testing.assert_close(space.weights_of(model), space.reconstruct(point))
+    torch.testing.assert_close(space.weights_of(model), space.to_weights(point))
     assert (model.space, model.base_hash) == (space.hash, "abc")
 
 
@@ -649,7 +649,7 @@ def test_push_uploads_a_whole_space(space, tmp_path, monkeypatch):
 def test_loading_maps_the_file(tmp_path):
     """Of 32 MB of components, nothing is in memory until it is used."""
     layout = WeightLayout((LoRAModule("to_q", 60_000, 40_000),), 1, 1.0)
-    components = torch.zeros(80, layout.numbers)
+    components = torch.zeros(80, layout.num_parameters)
     space = WeightSpace(layout, torch.zeros(100_000), torch.ones(100_000), components)
     folder = space.save_pretrained(tmp_path)
     code = f"""

@@ -1,6 +1,6 @@
 """The shipped people: an ordinary Stable Diffusion folder that follows words, and fair scorers.
 
-The full figures come from `benchmarks/world.py`; this asks for the same on fewer pictures.
+The full figures come from `benchmarks/world.py`; this asks for the same on fewer images.
 """
 
 import json
@@ -12,21 +12,21 @@ import torch
 from click.testing import CliRunner
 
 from weights2weights import load_base, space
-from weights2weights.base._find import find_base
+from weights2weights.bases._find import find_base
 from weights2weights.cli import main
 from weights2weights.cli.kinds import kind_of, world
 from weights2weights.space import find_space
 from weights2weights.worlds import shipped
 from weights2weights.worlds.autoencoder import decode, encode, psnr
 from weights2weights.worlds.check import attribute_agreement, scene_agreement, scorer_figures
+from weights2weights.worlds.images import CHECK_POPULATION, draw_images
 from weights2weights.worlds.people import PEOPLE
-from weights2weights.worlds.pictures import CHECK_POPULATION, draw_pictures
 from weights2weights.worlds.scorers import Scorer
 
 
 @pytest.fixture(scope="module")
 def held_out():
-    return draw_pictures("people", CHECK_POPULATION, 60, pictures=2, size=64)
+    return draw_images("people", CHECK_POPULATION, 60, images=2, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_diffusers_opens_the_folder_and_draws():
     generator = torch.Generator().manual_seed(0)
     image = pipeline("a photo of a man", num_inference_steps=4, generator=generator).images[0]
     assert image.size == (64, 64)
-    assert np.asarray(image).std() > 20, "a picture, not a plain colour"
+    assert np.asarray(image).std() > 20, "an image, not a plain colour"
 
 
 def test_the_shipped_weights_stay_small():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from weights2weights.base import Base
+from weights2weights.bases import Base
 from weights2weights.worlds import check
 from weights2weights.worlds.people import PEOPLE
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork
@@ -20,8 +20,8 @@ def test_scenes_are_told_apart_by_their_borders(monkeypatch):
         people = [PEOPLE.subject(5, seed) for seed in seeds]
         rows = []
         for prompt in prompts:
-            pictures = [PEOPLE.picture(5, seed, 0) for seed in seeds]
-            placed = [_at(picture, asked[prompt]) for picture in pictures]
+            images = [PEOPLE.image(5, seed, 0) for seed in seeds]
+            placed = [_at(image, asked[prompt]) for image in images]
             drawn = [PEOPLE.draw(a, b, 64) for a, b in zip(people, placed, strict=True)]
             rows.append(np.stack(drawn))
         return torch.from_numpy(np.stack(rows))[None]
@@ -36,8 +36,8 @@ def test_scenes_are_told_apart_by_their_borders(monkeypatch):
     assert check.scene_agreement(Mock(spec=Base, size=64), PEOPLE) <= 0.1
 
 
-def _at(picture, scene):
-    return replace(picture, scene=scene)
+def _at(image, scene):
+    return replace(image, scene=scene)
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def reader_of_redness():
 
 def test_agreement_counts_wanted_and_opposite_apart(monkeypatch, reader_of_redness):
     def half_right(base, weights, layout, prompts, seeds):
-        pictures = torch.zeros(1, 2, len(seeds), 64, 64, 3, dtype=torch.uint8)
-        pictures[0, 0, ::2, ..., 0] = 255  # every second picture is as wanted, no opposite one is
-        return pictures + torch.tensor([0, 1, 0], dtype=torch.uint8)
+        images = torch.zeros(1, 2, len(seeds), 64, 64, 3, dtype=torch.uint8)
+        images[0, 0, ::2, ..., 0] = 255  # every second image is as wanted, no opposite one is
+        return images + torch.tensor([0, 1, 0], dtype=torch.uint8)
 
     monkeypatch.setattr(check, "generate", half_right)
     figures, sheet = check.attribute_agreement(

@@ -1,4 +1,4 @@
-"""The drawn people: what the labels say is what the pictures show and the captions tell."""
+"""The drawn people: what the labels say is what the images show and the captions tell."""
 
 from dataclasses import replace
 
@@ -76,29 +76,29 @@ CHANGES = {
 }
 
 
-def test_same_seed_draws_the_same_picture():
+def test_same_seed_draws_the_same_image():
     def once() -> np.ndarray:
-        return PEOPLE.draw(PEOPLE.subject(7, 3), PEOPLE.picture(7, 3, 2), 48)
+        return PEOPLE.draw(PEOPLE.subject(7, 3), PEOPLE.image(7, 3, 2), 48)
 
     assert once().shape == (48, 48, 3)
     assert once().dtype == np.uint8
     np.testing.assert_array_equal(once(), once())
 
 
-def test_pictures_of_one_person_differ_and_persons_differ():
+def test_images_of_one_person_differ_and_persons_differ():
     person, other = PEOPLE.subject(7, 3), PEOPLE.subject(7, 4)
     assert person != other
     assert PEOPLE.subject(8, 3) != person
-    assert PEOPLE.picture(7, 3, 0) != PEOPLE.picture(7, 3, 1)
+    assert PEOPLE.image(7, 3, 0) != PEOPLE.image(7, 3, 1)
 
 
 @pytest.mark.parametrize("label", LABEL_NAMES)
 def test_every_label_can_be_seen_at_64_pixels(label):
     changed = replace(PLAIN, **CHANGES[label])
     assert labels(changed)[label] != labels(PLAIN)[label]
-    picture = replace(PEOPLE.picture(1, 0, 0), expression="neutral")
-    before = PEOPLE.draw(PLAIN, picture, 64).astype(int)
-    after = PEOPLE.draw(changed, picture, 64).astype(int)
+    image = replace(PEOPLE.image(1, 0, 0), expression="neutral")
+    before = PEOPLE.draw(PLAIN, image, 64).astype(int)
+    after = PEOPLE.draw(changed, image, 64).astype(int)
     clearly = np.abs(after - before).max(-1) > 24
     assert clearly.sum() >= 12, f"{label} changes {clearly.sum()} pixels"
 
@@ -131,8 +131,8 @@ def test_captions_tell_the_truth():
     }
     spoken = dict.fromkeys(words, 0)
     for index in range(400):
-        person, picture = PEOPLE.subject(5, index), PEOPLE.picture(5, index, 0)
-        text = PEOPLE.caption(person, picture, np.random.default_rng(index))
+        person, image = PEOPLE.subject(5, index), PEOPLE.image(5, index, 0)
+        text = PEOPLE.caption(person, image, np.random.default_rng(index))
         for label, word in words.items():
             if word in text and f"no {word}" not in text:
                 spoken[label] += 1
@@ -143,7 +143,7 @@ def test_captions_tell_the_truth():
 def test_complete_captions_name_every_positive_trait():
     rng = np.random.default_rng(0)
     person = replace(PLAIN, freckles=True, necklace=True, beard="goatee", hat="red")
-    text = compose(person, PEOPLE.picture(5, 0, 0), 1.0, rng)
+    text = compose(person, PEOPLE.image(5, 0, 0), 1.0, rng)
     for word in ("man", "young", "freckles", "necklace", "goatee", "hat", "shirt"):
         assert word in text
 

@@ -1,4 +1,4 @@
-"""The whole recipe on a handful of pictures: every stage, resumed, and on from an earlier base."""
+"""The whole recipe on a handful of images: every stage, resumed, and on from an earlier base."""
 
 import pytest
 import torch
@@ -20,14 +20,14 @@ TINY = Recipe(
 )
 
 
-def test_every_stage_from_pictures_to_a_pipeline_and_on_from_it(tmp_path):
+def test_every_stage_from_images_to_a_pipeline_and_on_from_it(tmp_path):
     from diffusers import StableDiffusionPipeline
 
     with pytest.raises(TimeIsUp):
         train_world("people", tmp_path / "work", TINY, minutes=0.0, say=lambda line: None)
     told = []
     work = train_world("people", tmp_path / "work", TINY, say=told.append)
-    assert told[0] == "8 pictures of 32 pixels"
+    assert told[0] == "8 images of 32 pixels"
     pipeline = StableDiffusionPipeline.from_pretrained(work / "base")
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a photo of a man", num_inference_steps=2).images[0].size == (32, 32)

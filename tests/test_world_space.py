@@ -12,11 +12,11 @@ from weights2weights.cli import main
 from weights2weights.directions import edit
 from weights2weights.evaluate._setting import HELD_OUT
 from weights2weights.evaluate.demo import POPULATION
-from weights2weights.generate import generate
+from weights2weights.generation import generate
 from weights2weights.metrics.verification import verification_auc
-from weights2weights.sample import sample
+from weights2weights.sampling import sample
 from weights2weights.space._store import verify_space
-from weights2weights.train import PEOPLE, start_weights
+from weights2weights.training import PEOPLE, start_weights
 from weights2weights.worlds import shipped
 from weights2weights.worlds.scorers import Scorer
 
@@ -72,7 +72,7 @@ def test_sampled_models_are_people_who_take_edits(space):
     points = sample(space, 40, seed=1)  # fewer say little: one person more or less moves the AUC
     dark = find_direction(space, "Dark_Skin")
     edited = [edit(points[:8], [(dark, strength)]) for strength in (3.0, -3.0)]
-    weights = space.reconstruct(torch.cat([points, *edited]))
+    weights = space.to_weights(torch.cat([points, *edited]))
     drawn = generate(base, weights, space.layout, [PEOPLE.prompt], [0, 1], steps=10)
     flat = drawn.flatten(0, 2).numpy()
     seen = scorer.attributes(flat)[:, scorer.label_names.index("Dark_Skin")] > 0.5

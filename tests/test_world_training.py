@@ -1,4 +1,4 @@
-"""The recipe's parts on a few pictures: resuming, folded latents, words, scorers."""
+"""The recipe's parts on a few images: resuming, folded latents, words, scorers."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from weights2weights.worlds.autoencoder import (
     psnr,
 )
 from weights2weights.worlds.denoiser import build_unet, focus_weight, train_denoiser
-from weights2weights.worlds.pictures import draw_pictures
+from weights2weights.worlds.images import draw_images
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork, train_scorer
 from weights2weights.worlds.text import (
     MAX_TOKENS,
@@ -79,10 +79,10 @@ def test_a_kill_while_a_result_is_written_leaves_none(tmp_path, monkeypatch):
         )
 
 
-def test_folding_the_latents_spread_changes_no_picture():
+def test_folding_the_latents_spread_changes_no_image():
     torch.manual_seed(0)
     vae = build_autoencoder(32, (8, 8)).eval()
-    images = draw_pictures("people", 3, 6, size=32).images
+    images = draw_images("people", 3, 6, size=32).images
     signal = as_signal(images, "cpu")
     with torch.no_grad():
         before = vae.encode(signal).latent_dist
@@ -99,7 +99,7 @@ def test_folding_the_latents_spread_changes_no_picture():
 def test_encode_and_decode_keep_order_and_range():
     torch.manual_seed(0)
     vae = build_autoencoder(32, (8, 8)).eval()
-    images = draw_pictures("people", 3, 5, size=32).images
+    images = draw_images("people", 3, 5, size=32).images
     latents = encode(vae, images, "cpu", batch=2)
     assert latents.shape == (5, 4, 16, 16)
     seen = decode(vae, latents, "cpu", batch=2)
@@ -113,7 +113,7 @@ def test_psnr_of_known_errors():
 
 
 def test_tokenizer_knows_common_words_and_spells_the_others(tmp_path):
-    captions = draw_pictures("people", 3, 60, captions=4, size=16).captions
+    captions = draw_images("people", 3, 60, captions=4, size=16).captions
     tokenizer = train_tokenizer([text for texts in captions for text in texts], tmp_path)
     assert tokenizer.tokenize("a bald man") == ["a</w>", "bald</w>", "man</w>"]
     assert len(tokenizer.tokenize("zebra")) > 1
@@ -124,7 +124,7 @@ def test_tokenizer_knows_common_words_and_spells_the_others(tmp_path):
 
 
 def test_a_scorer_learns_skin_from_a_few_people_and_survives_saving(tmp_path):
-    drawn = draw_pictures("people", 3, 40, pictures=2, size=64)
+    drawn = draw_images("people", 3, 40, images=2, size=64)
     views = drawn.images.reshape(40, 2, 64, 64, 3)
     names = ("Dark_Skin", "Male")
     columns = [13, 0]
@@ -151,7 +151,7 @@ def test_a_scorer_learns_skin_from_a_few_people_and_survives_saving(tmp_path):
         Scorer.load(tmp_path)
 
 
-def test_scorers_look_at_pictures_of_any_size():
+def test_scorers_look_at_images_of_any_size():
     network = ScorerNetwork(3)
     for size in (64, 96, 128):
         embedding, logits = network(torch.zeros(2, 3, size, size))

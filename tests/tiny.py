@@ -2,7 +2,7 @@
 
 Every function is deterministic in `seed`, leaves the global random state alone and needs no
 network. `unet()` has 69,204 numbers and 28 target layers (to_q, to_v) in down_blocks,
-mid_block and up_blocks; pictures are 16 px, latents 4 x 8 x 8.
+mid_block and up_blocks; images are 16 px, latents 4 x 8 x 8.
 """
 
 import json
@@ -44,7 +44,7 @@ def unet(seed: int = 0, **overrides: Any) -> Any:
 
 
 def vae(seed: int = 0) -> Any:
-    """An `AutoencoderKL` between 16 px pictures and 4 x 8 x 8 latents."""
+    """An `AutoencoderKL` between 16 px images and 4 x 8 x 8 latents."""
     from diffusers import AutoencoderKL
 
     return _seeded(

@@ -8,19 +8,19 @@ import numpy as np
 import pandas
 import torch
 
-from weights2weights.base import load_base
+from weights2weights.bases import load_base
 from weights2weights.evaluate import HeldOut, Setting
 from weights2weights.evaluate._keep import Keep
-from weights2weights.invert import FAST
+from weights2weights.inversion import FAST
 from weights2weights.space import WeightSpace
-from weights2weights.train import PEOPLE, Recipe
+from weights2weights.training import PEOPLE, DreamBoothConfig
 from weights2weights.worlds import load_world
 
 MODELS, COMPONENTS, LATENT = 40, 12, 6
 
 
 class Judge:
-    """Embeds pictures and reads labels by fixed random projections of 8 × 8 pixels."""
+    """Embeds images and reads labels by fixed random projections of 8 × 8 pixels."""
 
     def __init__(self, label_names: tuple[str, ...]):
         generator = torch.Generator().manual_seed(5)
@@ -47,9 +47,11 @@ class Judge:
 def rows_of(layout: Any, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights of models that differ in a few hidden traits, and the traits."""
     generator = torch.Generator().manual_seed(seed)
-    mixing = 0.1 * torch.randn(LATENT, layout.numbers, generator=torch.Generator().manual_seed(9))
+    mixing = 0.1 * torch.randn(
+        LATENT, layout.num_parameters, generator=torch.Generator().manual_seed(9)
+    )
     traits = torch.randn(count, LATENT, generator=generator)
-    noise = 0.02 * torch.randn(count, layout.numbers, generator=generator)
+    noise = 0.02 * torch.randn(count, layout.num_parameters, generator=generator)
     return traits @ mixing + noise, traits
 
 
@@ -74,7 +76,7 @@ def labels_of(traits: torch.Tensor, names: list[str]) -> pandas.DataFrame:
 
 
 def setting(base_folder: Path, keep: Path | None = None) -> Setting:
-    """Give the tiny base with a space of 40 models and 4 held-out ones."""
+    """Return the tiny base with a space of 40 models and 4 held-out ones."""
     base = load_base(base_folder)
     layout = base.layout(alpha=1.0)
     rows, traits = rows_of(layout, MODELS, 0)
@@ -97,7 +99,9 @@ def setting(base_folder: Path, keep: Path | None = None) -> Setting:
         scorer=Judge(world.label_names),
         held_out=HeldOut(tuple(held_out), others, labels_of(their_traits, held_out)),
         keep=Keep(keep),
-        recipe=Recipe(PEOPLE.prompt, class_prompt=PEOPLE.class_prompt, steps=2, prior_weight=0.0),
+        recipe=DreamBoothConfig(
+            PEOPLE.prompt, class_prompt=PEOPLE.class_prompt, steps=2, prior_weight=0.0
+        ),
         inversion=replace(FAST, steps=2, samples_per_step=2, held_out=2, check_every=0),
         space_name="tiny",
         scorer_hash="plain",

@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
 
 
 def quicken(unet: Any) -> None:
-    """Give a UNet these parts, where it has their like; names and weights stay what they are."""
+    """Return a UNet these parts, where it has their like; names and weights stay what they are."""
     from diffusers.models.activations import GEGLU
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
@@ -58,7 +58,7 @@ class PlainAttention:
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, *args, **kwargs
     ):
-        """Give the output "n tokens width" of an attention layer, for its processor."""
+        """Return the output "n tokens width" of an attention layer, for its processor."""
         if attention_mask is not None:
             from diffusers.models.attention_processor import AttnProcessor
 
@@ -89,7 +89,7 @@ class SplitGate(nn.Module):
 
     @no_type_check
     def forward(self, x, *args, **kwargs):
-        """Give value · gelu(gate), half as wide as `proj`."""
+        """Return value · gelu(gate), half as wide as `proj`."""
         if type(self.proj) is not nn.Linear:  # it carries a LoRA, say
             value, gate = self.proj(x).chunk(2, dim=-1)
             return value * F.gelu(gate)

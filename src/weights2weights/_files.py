@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import W2WError
+from .errors import InputError
 
 TEMPORARY = ".tmp-"
 """How the names of unfinished files begin; whoever holds the folder's lock may delete them."""
@@ -90,7 +90,7 @@ def make_folder(path: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Give the SHA-256 of a file, in hex, in memory for one megabyte.
+    """Return the SHA-256 of a file, in hex, in memory for one megabyte.
 
     Raises:
         OSError: the file cannot be read.
@@ -124,7 +124,7 @@ def remove_temporary(folder: Path) -> None:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Give the files directly in a folder, sorted by name; none if there is no such folder."""
+    """Return the files directly in a folder, sorted by name; none if there is no such folder."""
     with (
         suppress(FileNotFoundError),
         readable_errors("list", folder),
@@ -146,7 +146,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Give the one spelling of a JSON value: sorted keys, UTF-8, no NaN, a final newline.
+    """Return the one spelling of a JSON value: sorted keys, UTF-8, no NaN, a final newline.
 
     Raises:
         W2WError: a value that JSON cannot hold.
@@ -155,7 +155,7 @@ def canonical_json(value: Any) -> bytes:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
         return text.encode() + b"\n"
     except (TypeError, ValueError) as error:
-        raise W2WError(
+        raise InputError(
             f"a value that JSON cannot hold ({error}): expected text, finite numbers, true, false,"
             " null, and lists and objects of them"
         ) from error
@@ -182,7 +182,7 @@ def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise W2WError(
+            raise InputError(
                 f"{path.parent} has been in use by another process for {patience:g} s: expected its"
                 " turn to end; wait for that process or stop it"
             ) from error
@@ -201,7 +201,7 @@ def readable_errors(verb: str, path: Path) -> Iterator[None]:
         raise  # callers tell "absent" apart from "cannot"
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise W2WError(
+        raise InputError(
             f"cannot {verb} {path}: {reason}; what was stored before is intact; make room or give"
             " write access, and run again"
         ) from error

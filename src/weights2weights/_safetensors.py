@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ._files import write_atomic
-from .errors import W2WError
+from .errors import InputError
 
 MAX_HEADER = 4 * 2**20
 """Largest header, in bytes, that is read or written. A rank-64 LoRA of every layer of SDXL needs a
@@ -95,7 +95,7 @@ class CheckedFile:
         self._file.seek(self._data_start + place.begin)
         wanted = place.end - place.begin
         if wanted and self._file.readinto(_bytes_of(out)) != wanted:  # type: ignore[attr-defined]
-            raise W2WError(f"ended while {shown(name)} was read; is another program writing it?")
+            raise InputError(f"ended while {shown(name)} was read; is another program writing it?")
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def open_checked(path: Path) -> Iterator[CheckedFile]:
     """
     refuse_pickle(path)
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-        raise W2WError(f"is no regular file: expected a {_SUFFIX} file")
+        raise InputError(f"is no regular file: expected a {_SUFFIX} file")
     with path.open("rb") as file:
         metadata, places, data_start = _read_header(file)
         yield CheckedFile(metadata, places, file, data_start)
@@ -121,7 +121,7 @@ def refuse_pickle(path: Path) -> None:
 
 
 def _refuse_pickle(what: str) -> NoReturn:
-    raise W2WError(
+    raise InputError(
         f"{what}, and opening a pickle can run any program: expected {_SUFFIX}; ask its author for"
         " one, or convert it where nothing can be harmed with torch.load(…, weights_only=True) and"
         " safetensors.torch.save_file"
@@ -132,17 +132,17 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, TensorPlace]
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     if len(start) < 8:
-        raise W2WError(f"is {size} bytes long: expected a safetensors file; fetch it again")
+        raise InputError(f"is {size} bytes long: expected a safetensors file; fetch it again")
     (length,) = struct.unpack("<Q", start)
     if length > MAX_HEADER and start.startswith(_PICKLE_STARTS):
         _refuse_pickle("is a pickle by its first bytes")
     if length > MAX_HEADER:
-        raise W2WError(
+        raise InputError(
             f"says its header is {length:,} bytes long: expected at most {MAX_HEADER:,}; either it"
             " is no safetensors file or it is damaged: fetch it again"
         )
     if 8 + length > size:
-        raise W2WError(
+        raise InputError(
             f"is cut short: {size:,} bytes, and the header alone needs {8 + length:,}; fetch it"
             " again"
         )
@@ -154,33 +154,35 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, TensorPlace]
 def _parse_header(raw: bytes) -> tuple[dict[str, str], dict[str, TensorPlace]]:
     header = parse_json(raw, "the header")
     if not raw.startswith(b"{") or not isinstance(header, dict):
-        raise W2WError("has a header that is no JSON object; fetch it again or export it anew")
+        raise InputError("has a header that is no JSON object; fetch it again or export it anew")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise W2WError("has header metadata other than strings: expected text only; export it anew")
+        raise InputError(
+            "has header metadata other than strings: expected text only; export it anew"
+        )
     return metadata, {name: _parse_place(name, facts) for name, facts in header.items()}
 
 
 def _parse_place(name: str, facts: Any) -> TensorPlace:
     if len(name) > MAX_NAME or not (name.isascii() and name.isprintable()):
-        raise W2WError(
+        raise InputError(
             f"names a tensor {shown(name)}: expected at most {MAX_NAME} plain ASCII characters"
         )
     expected = {"dtype", "shape", "data_offsets"}
     if not isinstance(facts, dict) or set(facts) != expected:
-        raise W2WError(f"describes {shown(name)} without exactly dtype, shape and data_offsets")
+        raise InputError(f"describes {shown(name)} without exactly dtype, shape and data_offsets")
     dtype, shape, offsets = facts["dtype"], facts["shape"], facts["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise W2WError(
+        raise InputError(
             f"holds {shown(name)} as {shown(dtype)}: expected F32, F16 or BF16; convert it first"
         )
     if not (_are_sizes(shape) and len(shape) <= _MAX_AXES):
-        raise W2WError(f"gives {shown(name)} the shape {shown(shape)}: expected a list of sizes")
+        raise InputError(f"gives {shown(name)} the shape {shown(shape)}: expected a list of sizes")
     if not (_are_sizes(offsets) and len(offsets) == 2):
-        raise W2WError(f"gives {shown(name)} the offsets {shown(offsets)}: expected [begin, end]")
+        raise InputError(f"gives {shown(name)} the offsets {shown(offsets)}: expected [begin, end]")
     count = math.prod(shape) * DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != count:
-        raise W2WError(
+        raise InputError(
             f"gives {shown(name)} {offsets[1] - offsets[0]} bytes: expected {count} for {dtype} of"
             f" shape {shape}; the file is damaged: fetch it again"
         )
@@ -198,14 +200,14 @@ def _check_coverage(places: Mapping[str, TensorPlace], data_size: int) -> None:
     end = 0
     for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)):
         if place.begin != end:
-            raise W2WError(
+            raise InputError(
                 f"places {shown(name)} at byte {place.begin}: expected {end}, right after the"
                 " tensor before it; the file is damaged: fetch it again"
             )
         end = place.end
     if end != data_size:
         problem = "is cut short" if end > data_size else "has bytes that belong to no tensor"
-        raise W2WError(
+        raise InputError(
             f"{problem}: {data_size:,} bytes of data, and its header describes {end:,}; fetch it"
             " again"
         )
@@ -225,7 +227,7 @@ def parse_json(raw: bytes | str, what: str) -> Any:
         return value
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise W2WError(
+        raise InputError(
             f"{what} is not the JSON it should be ({reason}); the file is damaged: fetch it again"
         ) from error
 
@@ -266,7 +268,7 @@ def write_safetensors(
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
     if len(raw) > MAX_HEADER:
-        raise W2WError(
+        raise InputError(
             f"{path}: a header of {len(raw):,} bytes: expected at most {MAX_HEADER:,}; give less"
             " metadata"
         )
@@ -279,6 +281,6 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def shown(value: Any, most: int = 120) -> str:
-    """Give a stranger's value as one short printable line."""
+    """Return a stranger's value as one short printable line."""
     text = ascii(value[: most + 1] if isinstance(value, str | list) else value)
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -6,7 +6,7 @@ WORLDS = Path(__file__).parent / "worlds"
 
 
 def shipped(world: str, part: str) -> Path:
-    """Give the folder in which the package holds a world's "base", "scorer" or "space"."""
+    """Return the folder in which the package holds a world's "base", "scorer" or "space"."""
     return WORLDS / world / part
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .errors import W2WError
+from .errors import InputError
 from .layout import LoRAModule, WeightLayout
 
 _Linear = nn.Linear if TYPE_CHECKING else object
@@ -101,13 +101,13 @@ class _Groups:
     @classmethod
     def read(cls, index: Tensor, K: int) -> "_Groups":
         if index.ndim != 1 or index.is_floating_point() or not index.numel():
-            raise W2WError(
+            raise InputError(
                 f"an index of shape {tuple(index.shape)} and {index.dtype}: expected one whole"
                 " number per sample, the row of its LoRA"
             )
         on_cpu = index.detach().to("cpu", torch.int64)
         if on_cpu.min() < 0 or on_cpu.max() >= K:
-            raise W2WError(
+            raise InputError(
                 f"an index from {on_cpu.min()} to {on_cpu.max()} for {K} LoRAs: expected rows from"
                 f" 0 to {K - 1}"
             )
@@ -135,12 +135,12 @@ class _Stack:
 
     @no_type_check  # run by torch.compile, which the checks of tests would stop
     def select(self, A, B, batch):
-        """Give A and B for each of the equally long groups of a batch."""
+        """Return A and B for each of the equally long groups of a batch."""
         groups, K = self.groups, A.shape[0]
         size = K if groups is None else groups.size
         if batch % size:
             what = "LoRAs" if groups is None else "index entries"
-            raise W2WError(
+            raise InputError(
                 f"a batch of {batch} for {size} {what}: expected a multiple of {size}; give an"
                 " index with one entry per sample"
             )
@@ -229,13 +229,13 @@ class Adapter:
 
     @no_type_check
     def _shape(self, A, B):
-        """Give A "k in r" and B "k r out", ready for products from the right."""
+        """Return A "k in r" and B "k r out", ready for products from the right."""
         rank = self.layout.rank
         return A.unflatten(1, (rank, -1)).mT, B.unflatten(1, (-1, rank)).mT
 
     @no_type_check
     def _tensors(self, position):
-        """Give A and B of one layer, for all K."""
+        """Return A and B of one layer, for all K."""
         if not torch.compiler.is_compiling():
             return self._stack.tensors[position]
         # A compiled graph takes the weights whole: one input and one symbolic K, not two per layer.
@@ -357,18 +357,18 @@ class _AddOuter(torch.autograd.Function):
 
 @cache
 def _adapted(cls: type[nn.Linear]) -> type[nn.Linear]:
-    """Give the adapted form of `nn.Linear` or of a subclass of it, quantised ones say."""
+    """Return the adapted form of `nn.Linear` or of a subclass of it, quantised ones say."""
     if issubclass(cls, _AdaptedLayer):
         return cls
     return type(f"Adapted{cls.__name__}", (_AdaptedLayer, cls), {})
 
 
 def _find_layers(modules: Mapping[str, nn.Module], layout: WeightLayout) -> list[nn.Linear]:
-    """Give the layers of the layout in its order, once all are known to be adaptable."""
+    """Return the layers of the layout in its order, once all are known to be adaptable."""
     missing = [module.name for module in layout.modules if module.name not in modules]
     if missing:
         base = f" of the layout's base, {layout.base}" if layout.base else " it was made for"
-        raise W2WError(
+        raise InputError(
             f"{type(modules['']).__name__} lacks {len(missing)} of the {len(layout.modules)} layers"
             f" of the layout, such as {missing[0]}: expected the denoiser{base}"
         )
@@ -382,41 +382,41 @@ def _check_layer(layer: nn.Module, module: LoRAModule, parent: nn.Module) -> Non
     """Raise W2WError if a low-rank term on this layer cannot be added, or would not be seen."""
     name, kind = module.name, type(layer).__name__
     if isinstance(layer, _AdaptedLayer):
-        raise W2WError(
+        raise InputError(
             f"{name} is adapted already: expected a plain layer; leave the first `adapt` block, or"
             " assign its adapter's weights"
         )
     if hasattr(layer, "base_layer"):
-        raise W2WError(
+        raise InputError(
             f"{name} carries a LoRA of PEFT already: expected a plain nn.Linear; call"
             " `unload_lora_weights()` on the pipeline, or `unload()` on the PEFT model"
         )
     if not isinstance(layer, nn.Linear):
-        raise W2WError(
+        raise InputError(
             f"{name} is a {kind}: expected nn.Linear; choose targets that are linear layers"
         )
     if (layer.in_features, layer.out_features) != (module.in_features, module.out_features):
-        raise W2WError(
+        raise InputError(
             f"{name} is {layer.in_features} wide in and {layer.out_features} out: expected"
             f" {module.in_features} and {module.out_features}; the layout is of another base"
         )
     if "forward" in vars(layer):
-        raise W2WError(
+        raise InputError(
             f"the forward of {name} is taken over by another library (sequential offloading, say):"
             " expected a plain layer; remove those hooks first"
         )
     if getattr(parent, "fused_projections", False):
-        raise W2WError(
+        raise InputError(
             f"{name} is out of use, its attention has fused projections: expected separate ones;"
             " call `unfuse_qkv_projections()` on the denoiser"
         )
 
 
 def _check_weights(weights: Tensor, layout: WeightLayout) -> None:
-    if weights.ndim != 2 or not weights.shape[0] or weights.shape[1] != layout.numbers:
-        raise W2WError(
-            f"weights of shape {tuple(weights.shape)}: expected (K, {layout.numbers}), one row per"
-            f" LoRA of rank {layout.rank} on {len(layout.modules)} layers"
+    if weights.ndim != 2 or not weights.shape[0] or weights.shape[1] != layout.num_parameters:
+        raise InputError(
+            f"weights of shape {tuple(weights.shape)}: expected (K, {layout.num_parameters}), one"
+            f" row per LoRA of rank {layout.rank} on {len(layout.modules)} layers"
         )
     if not weights.is_floating_point():
-        raise W2WError(f"weights of {weights.dtype}: expected floating-point numbers")
+        raise InputError(f"weights of {weights.dtype}: expected floating-point numbers")

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .errors import W2WError
+from .errors import InputError
 
 PAPER_TARGETS = ("to_q", "to_v")
 """The layers adapted in the paper: query and value projections of self- and cross-attention."""
@@ -43,18 +43,18 @@ _PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\
 
 
 def peft_key(module: str, part: str) -> str:
-    """Give the PEFT name of one LoRA tensor; `part` is "A" (rank × in) or "B" (out × rank)."""
+    """Return the PEFT name of one LoRA tensor; `part` is "A" (rank × in) or "B" (out × rank)."""
     return f"base_model.model.{module}.lora_{part}.weight"
 
 
 def split_peft_key(key: str) -> tuple[str, str] | None:
-    """Give (module, "A" or "B") of a PEFT key, or None if it is not one. Inverse of `peft_key`."""
+    """Return (module, "A" or "B") of a PEFT key, else None. Inverse of `peft_key`."""
     match = _PEFT_KEY.fullmatch(key)
     return (match["module"], match["part"]) if match else None
 
 
 def require_one_base(ours: str, theirs: str, what: str) -> str:
-    """Give the content hash of the one base model that two things belong to, "" if unknown.
+    """Return the content hash of the one base model that two things belong to, "" if unknown.
 
     Layouts do not tell: fine-tunes of one architecture share theirs.
 
@@ -67,7 +67,7 @@ def require_one_base(ours: str, theirs: str, what: str) -> str:
         W2WError: both are known and differ.
     """
     if ours and theirs and ours != theirs:
-        raise W2WError(
+        raise InputError(
             f"{what} was made for another base (hash {theirs}): expected {ours}; LoRAs of several"
             " base models share no space and mean nothing on another's, so give one of that base"
         )
@@ -167,9 +167,9 @@ class WeightLayout:
 
     def __post_init__(self):
         if not self.modules:
-            raise W2WError("a layout of no modules: expected at least one adapted layer")
+            raise InputError("a layout of no modules: expected at least one adapted layer")
         if self.rank < 1 or not math.isfinite(self.alpha) or self.alpha <= 0:
-            raise W2WError(
+            raise InputError(
                 f"rank {self.rank}, alpha {self.alpha}: expected a rank of at least 1 and a finite"
                 " alpha above 0"
             )
@@ -179,7 +179,7 @@ class WeightLayout:
         names = [module.name for module in ordered]
         if len(set(names)) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
-            raise W2WError(f"modules listed twice: {_shorten(twice)}; expected each once")
+            raise InputError(f"modules listed twice: {_shorten(twice)}; expected each once")
         object.__setattr__(self, "modules", ordered)
         object.__setattr__(self, "alpha", float(self.alpha))
 
@@ -212,7 +212,7 @@ class WeightLayout:
             if not matched:
                 continue
             if not isinstance(layer, nn.Linear):
-                raise W2WError(
+                raise InputError(
                     f"target {min(matched)!r} matches {name}, a {type(layer).__name__}: expected"
                     " nn.Linear; name targets that match linear layers only"
                 )
@@ -221,7 +221,7 @@ class WeightLayout:
         if unmatched or not modules:
             layers = denoiser.named_modules()
             linear = {_target(name) for name, layer in layers if isinstance(layer, nn.Linear)}
-            raise W2WError(
+            raise InputError(
                 f"targets {sorted(unmatched)} match no layer of {type(denoiser).__name__}: expected"
                 f" some of its linear layers ({_shorten(sorted(linear), 12)})"
             )
@@ -249,11 +249,11 @@ class WeightLayout:
         for key, shape in shapes.items():
             parsed = split_peft_key(key)
             if parsed is None:
-                raise W2WError(
+                raise InputError(
                     f"key {key!r} is no LoRA weight: expected {peft_key('<module>', 'A')} or lora_B"
                 )
             if len(shape) != 2:
-                raise W2WError(f"{key} has shape {_times(shape)}: expected a matrix")
+                raise InputError(f"{key} has shape {_times(shape)}: expected a matrix")
             module, part = parsed
             pairs.setdefault(module, {})[part] = shape
         return cls._from_pairs(pairs, alpha, base)
@@ -266,20 +266,20 @@ class WeightLayout:
         for name, pair in pairs.items():
             if len(pair) < 2:
                 present, absent = ("A", "B") if "A" in pair else ("B", "A")
-                raise W2WError(
+                raise InputError(
                     f"{peft_key(name, present)} comes without its lora_{absent}: expected both;"
                     " the file is not complete"
                 )
             (rank, width_in), (width_out, rank_out) = pair["A"], pair["B"]
             if rank != rank_out:
-                raise W2WError(
+                raise InputError(
                     f"{name} has A of {_times(pair['A'])} and B of {_times(pair['B'])}: expected"
                     " rank × in and out × rank"
                 )
             ranks.add(rank)
             modules.append(LoRAModule(name, width_in, width_out))
         if len(ranks) > 1:
-            raise W2WError(
+            raise InputError(
                 f"modules of ranks {', '.join(map(str, sorted(ranks)))}: expected one rank; resize"
                 " the LoRA to a single rank first"
             )
@@ -300,7 +300,7 @@ class WeightLayout:
         return tuple(entries)
 
     @cached_property
-    def numbers(self) -> int:
+    def num_parameters(self) -> int:
         """Length d of a weight vector: rank · (in + out), summed over the modules."""
         return self.rank * sum(m.in_features + m.out_features for m in self.modules)
 
@@ -322,7 +322,7 @@ class WeightLayout:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def slices(self) -> tuple[tuple[LoRAModule, slice, slice], ...]:
-        """Give (module, slice of A, slice of B) for every module, in order; computed once."""
+        """Return (module, slice of A, slice of B) for every module, in order; computed once."""
         return self._slices
 
     @cached_property
@@ -331,8 +331,8 @@ class WeightLayout:
         return tuple(zip(self.modules, spans[::2], spans[1::2], strict=True))
 
     def factors(self) -> Int[Tensor, " d"]:
-        """Give for every number of a weight vector the factor it is of: 0 for A, 1 for B."""
-        factors = torch.zeros(self.numbers, dtype=torch.int64)
+        """Return for every number of a weight vector the factor it is of: 0 for A, 1 for B."""
+        factors = torch.zeros(self.num_parameters, dtype=torch.int64)
         for _, _, B in self.slices():
             factors[B] = 1
         return factors
@@ -370,11 +370,11 @@ class WeightLayout:
         Raises:
             W2WError: the last axis is not d.
         """
-        if weights.shape[-1:] != (self.numbers,):
-            raise W2WError(
-                f"weights of shape {_times(weights.shape)}: expected a last axis of {self.numbers},"
-                f" rank {self.rank} on {len(self.modules)} modules; use the layout that they were"
-                " made with"
+        if weights.shape[-1:] != (self.num_parameters,):
+            raise InputError(
+                f"weights of shape {_times(weights.shape)}: expected a last axis of"
+                f" {self.num_parameters}, rank {self.rank} on {len(self.modules)} modules;"
+                " use the layout that they were made with"
             )
         batch = weights.shape[:-1]
         return {
@@ -389,7 +389,7 @@ class WeightLayout:
         batch = shapes.get(self.entries[0].key, ())[:-2]
         expected = {entry.key: (*batch, *entry.shape) for entry in self.entries}
         if difference := _compare_shapes(shapes, expected):
-            raise W2WError(f"LoRA tensors that do not fit their layout: {difference}")
+            raise InputError(f"LoRA tensors that do not fit their layout: {difference}")
         for key, tensor in state_dict.items():
             floating = (
                 tensor.is_floating_point()
@@ -397,7 +397,7 @@ class WeightLayout:
                 else np.issubdtype(tensor.dtype, np.floating)
             )
             if not floating:
-                raise W2WError(f"{key} holds {tensor.dtype}: expected floating-point numbers")
+                raise InputError(f"{key} holds {tensor.dtype}: expected floating-point numbers")
 
     def difference(self, other: "WeightLayout") -> LayoutDifference:
         """Compare another layout with this one, which says what is expected; `base` is ignored."""
@@ -418,13 +418,13 @@ class WeightLayout:
             what: whose layout it is, for the message: "adam.safetensors".
         """
         if difference := self.difference(other):
-            raise W2WError(
+            raise InputError(
                 f"{what} has another layout: {difference}; only LoRAs of one base, rank, alpha and"
                 " set of layers share a space"
             )
 
     def to_dict(self, *, with_base: bool = True) -> dict[str, Any]:
-        """Give the layout as JSON values. Inverse of `from_dict`."""
+        """Return the layout as JSON values. Inverse of `from_dict`."""
         modules = [[m.name, m.in_features, m.out_features] for m in self.modules]
         facts = {"modules": modules, "rank": self.rank, "alpha": self.alpha}
         return {**facts, "base": self.base} if with_base else facts
@@ -444,7 +444,7 @@ class WeightLayout:
             rank, alpha = _integer(facts["rank"]), float(facts["alpha"])
             base = str(facts.get("base", ""))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise W2WError(
+            raise InputError(
                 f"a stored layout that cannot be read ({type(error).__name__}: {error}): expected"
                 " modules as [name, in, out], rank, alpha and base"
             ) from error
@@ -460,9 +460,11 @@ def _check_module(module: LoRAModule) -> None:
     parts = module.name.split(".")
     # A part such as "lora_A" would let another module's key sort between an A and its B.
     if not all(parts) or any(part.startswith("lora_") for part in parts):
-        raise W2WError(f"module name {module.name!r}: expected the path of a layer without a LoRA")
+        raise InputError(
+            f"module name {module.name!r}: expected the path of a layer without a LoRA"
+        )
     if module.in_features < 1 or module.out_features < 1:
-        raise W2WError(
+        raise InputError(
             f"{module.name} is {module.in_features} wide in, {module.out_features} out: expected"
             " at least 1"
         )

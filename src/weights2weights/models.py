@@ -15,7 +15,7 @@ LoRA), or both, and these strings in its header:
 | `origin` | JSON: how it came about, such as `{"verb": "sample", "seed": 0, "row": 3}` |
 
 Without coefficients it serves any space of its layout; without weights only its own space can turn
-it into weights. Verbs that take a model also take a LoRA file of another program: `read_model`
+it into weights. Verbs that take a model also take a LoRA file of another program: `load_model`
 reads both.
 """
 
@@ -31,8 +31,8 @@ from torch import Tensor
 
 from ._files import canonical_json, make_folder
 from ._safetensors import open_checked, parse_json, write_safetensors
-from .errors import W2WError
-from .formats import read_lora
+from .errors import InputError, W2WError
+from .formats import load_lora
 from .layout import WeightLayout
 
 FORMAT = "weights2weights-model"
@@ -67,26 +67,26 @@ class Model:
 
     def __post_init__(self):
         if self.coefficients is None and self.weights is None:
-            raise W2WError("a model with neither coefficients nor weights: expected one of them")
-        if self.weights is not None and self.weights.shape != (self.layout.numbers,):
-            raise W2WError(
-                f"weights of shape {list(self.weights.shape)}: expected [{self.layout.numbers}],"
-                " one LoRA of the layout"
+            raise InputError("a model with neither coefficients nor weights: expected one of them")
+        if self.weights is not None and self.weights.shape != (self.layout.num_parameters,):
+            raise InputError(
+                f"weights of shape {list(self.weights.shape)}: expected"
+                f" [{self.layout.num_parameters}], one LoRA of the layout"
             )
         if self.coefficients is not None and not (self.coefficients.ndim == 1 and self.space):
-            raise W2WError(
+            raise InputError(
                 f"coefficients of shape {list(self.coefficients.shape)} in space {self.space!r}:"
                 " expected one axis and the hash of their space"
             )
         for name in ("coefficients", "weights"):
             tensor = getattr(self, name)
             if tensor is not None and not tensor.isfinite().all():
-                raise W2WError(f"{name} hold NaN or infinite numbers; this model is broken")
+                raise InputError(f"{name} hold NaN or infinite numbers; this model is broken")
             if tensor is not None:
                 object.__setattr__(self, name, tensor.float())
 
 
-def write_model(path: str | Path, model: Model) -> Path:
+def save_model(path: str | Path, model: Model) -> Path:
     """Write a model file, whole or not at all; equal models give equal bytes.
 
     Args:
@@ -101,7 +101,7 @@ def write_model(path: str | Path, model: Model) -> Path:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise W2WError(f"{path} would not be recognised: expected a name ending in .safetensors")
+        raise InputError(f"{path} would not be recognised: expected a name ending in .safetensors")
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -131,7 +131,7 @@ def is_model(path: str | Path) -> bool:
         return False
 
 
-def read_model(path: str | Path) -> Model:
+def load_model(path: str | Path) -> Model:
     """Read a model file, or a LoRA of another program as a model with weights.
 
     Raises:
@@ -140,23 +140,23 @@ def read_model(path: str | Path) -> Model:
     """
     path = Path(path)
     if not path.exists():
-        raise W2WError(f"{path} does not exist; give a model or LoRA file")
+        raise InputError(f"{path} does not exist; give a model or LoRA file")
     if not is_model(path):
-        lora = read_lora(path)
+        lora = load_lora(path)
         origin = {"file": path.name, "format": lora.format}
         return Model(lora.layout, weights=lora.weights.float(), origin=origin)
     try:
         with open_checked(path) as file:
             return _parse(file)
     except W2WError as error:
-        raise W2WError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def _parse(file: Any) -> Model:
     strings = file.metadata
     version = strings.get("format_version", "")
     if version != str(FORMAT_VERSION):
-        raise W2WError(
+        raise InputError(
             f"is of format version {version!r}: expected {FORMAT_VERSION}; a newer weights2weights"
             " may read it"
         )
@@ -167,20 +167,22 @@ def _parse(file: Any) -> Model:
             strings[key] for key in ("space", "base_hash", "layout_hash")
         )
     except KeyError as error:
-        raise W2WError(f"lacks {error} in its header; the file is damaged: make it anew") from error
+        raise InputError(
+            f"lacks {error} in its header; the file is damaged: make it anew"
+        ) from error
     if layout.hash != layout_hash:
-        raise W2WError(
+        raise InputError(
             f"has a layout of hash {layout.hash}: expected {layout_hash}; the file is damaged"
         )
     left_over = set(file.places) - {"coefficients", "weights"}
     if left_over or not isinstance(origin, dict):
-        raise W2WError(
+        raise InputError(
             "holds more than coefficients, weights and an origin; the file is damaged: make it anew"
         )
     tensors = {name: file.read(name) for name in file.places}
     for name, tensor in tensors.items():
         if tensor.dtype not in _FLOATS or tensor.ndim != 1:
-            raise W2WError(
+            raise InputError(
                 f"holds {name} as {tensor.dtype} {list(tensor.shape)}: expected one axis of floats"
             )
     return Model(layout, space=space, base_hash=base_hash, origin=origin, **tensors)

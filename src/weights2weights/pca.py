@@ -59,7 +59,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from .errors import W2WError
+from .errors import InputError
 
 EXACT_SIDE = 4096
 """A matrix whose shorter side is at most this long is decomposed exactly if it fits."""
@@ -128,7 +128,7 @@ class ChainedBlocks:
     def __post_init__(self):
         widths = {part.columns for part in self.parts}
         if len(widths) != 1:
-            raise W2WError(
+            raise InputError(
                 f"blocks of {' and '.join(map(str, sorted(widths)))} columns cannot be joined; "
                 "all models of a space need the same layout"
             )
@@ -163,7 +163,7 @@ class ColumnStatistics:
     scatter: Float[Tensor, " d"]
 
     def merge(self, other: "ColumnStatistics") -> "ColumnStatistics":
-        """Give the statistics of both sets of rows together (Chan, Golub and LeVeque 1979)."""
+        """Return the statistics of both sets of rows together (Chan, Golub and LeVeque 1979)."""
         rows = self.rows + other.rows
         shift = other.mean - self.mean
         return ColumnStatistics(
@@ -179,7 +179,7 @@ class ColumnStatistics:
         return torch.where(std > 2.0**-24 * self.mean.abs(), std, 0.0)
 
     def scale(self, groups: Int[Tensor, " d"] | None = None) -> Float[Tensor, " d"]:
-        """Give what columns are divided by: their std, or the root mean square std of their group.
+        """Return what columns are divided by: their std, or the rms std of their group.
 
         float64; exactly 0 where a column is constant, which counts in no group.
         """
@@ -244,7 +244,7 @@ class PCA:
             W2WError: widths differ, `old` is not of the height of this fit, or as in `fit_pca`.
         """
         if old.rows != self.rows:
-            raise W2WError(
+            raise InputError(
                 f"{old.rows} old rows were given, but this PCA was fitted to {self.rows}; "
                 "give the rows of that fit as `old` and only the others as `new`"
             )
@@ -311,16 +311,16 @@ def fit_pca(
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2 (standardise, then PCA).
     """
     if components < 1:
-        raise W2WError(f"{components} components were asked for, expected at least 1")
+        raise InputError(f"{components} components were asked for, expected at least 1")
     if max_passes < 4:
-        raise W2WError(f"max_passes is {max_passes}, expected at least 4")
+        raise InputError(f"max_passes is {max_passes}, expected at least 4")
     passes = 0 if statistics else 1
     statistics = statistics or column_statistics(blocks, progress)
     if statistics.rows < 2:
-        raise W2WError("one model has no spread; a space needs at least two models")
+        raise InputError("one model has no spread; a space needs at least two models")
     total = int((statistics.std > 0).sum())
     if not total:
-        raise W2WError(f"all {statistics.rows} rows are equal; a space needs models that differ")
+        raise InputError(f"all {statistics.rows} rows are equal; a space needs models that differ")
     rank = min(statistics.rows - 1, total)
     wanted = min(components, rank)
     width = min(wanted + (max(10, wanted // 10) if oversampling is None else oversampling), rank)
@@ -354,7 +354,7 @@ def fit_pca(
 
 
 def column_statistics(blocks: Blocks, progress: bool = False) -> ColumnStatistics:
-    """Give mean and scatter of every column in one pass, in float64, stable for any offset.
+    """Return mean and scatter of every column in one pass, in float64, stable for any offset.
 
     Raises:
         W2WError: a number is NaN or infinite; the message names the rows.
@@ -373,12 +373,12 @@ def column_statistics(blocks: Blocks, progress: bool = False) -> ColumnStatistic
         statistics = part if statistics is None else statistics.merge(part)
     if bad:
         names = ", ".join(map(str, bad[:8])) + (", …" if len(bad) > 8 else "")
-        raise W2WError(
+        raise InputError(
             f"{len(bad)} of {blocks.rows} rows hold NaN, infinite or huge numbers (row {names}, "
             "counted from 0); leave those models out"
         )
     if statistics is None:
-        raise W2WError("there are no rows; a space needs at least two models")
+        raise InputError("there are no rows; a space needs at least two models")
     return statistics
 
 
@@ -392,19 +392,19 @@ def _group_statistics(rows: Tensor) -> ColumnStatistics:
 
 
 def _checked(blocks: Blocks, title: str | None = None) -> Iterator[Tensor]:
-    """Give the blocks, all of the promised width and in sum of the promised height."""
+    """Return the blocks, all of the promised width and in sum of the promised height."""
     rows = 0
     with tqdm(total=blocks.rows, desc=title, unit="row", disable=title is None) as bar:
         for block in blocks:
             if block.ndim != 2 or block.shape[1] != blocks.columns:
-                raise W2WError(
+                raise InputError(
                     f"a block has shape {tuple(block.shape)}, expected (rows, {blocks.columns})"
                 )
             rows += len(block)
             yield block
             bar.update(len(block))
     if rows != blocks.rows:
-        raise W2WError(
+        raise InputError(
             f"the blocks had {rows} rows in this pass, expected {blocks.rows}; "
             "nothing may be added to the matrix while it is decomposed"
         )
@@ -434,7 +434,7 @@ def _nonzero(std: Tensor) -> Tensor:
 
 
 def _signs(components: Tensor) -> Tensor:
-    """Give ±1 per row so that the first of its (nearly) largest entries becomes positive."""
+    """Return ±1 per row so that the first of its (nearly) largest entries becomes positive."""
     magnitudes = components.abs()
     first = (magnitudes >= 0.999 * magnitudes.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
     return components.gather(1, first[:, None])[:, 0].sign()
@@ -476,7 +476,7 @@ class _Standardised:
         return side <= 64 or (side <= EXACT_SIDE and fits)
 
     def row_blocks(self, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Give standardised blocks of equal height, however the stream is cut.
+        """Return standardised blocks of equal height, however the stream is cut.
 
         Each block overwrites the one before.
         """
@@ -502,7 +502,7 @@ class _Standardised:
         out.copy_((rows - mean).mul_(self.inverse_std))
 
     def product(self, directions: Tensor) -> Tensor:
-        """Give C Q, one row per direction, float32: one pass, in the dtype of `directions`."""
+        """Return C Q, one row per direction, float32: one pass, in the dtype of `directions`."""
         result = torch.zeros(directions.shape, device=self.device)
         for rows in self.row_blocks(directions.dtype):
             scores = (rows @ directions.mT).mT.contiguous()
@@ -528,7 +528,7 @@ def _panels(columns: int) -> Iterator[slice]:
 
 
 def _gram(left: Tensor, right: Tensor) -> Tensor:
-    """Give left @ rightᵀ in float64: float32 products over panels of columns, float64 sums."""
+    """Return left @ rightᵀ in float64: float32 products over panels of columns, float64 sums."""
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
     for panel in _panels(left.shape[1]):
         total += left[:, panel].float() @ right[:, panel].float().mT
@@ -536,7 +536,7 @@ def _gram(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _combine(basis: list[Tensor], weights: Tensor) -> Tensor:
-    """Give weightsᵀ @ the stacked basis blocks, float32."""
+    """Return weightsᵀ @ the stacked basis blocks, float32."""
     result = torch.empty(weights.shape[1], basis[0].shape[1], device=weights.device)
     weights = weights.float().mT
     for panel in _panels(result.shape[1]):
@@ -545,7 +545,7 @@ def _combine(basis: list[Tensor], weights: Tensor) -> Tensor:
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Give eigenvalues and eigenvectors (columns) by falling eigenvalue."""
+    """Return eigenvalues and eigenvectors (columns) by falling eigenvalue."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     return values.flip(0), vectors.flip(1)
 
@@ -555,7 +555,7 @@ def _orthonormal(rows: Tensor) -> Tensor:
 
 
 def _exact(matrix: _Standardised, components: int) -> tuple[Tensor, Tensor]:
-    """Give variances and components from the Gram matrix of the shorter side, in float64."""
+    """Return variances and components from the Gram matrix of the shorter side, in float64."""
     scale = matrix.rows - 1
     if matrix.columns <= matrix.rows:
         gram = torch.zeros(
@@ -597,7 +597,7 @@ class _Search:
     dtype: torch.dtype
 
     def run(self, start: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-        """Give variances, components and the bound on the variance missed, in units of variance."""
+        """Return variances, components and the bound on the missed variance."""
         block = self.first_block(start, generator)
         basis: list[Tensor] = []
         projected = torch.zeros(0, 0, dtype=torch.float64, device=self.matrix.device)
@@ -622,7 +622,7 @@ class _Search:
             del found, image
 
     def first_block(self, start: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Give orthonormal rows: the known directions, or C times random ones."""
+        """Return orthonormal rows: the known directions, or C times random ones."""
         matrix = self.matrix
         block = torch.randn(self.width, matrix.columns, generator=generator)
         if start is None:
@@ -696,12 +696,12 @@ def _reject(rows: Tensor, basis: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _next_block(rows: Tensor, basis: list[Tensor]) -> Tensor:
-    """Give an orthonormal basis of rows that were rejected once: twice is enough (Parlett)."""
+    """Return an orthonormal basis of rows that were rejected once: twice is enough (Parlett)."""
     return _orthonormal(_reject(_orthonormal(rows), basis)[0])
 
 
 def _border(matrix: Tensor, columns: Tensor) -> Tensor:
-    """Give a symmetric matrix grown by the given last columns."""
+    """Return a symmetric matrix grown by the given last columns."""
     old, new = len(matrix), len(columns)
     result = columns.new_zeros(new, new)
     result[:old, :old] = matrix

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import W2WError
+from .errors import InputError, W2WError
 from .layout import PAPER_ALPHA, WeightLayout
 from .space import WeightSpace
 
@@ -73,13 +73,15 @@ def import_published(
     """
     folder = Path(folder)
     layout = _layout(_tensors(_find(folder, "weight_dimensions.pt")), alpha, base)
-    mean, std = (_vector(_find(folder, f"{name}.pt"), layout.numbers) for name in ("mean", "std"))
+    mean, std = (
+        _vector(_find(folder, f"{name}.pt"), layout.num_parameters) for name in ("mean", "std")
+    )
     if not (std > 0).all():
         std = torch.where(std > 0, std, 1.0)
     path = _find(folder, "V.pt")
-    directions = _matrix(path, layout.numbers, None)
+    directions = _matrix(path, layout.num_parameters, None)
     if components is not None and not 1 <= components <= directions.shape[1]:
-        raise W2WError(f"{components} components: expected 1 to {directions.shape[1]} of {path}")
+        raise InputError(f"{components} components: expected 1 to {directions.shape[1]} of {path}")
     directions = directions[:, :components]
     _require_finite(directions, path)
     if directions.dtype not in (torch.float32, torch.float16):
@@ -91,7 +93,7 @@ def import_published(
     table = _find(folder, "identity_df.pt", required=False)
     labels = read_label_table(table) if table else None
     if labels is not None and len(labels) != len(coefficients):
-        raise W2WError(
+        raise InputError(
             f"{table} has {len(labels)} rows: expected {len(coefficients)}, one per model"
         )
     if labels is None:
@@ -107,7 +109,7 @@ def _coefficients(folder: Path, space: WeightSpace) -> Tensor:
         projected = _matrix(path, None, None)[:, : len(space)]
         _require_finite(projected, path)
         return projected.float().clone()
-    rows = _matrix(weights, None, space.numbers)
+    rows = _matrix(weights, None, space.num_parameters)
     coefficients = torch.empty(len(rows), len(space))
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
@@ -135,7 +137,7 @@ def _find(folder: Path, name: str, required: bool = True) -> Any:
         if (folder / part / name).is_file():
             return folder / part / name
     if required:
-        raise W2WError(
+        raise InputError(
             f"{folder} holds no {name}: expected the authors' files in it, in files/ or in"
             " weights_datasets/identities/"
         )
@@ -158,7 +160,7 @@ def _tensors(path: Path) -> Any:
 
 def _refused(path: Path, error: Exception) -> W2WError:
     reason = str(error).split("\n")[0][:200]
-    return W2WError(
+    return InputError(
         f"{path} cannot be read as tensors ({type(error).__name__}: {reason}); fetch it again"
     )
 
@@ -174,7 +176,7 @@ def _matrix(path: Path, rows: int | None, columns: int | None) -> Tensor:
         and columns in (None, matrix.shape[1])
     )
     if not fits:
-        raise W2WError(
+        raise InputError(
             f"{path} holds {shape}: expected floating-point numbers of shape"
             f" [{rows or 'any'}, {columns or 'any'}]"
         )
@@ -185,7 +187,9 @@ def _vector(path: Path, numbers: int) -> Tensor:
     vector = _tensors(path)
     if not isinstance(vector, Tensor) or vector.numel() != numbers:
         shape = list(vector.shape) if isinstance(vector, Tensor) else type(vector).__name__
-        raise W2WError(f"{path} holds {shape}: expected {numbers} numbers, as weight_dimensions.pt")
+        raise InputError(
+            f"{path} holds {shape}: expected {numbers} numbers, as weight_dimensions.pt"
+        )
     vector = vector.reshape(-1).float().clone()
     _require_finite(vector, path)
     return vector
@@ -194,22 +198,22 @@ def _vector(path: Path, numbers: int) -> Tensor:
 def _require_finite(tensor: Tensor, path: Path) -> None:
     height = max(_CHUNK // max(tensor[0].numel(), 1), 1) if len(tensor) else 1
     if not all(bool(part.isfinite().all()) for part in tensor.split(height)):
-        raise W2WError(f"{path} holds NaN or infinite numbers; fetch it again")
+        raise InputError(f"{path} holds NaN or infinite numbers; fetch it again")
 
 
 def _layout(dimensions: Any, alpha: float, base: str) -> WeightLayout:
     """Read PEFT key → [[count], shape], and check that it says what our order says."""
     if not isinstance(dimensions, Mapping):
-        raise W2WError("weight_dimensions.pt holds no table of names and shapes; fetch it again")
+        raise InputError("weight_dimensions.pt holds no table of names and shapes; fetch it again")
     try:
         shapes = {str(key): tuple(map(int, value[1])) for key, value in dimensions.items()}
     except (TypeError, ValueError, IndexError, KeyError) as error:
-        raise W2WError(
+        raise InputError(
             f"weight_dimensions.pt cannot be read ({error}): expected name → [[count], shape]"
         ) from error
     layout = WeightLayout.from_shapes(shapes, alpha, base=base)
     if list(shapes) != [entry.key for entry in layout.entries]:
-        raise W2WError(
+        raise InputError(
             "weight_dimensions.pt lists its tensors in another order than PEFT files do; a space of"
             " that order cannot be used here"
         )
@@ -237,11 +241,11 @@ def read_label_table(path: str | Path) -> "pandas.DataFrame":
         record = _Reader(io.BytesIO(_pickle_bytes(path))).load()
         return _table(record)
     except W2WError as error:
-        raise W2WError(f"{path} {error}") from error
+        raise InputError(f"{path} {error}") from error
     except RecursionError as error:
-        raise W2WError(f"{path} is nested too deeply to be a table; nothing was run") from error
+        raise InputError(f"{path} is nested too deeply to be a table; nothing was run") from error
     except Exception as error:  # a stranger's bytes can break the interpreter anywhere
-        raise W2WError(
+        raise InputError(
             f"{path} is no pickled pandas table that can be read ({type(error).__name__}: {error});"
             " nothing was run; save the table as CSV or Parquet where you trust it"
         ) from error
@@ -250,14 +254,14 @@ def read_label_table(path: str | Path) -> "pandas.DataFrame":
 def _pickle_bytes(path: Path) -> bytes:
     if not zipfile.is_zipfile(path):
         if path.stat().st_size > _LARGEST_TABLE:
-            raise W2WError(f"is larger than {_LARGEST_TABLE:,} bytes, too much for a label table")
+            raise InputError(f"is larger than {_LARGEST_TABLE:,} bytes, too much for a label table")
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         members = [item for item in archive.infolist() if item.filename.endswith("/data.pkl")]
         if len(members) != 1:
-            raise W2WError("is no file of torch.save: expected one data.pkl in it")
+            raise InputError("is no file of torch.save: expected one data.pkl in it")
         if members[0].file_size > _LARGEST_TABLE:
-            raise W2WError(f"is larger than {_LARGEST_TABLE:,} bytes, too much for a label table")
+            raise InputError(f"is larger than {_LARGEST_TABLE:,} bytes, too much for a label table")
         with archive.open(members[0]) as member:
             return member.read(_LARGEST_TABLE)
 
@@ -319,13 +323,13 @@ class _Reader(pickle._Unpickler):
         try:
             return _RECORDS[module, name]
         except KeyError:
-            raise W2WError(
+            raise InputError(
                 f"wants to use {module}.{name}, which no table of numbers needs; it was refused and"
                 " nothing was run"
             ) from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise W2WError("refers to tensors: expected a table of labels; nothing was run")
+        raise InputError("refers to tensors: expected a table of labels; nothing was run")
 
 
 def _is(value: Any, *kinds: str) -> bool:
@@ -340,7 +344,7 @@ def _table(record: Any) -> "pandas.DataFrame":
         next((state[key] for key in ("_mgr", "_data") if key in state), None) if state else None
     )
     if not isinstance(manager, _Record) or manager.kind != "BlockManager":
-        raise W2WError("holds no pandas table: expected a DataFrame")
+        raise InputError("holds no pandas table: expected a DataFrame")
     blocks, axes = _parts(manager)
     columns, rows = (_index(axis) for axis in axes)
     values: list[Any] = [None] * len(columns)
@@ -348,63 +352,63 @@ def _table(record: Any) -> "pandas.DataFrame":
         block = _array(array)
         places = _places(places, len(columns))
         if block.shape != (len(places), len(rows)) or block.dtype.hasobject:
-            raise W2WError(f"holds a block of {block.dtype} {block.shape}: expected numbers")
+            raise InputError(f"holds a block of {block.dtype} {block.shape}: expected numbers")
         for place, column in zip(places, block, strict=True):
             values[place] = column
     missing = [name for name, column in zip(columns, values, strict=True) if column is None]
     if missing:
-        raise W2WError(f"lacks the values of {missing[0]!r}")
+        raise InputError(f"lacks the values of {missing[0]!r}")
     index = pandas.Index(rows, dtype=object)
     table = pandas.DataFrame(dict(enumerate(values)), index=index)
     return table.set_axis([str(name) for name in columns], axis=1)
 
 
 def _parts(manager: "_Record") -> tuple[list[tuple[Any, Any]], list[Any]]:
-    """Give (values, places) of the blocks, and the axes: columns, rows."""
+    """Return (values, places) of the blocks, and the axes: columns, rows."""
     if len(manager.arguments) >= 2:  # since pandas 1.3: BlockManager(blocks, axes)
         blocks, axes = manager.arguments[:2]
         found = [block.arguments[:2] for block in blocks if _is(block, "_unpickle_block")]
         if len(found) != len(blocks):
-            raise W2WError("holds a block that is none of numbers")
+            raise InputError("holds a block that is none of numbers")
     else:  # before: a state of four, the last of them by name
         new_state = manager.state[3]["0.14.1"]
         axes = new_state["axes"]
         found = [(block["values"], block["mgr_locs"]) for block in new_state["blocks"]]
     if len(axes) != 2:
-        raise W2WError(f"holds a table of {len(axes)} axes: expected rows and columns")
+        raise InputError(f"holds a table of {len(axes)} axes: expected rows and columns")
     return [(values, places) for values, places in found], list(axes)
 
 
 def _index(record: Any) -> list[Any]:
     if not (_is(record, "_new_Index") and len(record.arguments) == 2):
-        raise W2WError("has an index that is no plain list of names")
+        raise InputError("has an index that is no plain list of names")
     kind, facts = record.arguments
     if kind.kind == "RangeIndex":
         span = range(*(_integer(facts[key]) for key in ("start", "stop", "step")))
         if len(span) > 10**8:
-            raise W2WError(f"has an index of {len(span):,} rows")
+            raise InputError(f"has an index of {len(span):,} rows")
         return list(span)
     names = _array(facts["data"]).tolist()
     if not all(type(name) in (str, int, float, bool) for name in names):
-        raise W2WError("has an index of other things than names and numbers")
+        raise InputError("has an index of other things than names and numbers")
     return names
 
 
 def _places(record: Any, columns: int) -> list[int]:
-    """Give the columns of a block, from a slice or an array of integers."""
+    """Return the columns of a block, from a slice or an array of integers."""
     if _is(record, "slice"):
         limits = (None if part is None else _integer(part) for part in record.arguments)
         places = list(range(columns))[slice(*limits)]
     else:
         places = [_integer(place) for place in _array(record).tolist()]
     if any(not 0 <= place < columns for place in places) or len(set(places)) < len(places):
-        raise W2WError("places a block outside the table")
+        raise InputError("places a block outside the table")
     return places
 
 
 def _integer(value: Any) -> int:
     if type(value) is not int:
-        raise W2WError(f"has {value!r} where an integer should be")
+        raise InputError(f"has {value!r} where an integer should be")
     return value
 
 
@@ -416,35 +420,35 @@ def _array(record: Any) -> np.ndarray:
     elif _is(record, "_reconstruct") and record.state:
         _, shape, kind, fortran, data = record.state
     else:
-        raise W2WError("holds an array that cannot be read")
+        raise InputError("holds an array that cannot be read")
     shape = tuple(_integer(size) for size in shape)
     dtype = _dtype(kind)
     count = 1
     for size in shape:
         count *= size
     if min(shape, default=0) < 0:
-        raise W2WError(f"holds an array of shape {shape}")
+        raise InputError(f"holds an array of shape {shape}")
     if dtype.hasobject:
         if type(data) is not list or len(data) != count:
-            raise W2WError(f"holds {shape} objects that are no list of that length")
+            raise InputError(f"holds {shape} objects that are no list of that length")
         array = np.empty(count, dtype=object)
         array[:] = data
     else:
         data = _bytes(data)
         if len(data) != count * dtype.itemsize:
-            raise W2WError(f"holds {len(data)} bytes for {dtype} of shape {shape}")
+            raise InputError(f"holds {len(data)} bytes for {dtype} of shape {shape}")
         array = np.frombuffer(data, dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
 
 def _dtype(record: Any) -> np.dtype:
     if not (_is(record, "dtype") and record.arguments and isinstance(record.arguments[0], str)):
-        raise W2WError("holds an array of a dtype that cannot be read")
+        raise InputError("holds an array of a dtype that cannot be read")
     code = record.arguments[0].lstrip("<>=|")
     if code in ("O", "O8"):
         return np.dtype(object)
     if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-        raise W2WError(f"holds an array of dtype {code!r}: expected booleans, integers or floats")
+        raise InputError(f"holds an array of dtype {code!r}: expected booleans, integers or floats")
     order = record.state[1] if record.state else "<"
     return np.dtype(code).newbyteorder(">" if order == ">" else "<")
 
@@ -456,4 +460,4 @@ def _bytes(record: Any) -> bytes:
             return text.encode("latin1")
     if type(record) in (bytes, bytearray):
         return bytes(record)
-    raise W2WError("holds an array whose bytes cannot be read")
+    raise InputError("holds an array whose bytes cannot be read")

@@ -1,9 +1,9 @@
 """Text-based Concept Sliders: edits learned from words alone, a baseline for directions.
 
 A slider (Gandikota et al. 2023, arXiv:2311.12092) is a LoRA that makes the denoiser answer a
-neutral prompt as it would answer a wanted one. It is trained on no picture of anybody: the base
+neutral prompt as it would answer a wanted one. It is trained on no image of anybody: the base
 itself says where the words lead, and the LoRA learns to go there without being told. Beside a
-subject's LoRA (`merge.merge`, with the strength as weight) it edits the subject.
+subject's LoRA (`merging.merge`, with the strength as weight) it edits the subject.
 
 Several sliders are trained at once, as K stacked LoRAs (`adapter.adapt`) that meet the same noise.
 """
@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .adapter import adapt
-from .base import Base, add_noise
-from .errors import W2WError
-from .generate import generate
+from .bases import Base, add_noise
+from .errors import InputError
+from .generation import generate
 from .layout import WeightLayout
-from .train import Recipe, clip_rows, draw_chance, initial_weights, picture_order
+from .training import DreamBoothConfig, clip_rows, draw_chance, image_order, initial_weights
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Concept:
     noun: str = "person"
 
     def prompts(self, step: int) -> tuple[str, str, str]:
-        """Give target, positive and negative prompt of a step."""
+        """Return target, positive and negative prompt of a step."""
         prompts = (self.target, self.positive, self.negative)
         if not self.preserve:
             return prompts
@@ -54,16 +54,16 @@ class Concept:
 
 
 @dataclass(frozen=True)
-class SliderRecipe:
+class SliderConfig:
     """How sliders are trained.
 
     Attributes:
         steps: of the optimiser.
-        samples_per_step: noisy pictures per step and slider.
+        samples_per_step: noisy images per step and slider.
         learning_rate: at its height; it falls linearly to a tenth.
         warmup: steps in which it rises from 0.
         guidance: η, how far the target is moved along the wanted difference.
-        pictures: that the base draws of the target prompt, once; noise is added to these.
+        images: that the base draws of the target prompt, once; noise is added to these.
         betas: of Adam.
         clip: largest norm of a slider's gradient; None does not clip.
     """
@@ -73,30 +73,30 @@ class SliderRecipe:
     learning_rate: float = 2e-4
     warmup: int = 10
     guidance: float = 3.0
-    pictures: int = 64
+    images: int = 64
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float | None = 1.0
 
     def __post_init__(self):
-        for name in ("steps", "samples_per_step", "pictures"):
+        for name in ("steps", "samples_per_step", "images"):
             if getattr(self, name) < 1:
-                raise W2WError(f"{name} {getattr(self, name)}: expected at least 1")
+                raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
         if not self.learning_rate > 0 or not self.guidance > 0:
-            raise W2WError(
+            raise InputError(
                 f"learning_rate {self.learning_rate}, guidance {self.guidance}: expected more than"
                 " 0; for the opposite swap positive and negative"
             )
 
     def rate(self, step: int) -> float:
-        """Give the learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         return self.learning_rate * rise * (1 - 0.9 * step / self.steps)
 
 
-PAPER = SliderRecipe()
+PAPER = SliderConfig()
 """For Stable Diffusion 1.5; rate and steps of the sliders' authors."""
 
-PEOPLE = SliderRecipe(steps=300, samples_per_step=4, learning_rate=1e-2, guidance=3.0)
+PEOPLE = SliderConfig(steps=300, samples_per_step=4, learning_rate=1e-2, guidance=3.0)
 """The embedded world's: a base this small wants larger steps, and fewer of them.
 
 Rates from 3e-3 to 2e-2 do equally well, guidance below 2 is weak. Strengths that show: 0.5 to 1 on
@@ -114,7 +114,7 @@ def train_slider(
     negative: str,
     target: str = "a photo of a person",
     preserve: Sequence[str] = (),
-    recipe: SliderRecipe | None = None,
+    recipe: SliderConfig | None = None,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -137,7 +137,7 @@ def train_sliders(
     base: Base,
     layout: WeightLayout,
     concepts: Sequence[Concept],
-    recipe: SliderRecipe | None = None,
+    recipe: SliderConfig | None = None,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -154,7 +154,7 @@ def train_sliders(
         layout: of the sliders: any rank and alpha; that of the subjects lets both be compared.
         concepts: K of them.
         recipe: None takes that of the base's world, for any other base the paper's.
-        seed: of the initial A, the pictures, the noise and the timesteps.
+        seed: of the initial A, the images, the noise and the timesteps.
         progress: a bar on stderr.
         **changes: fields of the recipe to change.
 
@@ -168,13 +168,13 @@ def train_sliders(
     """
     recipe = replace(recipe or RECIPES.get(base.id, PAPER), **changes)
     _check(concepts)
-    pictures = _Pictures(base, [concept.target for concept in concepts], recipe, seed)
+    images = _Images(base, [concept.target for concept in concepts], recipe, seed)
     weights = initial_weights(layout, seed).repeat(len(concepts), 1).to(base.device)
     weights.requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=recipe.betas)
     with adapt(base.unet, layout, weights) as adapter, _bar(recipe.steps, progress) as bar:
         for step in range(recipe.steps):
-            noisy, timesteps = pictures.noisy(step)
+            noisy, timesteps = images.noisy(step)
             adapter.enabled = False
             wanted = _wanted(base, concepts, step, noisy, timesteps, recipe.guidance)
             adapter.enabled = True
@@ -190,7 +190,7 @@ def train_sliders(
     learned = weights.detach().cpu()
     for concept, row in zip(concepts, learned, strict=True):
         if not torch.isfinite(row).all():
-            raise W2WError(
+            raise InputError(
                 f"the slider for {concept.positive!r} became infinite or NaN: give a lower learning"
                 " rate or less guidance"
             )
@@ -203,9 +203,9 @@ def moved_target(
     negative: Float[Tensor, "*batch"],
     guidance: float,
 ) -> Float[Tensor, "*batch"]:
-    """Give ε(c_t) + η (ε(c₊) - ε(c₋)): what the slider should predict for the neutral prompt.
+    """Return ε(c_t) + η (ε(c₊) - ε(c₋)): what the slider should predict for the neutral prompt.
 
-    The same holds for the velocity v = (ε - √(1 - ᾱ) x_t) / √ᾱ of one noisy picture x_t, which is
+    The same holds for the velocity v = (ε - √(1 - ᾱ) x_t) / √ᾱ of one noisy image x_t, which is
     linear in ε with a constant that cancels in the difference.
 
     Source: Gandikota et al. 2023, arXiv:2311.12092, section 4.1.
@@ -216,7 +216,7 @@ def moved_target(
 def scale_slider(
     weights: Float[Tensor, "*batch d"], layout: WeightLayout, strength: float
 ) -> Float[Tensor, "*batch d"]:
-    """Give the slider whose update on every layer is `strength` times as large: B scaled, A kept.
+    """Return the slider whose update on every layer is `strength` times as large: B scaled, A kept.
 
     0 is the base, a negative strength leads towards the negative prompt.
     """
@@ -226,22 +226,22 @@ def scale_slider(
     return scaled
 
 
-class _Pictures:
-    """What sliders learn from: the base's own pictures of their target prompts, with noise."""
+class _Images:
+    """What sliders learn from: the base's own images of their target prompts, with noise."""
 
-    def __init__(self, base: Base, targets: Sequence[str], recipe: SliderRecipe, seed: int):
+    def __init__(self, base: Base, targets: Sequence[str], recipe: SliderConfig, seed: int):
         self.base, self.seed = base, seed
-        self.chance = Recipe(
-            steps=recipe.steps, pictures_per_step=recipe.samples_per_step, timesteps="even"
+        self.chance = DreamBoothConfig(
+            steps=recipe.steps, train_batch_size=recipe.samples_per_step, timesteps="even"
         )
         different = list(dict.fromkeys(targets))
-        drawn = generate(base, None, None, different, range(seed, seed + recipe.pictures))[0]
-        latents = torch.stack([base.encode_images(pictures) for pictures in drawn])
+        drawn = generate(base, None, None, different, range(seed, seed + recipe.images))[0]
+        latents = torch.stack([base.encode_images(images) for images in drawn])
         self.latents = latents[[different.index(target) for target in targets]]
-        self.order = picture_order(self.chance, seed, "slider", recipe.pictures)
+        self.order = image_order(self.chance, seed, "slider", recipe.images)
 
     def noisy(self, step: int) -> tuple[Float[Tensor, "k b c h w"], Int[Tensor, " b"]]:
-        """Give every slider's noisy latents; noise and timesteps are the same for all."""
+        """Return every slider's noisy latents; noise and timesteps are the same for all."""
         chance = draw_chance(self.base, self.chance, self.seed, "slider", step)
         timesteps, noise = (x.to(self.base.device) for x in (chance.timesteps, chance.noise))
         alpha_bar = self.base.alphas_cumprod[timesteps]
@@ -279,7 +279,7 @@ def _denoise(
     timesteps: Int[Tensor, " b"],
     prompts: Sequence[str],
 ) -> Float[Tensor, "k b c h w"]:
-    """Give the UNet's prediction for K groups of noisy latents, each with its own prompt."""
+    """Return the UNet's prediction for K groups of noisy latents, each with its own prompt."""
     groups, each = noisy.shape[:2]
     text = base.encode_prompts(prompts).repeat_interleave(each, dim=0)
     return base.denoise(noisy.flatten(0, 1), timesteps.repeat(groups), text).view(noisy.shape)
@@ -287,10 +287,12 @@ def _denoise(
 
 def _check(concepts: Sequence[Concept]) -> None:
     if not concepts:
-        raise W2WError("no concepts: expected at least one, with a positive and a negative prompt")
+        raise InputError(
+            "no concepts: expected at least one, with a positive and a negative prompt"
+        )
     for concept in concepts:
         if concept.preserve and concept.noun not in concept.target:
-            raise W2WError(
+            raise InputError(
                 f"{', '.join(concept.preserve)} should stand in for {concept.noun!r}, which the"
                 f" target {concept.target!r} does not hold: expected a noun of the prompts"
             )

@@ -1,14 +1,14 @@
-"""Subjects: a folder of pictures each, perhaps with masks, and a table of labels.
+"""Subjects: a folder of images each, perhaps with masks, and a table of labels.
 
     subjects/
       adam/  1.jpg  1.txt  2.png  2.mask.png  3.webp
       eve/   …
       labels.csv          name, Bald, Young, …
 
-Pictures are PNG, JPEG or WebP of any size and kind: turned as their EXIF says, transparency laid on
+Images are PNG, JPEG or WebP of any size and kind: turned as their EXIF says, transparency laid on
 white, 16-bit and grey ones scaled, then the largest centred square of them is resized. A mask is a
-picture beside its picture, named `<picture>.mask.png`, of the same size: white counts, black does
-not. It goes through the very same crop. A caption is a text beside its picture, `1.txt` for `1.jpg`
+image beside its image, named `<image>.mask.png`, of the same size: white counts, black does
+not. It goes through the very same crop. A caption is a text beside its image, `1.txt` for `1.jpg`
 or, where there is no such file, `1.jpg.txt`: what is around the subject, in parts between commas,
 such as "smiling, red shirt, on a beach". What cannot be read fails its subject with one line that
 says why, and no other.
@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from .errors import W2WError
+from .errors import InputError, W2WError
 
 if TYPE_CHECKING:
     import pandas
@@ -47,10 +47,10 @@ MOST_CAPTION_BYTES = 4096
 """Longer captions are refused: no text encoder reads as much."""
 
 MOST_PIXELS = 100_000_000
-"""Larger pictures are refused unread: a few kilobytes of PNG can unfold into gigabytes."""
+"""Larger images are refused unread: a few kilobytes of PNG can unfold into gigabytes."""
 
 LEAST_SIDE = 16
-"""Pixels that a picture needs per side to show anything."""
+"""Pixels that an image needs per side to show anything."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -60,33 +60,33 @@ _MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>", "-", "?"}
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be learned: a name and its pictures, not read yet.
+    """What is to be learned: a name and its images, not read yet.
 
     Attributes:
         name: of the folder, in Unicode's composed form.
-        pictures: its picture files, sorted by name.
-        masks: the mask of each picture, or None.
-        captions: the caption file of each picture, or None; fewer than pictures: the rest has none.
-        problem: why it cannot be learned, known without reading a picture; "" if nothing is.
+        images: its image files, sorted by name.
+        masks: the mask of each image, or None.
+        captions: the caption file of each image, or None; fewer than images: the rest has none.
+        problem: why it cannot be learned, known without reading an image; "" if nothing is.
     """
 
     name: str
-    pictures: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
     masks: tuple[Path | None, ...] = ()
     captions: tuple[Path | None, ...] = ()
     problem: str = ""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures of one subject, read.
+class Images:
+    """The images of one subject, read.
 
     Attributes:
         pixels: uint8 "n size size 3".
         masks: how much each pixel counts, from 0 to 1, or None where nothing is masked.
         digest: SHA-256 of the files and of how they were read, in hex: equal digests, equal pixels
             and masks. Captions have no part in it: who mends a comma need not encode anew.
-        captions: what is said about each picture, "" for nothing.
+        captions: what is said about each image, "" for nothing.
     """
 
     pixels: UInt8[Tensor, "n size size 3"]
@@ -96,9 +96,9 @@ class Pictures:
 
 
 def find_subjects(*folders: str | Path) -> list[Subject]:
-    """Find the subjects in folders of folders, sorted by name; no picture is opened.
+    """Find the subjects in folders of folders, sorted by name; no image is opened.
 
-    A folder that holds pictures itself and no folders is one subject. Two folders whose names are
+    A folder that holds images itself and no folders is one subject. Two folders whose names are
     the same text are one subject with a problem, since nobody can say which is meant.
 
     Raises:
@@ -109,39 +109,39 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
         for path in _subject_folders(folder):
             found.setdefault(_readable_name(path.name), []).append(path)
     if not found:
-        raise W2WError(
+        raise InputError(
             f"{', '.join(map(str, folders)) or 'nothing'} holds no subjects: expected one folder of"
-            " PNG, JPEG or WebP pictures per subject"
+            " PNG, JPEG or WebP images per subject"
         )
     return [_subject(name, paths) for name, paths in sorted(found.items())]
 
 
-def read_pictures(subject: Subject, size: int) -> Pictures:
-    """Read the pictures and masks of a subject as squares of one size, and their captions.
+def read_images(subject: Subject, size: int) -> Images:
+    """Read the images and masks of a subject as squares of one size, and their captions.
 
     Raises:
         W2WError: the subject has a problem, or one of its files is broken, too large or too small,
-            animated, a mask of another shape than its picture, or a caption that is no short text.
+            animated, a mask of another shape than its image, or a caption that is no short text.
             The message names the file.
     """
     if subject.problem:
-        raise W2WError(subject.problem)
+        raise InputError(subject.problem)
     digest = hashlib.sha256(f"centred square, {size} px, 1\n".encode())
     pixels, masks, captions = [], [], []
-    written = subject.captions + (None,) * (len(subject.pictures) - len(subject.captions))
-    for picture, mask, caption in zip(subject.pictures, subject.masks, written, strict=True):
-        data = _read_file(picture)
+    written = subject.captions + (None,) * (len(subject.images) - len(subject.captions))
+    for image, mask, caption in zip(subject.images, subject.masks, written, strict=True):
+        data = _read_file(image)
         digest.update(hashlib.sha256(data).digest())
-        image = decode_picture(data, picture.name)
-        pixels.append(np.asarray(square(image, size)))
+        decoded = decode_image(data, image.name)
+        pixels.append(np.asarray(square(decoded, size)))
         if mask is not None:
             data = _read_file(mask)
             digest.update(b"mask" + hashlib.sha256(data).digest())
-            masks.append(_mask_weights(decode_mask(data, mask.name, image.size), mask.name, size))
+            masks.append(_mask_weights(decode_mask(data, mask.name, decoded.size), mask.name, size))
         else:
             masks.append(torch.ones(size, size))
         captions.append("" if caption is None else _read_caption(caption))
-    return Pictures(
+    return Images(
         torch.from_numpy(np.stack(pixels)),
         torch.stack(masks) if any(subject.masks) else None,
         digest.hexdigest(),
@@ -149,8 +149,8 @@ def read_pictures(subject: Subject, size: int) -> Pictures:
     )
 
 
-def decode_picture(data: bytes, name: str) -> "Image":
-    """Read a picture file as upright RGB, whatever it holds.
+def decode_image(data: bytes, name: str) -> "Image":
+    """Read an image file as upright RGB, whatever it holds.
 
     Args:
         data: bytes of a PNG, JPEG or WebP.
@@ -163,27 +163,27 @@ def decode_picture(data: bytes, name: str) -> "Image":
 
 
 def decode_mask(data: bytes, name: str, size: tuple[int, int]) -> "Image":
-    """Read a mask file as an upright picture of grey levels, 255 where the subject is.
+    """Read a mask file as an upright image of grey levels, 255 where the subject is.
 
     Args:
         data: bytes of a PNG, JPEG or WebP.
         name: of the file, for messages.
-        size: width and height of its picture, once upright.
+        size: width and height of its image, once upright.
 
     Raises:
-        W2WError: as `decode_picture`, or the mask has another size.
+        W2WError: as `decode_image`, or the mask has another size.
     """
     mask = _decode(data, name, _as_grey)
     if mask.size != size:
-        raise W2WError(
-            f"{name} is {mask.width}×{mask.height} px for a picture of {size[0]}×{size[1]}:"
+        raise InputError(
+            f"{name} is {mask.width}×{mask.height} px for an image of {size[0]}×{size[1]}:"
             " expected a mask of the same size"
         )
     return mask
 
 
 def square(image: "Image", size: int) -> "Image":
-    """Give the largest centred square, resized: the one crop for pictures and masks alike."""
+    """Return the largest centred square, resized: the one crop for images and masks alike."""
     from PIL import Image
 
     side = min(image.size)
@@ -193,7 +193,7 @@ def square(image: "Image", size: int) -> "Image":
 
 
 def find_labels(*folders: str | Path) -> Path | None:
-    """Give the label table beside the subjects' folders, or None.
+    """Return the label table beside the subjects' folders, or None.
 
     Raises:
         W2WError: there are several.
@@ -201,7 +201,7 @@ def find_labels(*folders: str | Path) -> Path | None:
     candidates = [Path(folder) / name for folder in folders for name in LABEL_FILES]
     found = [path for path in candidates if path.is_file()]
     if len(found) > 1:
-        raise W2WError(
+        raise InputError(
             f"{len(found)} label tables ({', '.join(map(str, found))}): expected one; name it"
         )
     return found[0] if found else None
@@ -234,7 +234,7 @@ def read_labels(path: str | Path) -> "pandas.DataFrame":
     for what, values in (("subject", names), ("label", labels)):
         value, times = max(Counter(values).items(), key=lambda item: item[1], default=("", 0))
         if times > 1:
-            raise W2WError(f"{path}: {what} {value!r} comes {times} times; expected each once")
+            raise InputError(f"{path}: {what} {value!r} comes {times} times; expected each once")
     table = [
         [_label(row[i], path, name, header[i]) for i in columns]
         for name, row in zip(names, rows, strict=True)
@@ -245,10 +245,10 @@ def read_labels(path: str | Path) -> "pandas.DataFrame":
 
 def _subject_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise W2WError(f"{folder} is no folder: expected one that holds a folder per subject")
+        raise InputError(f"{folder} is no folder: expected one that holds a folder per subject")
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     inner = [entry for entry in entries if entry.is_dir()]
-    return inner or ([folder.resolve()] if any(map(_is_picture, entries)) else [])
+    return inner or ([folder.resolve()] if any(map(_is_image, entries)) else [])
 
 
 def _subject(name: str, paths: Sequence[Path]) -> Subject:
@@ -260,20 +260,20 @@ def _subject(name: str, paths: Sequence[Path]) -> Subject:
     except OSError as error:
         return Subject(name, problem=f"{paths[0]} cannot be listed: {error.strerror}")
     masks = {path.stem.removesuffix(MASK_SUFFIX): path for path in files if _is_mask(path)}
-    pictures = [path for path in files if _is_picture(path)]
-    if orphans := masks.keys() - {path.stem for path in pictures}:
+    images = [path for path in files if _is_image(path)]
+    if orphans := masks.keys() - {path.stem for path in images}:
         orphan = masks[min(orphans)].name
-        return Subject(name, problem=f"{orphan} is the mask of no picture; rename or remove it")
-    if not pictures:
+        return Subject(name, problem=f"{orphan} is the mask of no image; rename or remove it")
+    if not images:
         others = sorted({path.suffix for path in files if path.suffix}) if files else []
         seen = f" (there are files of {', '.join(others)})" if others else ""
-        return Subject(name, problem=f"no pictures{seen}: expected PNG, JPEG or WebP")
+        return Subject(name, problem=f"no images{seen}: expected PNG, JPEG or WebP")
     texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
     return Subject(
         name,
-        tuple(pictures),
-        tuple(masks.get(path.stem) for path in pictures),
-        tuple(texts.get(path.stem, texts.get(path.name)) for path in pictures),
+        tuple(images),
+        tuple(masks.get(path.stem) for path in images),
+        tuple(texts.get(path.stem, texts.get(path.name)) for path in images),
     )
 
 
@@ -281,13 +281,13 @@ def _is_mask(path: Path) -> bool:
     return path.stem.endswith(MASK_SUFFIX) and path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     visible = not path.name.startswith(".")
     return visible and path.suffix.lower() in PICTURE_SUFFIXES and not _is_mask(path)
 
 
 def _readable_name(name: str) -> str:
-    """Give a file name as text that can be stored: composed, without undecodable bytes."""
+    """Return a file name as text that can be stored: composed, without undecodable bytes."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
 
 
@@ -300,9 +300,9 @@ def _read_caption(path: Path) -> str:
         size = f"more than {MOST_CAPTION_BYTES:,} bytes"
     except UnicodeDecodeError:
         pass
-    raise W2WError(
+    raise InputError(
         f"{path.name} of {size} is no caption: expected UTF-8 text of up to"
-        f" {MOST_CAPTION_BYTES:,} bytes beside the picture of its name"
+        f" {MOST_CAPTION_BYTES:,} bytes beside the image of its name"
     )
 
 
@@ -312,7 +312,7 @@ def _read_file(path: Path, most: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        raise W2WError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def _decode(data: bytes, name: str, convert: Callable[["Image"], "Image"]) -> "Image":
@@ -328,26 +328,28 @@ def _decode(data: bytes, name: str, convert: Callable[["Image"], "Image"]) -> "I
     except W2WError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        why = "no picture" if isinstance(error, UnidentifiedImageError) else "far too large"
-        raise W2WError(
+        why = "no image" if isinstance(error, UnidentifiedImageError) else "far too large"
+        raise InputError(
             f"{name} is {why}: expected a PNG, JPEG or WebP of up to {MOST_PIXELS:,} pixels"
         ) from error
     except Exception as error:  # decoders meet damage with nearly any exception there is
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise W2WError(f"{name} is damaged ({reason}): expected a whole picture") from error
+        raise InputError(f"{name} is damaged ({reason}): expected a whole image") from error
 
 
 def _require_usable(image: "Image", name: str) -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
-        raise W2WError(
+        raise InputError(
             f"{name} has {width}×{height} pixels: expected at most {MOST_PIXELS:,}; scale it down"
         )
     if min(width, height) < LEAST_SIDE:
-        raise W2WError(f"{name} has {width}×{height} pixels: expected at least {LEAST_SIDE} a side")
-    # MPO is what phones write as JPEG with a second view; the first is the picture
+        raise InputError(
+            f"{name} has {width}×{height} pixels: expected at least {LEAST_SIDE} a side"
+        )
+    # MPO is what phones write as JPEG with a second view; the first is the image
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise W2WError(f"{name} is animated: expected a still picture; save one frame of it")
+        raise InputError(f"{name} is animated: expected a still image; save one frame of it")
 
 
 def _as_rgb(image: "Image") -> "Image":
@@ -376,7 +378,7 @@ def _from_16_bits(image: "Image") -> "Image":
 def _mask_weights(mask: "Image", name: str, size: int) -> Tensor:
     weights = torch.from_numpy(np.array(square(mask, size), dtype=np.float32)) / 255
     if weights.max() == 0:
-        raise W2WError(
+        raise InputError(
             f"{name} is black within the centred square: expected white where the subject is"
         )
     return weights
@@ -387,12 +389,12 @@ def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise W2WError(f"{path} cannot be read as CSV ({error}): expected UTF-8 text") from error
+        raise InputError(f"{path} cannot be read as CSV ({error}): expected UTF-8 text") from error
     if not rows:
-        raise W2WError(f"{path} is empty: expected a first row that names the columns")
+        raise InputError(f"{path} is empty: expected a first row that names the columns")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]):
-            raise W2WError(
+            raise InputError(
                 f"{path}: row {number} has {len(row)} cells: expected {len(rows[0])}, as the first"
             )
     return rows[0], rows[1:]
@@ -406,7 +408,7 @@ def _read_parquet(path: Path) -> tuple[list[Any], list[list[Any]]]:
         frame = pandas.read_parquet(path)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise W2WError(f"{path} cannot be read as Parquet ({reason})") from error
+        raise InputError(f"{path} cannot be read as Parquet ({reason})") from error
     if not isinstance(frame.index, pandas.RangeIndex):
         frame = frame.reset_index(names="name" if frame.index.name is None else None)
     return list(frame.columns), [list(row) for row in frame.itertuples(index=False)]
@@ -424,7 +426,7 @@ def _label(value: Any, path: Path, name: str, label: Any) -> float:
             return number
     except ValueError:
         pass
-    raise W2WError(
+    raise InputError(
         f"{path}: {label!r} of {name!r} is {str(value)[:40]!r}: expected 0 or 1, -1 or 1, true or"
         " false, another number, or nothing; turn text into one column of 0 and 1 per value"
     )

@@ -22,9 +22,9 @@ from ._output import one_line
 VERBS: dict[str, tuple[str, str]] = {
     "demo": (
         "demo",
-        "Show the whole way, from pictures of new people to edited models and a LoRA file.",
+        "Show the whole way, from images of new people to edited models and a LoRA file.",
     ),
-    "world": ("world", "Draw the subjects of a world: a folder of pictures each, and labels.csv."),
+    "world": ("world", "Draw the subjects of a world: a folder of images each, and labels.csv."),
     "train-world": (
         "train_world",
         "Train the base and the scorers of a drawn world, and check them.",
@@ -44,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "merge": ("merge", "Add a LoRA of another kind, such as a style, to a model."),
     "generate": (
         "generate",
-        "Draw pictures from models: rows are models, columns prompts and seeds.",
+        "Draw images from models: rows are models, columns prompts and seeds.",
     ),
     "export": ("export", "Write a model as a LoRA file for other programs."),
     "evaluate": ("evaluate", "Measure the paper's tables and figures on a space."),
@@ -57,7 +57,7 @@ class Program(click.Group):
     """A group whose commands are the table above, loaded when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give the verbs in the order of the table."""
+        """Return the verbs in the order of the table."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

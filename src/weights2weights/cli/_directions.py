@@ -38,7 +38,7 @@ _OPTIONS = (
 
 
 def direction_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options keep, method, components, labels and seed."""
+    """Return a command the options keep, method, components, labels and seed."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

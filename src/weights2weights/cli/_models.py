@@ -3,42 +3,42 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import W2WError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..models import Model
 
 
 def open_models(path: Path) -> list[tuple[str, "Model"]]:
-    """Give the named models of a model file, a LoRA, a dataset, or one DATASET/NAME.
+    """Return the named models of a model file, a LoRA, a dataset, or one DATASET/NAME.
 
     Raises:
         W2WError: nothing of these is there.
     """
     from ..dataset import WeightDataset
-    from ..models import Model, read_model
+    from ..models import Model, load_model
 
     holder = path if path.is_dir() else path.parent
     if not path.is_file() and (holder / "manifest.json").is_file():
         dataset = WeightDataset.open(holder)
         names = dataset.names if path == holder else [path.name]
         if not names:
-            raise W2WError(f"{path} holds no models yet; train some, or give another")
+            raise InputError(f"{path} holds no models yet; train some, or give another")
         rows = dataset[list(names)]
         return [
             (name, Model(dataset.layout, weights=row, base_hash=dataset.base_hash))
             for name, row in zip(names, rows, strict=True)
         ]
-    return [(path.stem, read_model(path))]
+    return [(path.stem, load_model(path))]
 
 
 def open_model(path: Path) -> tuple[str, "Model"]:
-    """Give the one named model of a path.
+    """Return the one named model of a path.
 
     Raises:
         W2WError: there is none, or there are several.
     """
     models = open_models(path)
     if len(models) > 1:
-        raise W2WError(f"{path} holds {len(models)} models: expected one; name it, {path}/NAME")
+        raise InputError(f"{path} holds {len(models)} models: expected one; name it, {path}/NAME")
     return models[0]

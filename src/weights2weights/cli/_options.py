@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import W2WError
+from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..base import Base
+    from ..bases import Base
 
 base_option = click.option(
     "--base",
@@ -49,7 +49,7 @@ def open_base(base: str, device: str, dtype: str) -> "Base":
     """
     import torch
 
-    from ..base import load_base
+    from ..bases import load_base
 
     if device == "auto":
         accelerator = torch.accelerator.current_accelerator()
@@ -58,7 +58,7 @@ def open_base(base: str, device: str, dtype: str) -> "Base":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise W2WError(
+        raise InputError(
             f"device {device!r} cannot be used here ({reason}); give another, such as cpu"
         ) from error
     return load_base(base, device, getattr(torch, dtype))

@@ -32,7 +32,7 @@ def report(facts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Give a value as JSON knows it."""
+    """Return a value as JSON knows it."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -14,7 +14,7 @@ from ._output import json_option, report
     default=Path("demo"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for pictures, models and the report.",
+    help="Folder for images, models and the report.",
 )
 @base_option
 @click.option("--space", default="people", show_default=True, help="A folder, hub id or world.")
@@ -35,7 +35,7 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Show the whole way, from pictures of new people to edited models and a LoRA file.
+    """Show the whole way, from images of new people to edited models and a LoRA file.
 
     Draws people, fine-tunes a model for each, places them in the shipped space, draws new people
     from it, edits, inverts one photo and exports a LoRA. Writes report.html and report.json.
@@ -54,7 +54,7 @@ def command(
 
 
 def _brief(facts: dict) -> dict:
-    """Give the figures for a person to read: whole stages with their single numbers."""
+    """Return the figures for a person to read: whole stages with their single numbers."""
     brief = {}
     for name, value in facts.items():
         if not isinstance(value, dict):

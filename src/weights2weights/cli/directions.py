@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ._directions import direction_options, open_labelled
 from ._output import json_option, one_line, report
 
@@ -44,7 +44,7 @@ def command(
 
     opened = open_labelled(space, labels)
     if not names and opened.labels.empty:
-        raise W2WError(
+        raise InputError(
             f"the space {space} holds no labels: expected some; give a table with --labels"
         )
     options = {"method": method, "components": components, "seed": seed}
@@ -98,7 +98,7 @@ def _facts(direction: "Direction") -> dict[str, Any]:
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """Give a header and a line per direction, with the one it is most entangled with."""
+    """Return a header and a line per direction, with the one it is most entangled with."""
     width = max([len(one_line(name)) for name in rows] + [5])
     lines = [f"{'label':<{width}}  held-out   models  components  spread  most entangled with"]
     for name, row in rows.items():

@@ -19,7 +19,7 @@ class Change(click.ParamType):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, float | str]:
-        """Give (label, strength)."""
+        """Return (label, strength)."""
         label, equals, strength = str(value).rpartition("=")
         if label and strength == "paper":
             return label, "paper"
@@ -73,7 +73,7 @@ def command(
     Example: w2w edit adam.safetensors --set Bald=2 --set Young=-1 --keep Male --out b.safetensors
     """
     from ..directions import edit_model, find_directions
-    from ..models import write_model
+    from ..models import save_model
 
     names = [label for label, _ in changes]
     if len(set(names)) < len(names):
@@ -89,7 +89,7 @@ def command(
     edited = edit_model(opened, opened_model, steps)  # pyright: ignore[reportArgumentType]
     seconds = time.perf_counter() - begun
     facts = {
-        "path": write_model(out, edited),
+        "path": save_model(out, edited),
         "space": opened.hash,
         "set": dict(changes),
         "keep": list(dict.fromkeys(keep)),
@@ -103,7 +103,9 @@ def command(
             }
             for label, direction in directions.items()
         },
-        "outside": 0.0 if edited.weights is None else float(opened.residual(edited.weights)),
+        "outside": 0.0
+        if edited.weights is None
+        else float(opened.relative_residual(edited.weights)),
         "seconds": seconds,
     }
     report(facts, as_json)

@@ -30,7 +30,7 @@ from ._output import json_option, report
     type=click.IntRange(2),
     help="How many to train where --held-out is not given.  [default: 100, with --quick 8]",
 )
-@click.option("--quick", is_flag=True, help="A first look with few pictures; the report says so.")
+@click.option("--quick", is_flag=True, help="A first look with few images; the report says so.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @device_option
 @dtype_option

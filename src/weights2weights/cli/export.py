@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import W2WError
+from ..errors import InputError
 from ._models import open_model
 from ._output import json_option, report
 
@@ -43,27 +43,27 @@ def command(
     \b
     Example: w2w export older.safetensors --format kohya --out lora.safetensors
     """
-    from ..formats import write_lora
+    from ..formats import save_lora
 
     lora = _lora(model, kind, alpha, space)
-    path = write_lora(out, lora.weights, lora.layout, lora.format, lora.metadata)
+    path = save_lora(out, lora.weights, lora.layout, lora.format, lora.metadata)
     layout = lora.layout
     facts = {"path": path, "format": kind, "rank": layout.rank, "alpha": layout.alpha}
     report(facts, as_json)
 
 
 def _lora(path: Path, kind: Any, alpha: float | None, space: str) -> "LoRAFile":
-    """Give a model as what a file of the wanted format shall hold."""
-    from ..formats import LoRAFile, read_lora
+    """Return a model as what a file of the wanted format shall hold."""
+    from ..formats import LoRAFile, load_lora
     from ..models import is_model
     from ..space import WeightSpace
 
     ours = not path.exists() or is_model(path) or (path / "manifest.json").is_file()
     if not ours:  # read here rather than as a model: its header's strings and its dtype stay
-        return replace(read_lora(path, alpha), format=kind)
+        return replace(load_lora(path, alpha), format=kind)
     name, model = open_model(path)
     if alpha not in (None, model.layout.alpha):
-        raise W2WError(
+        raise InputError(
             f"{name} states alpha {model.layout.alpha:g}, and {alpha:g} was given: expected one"
         )
     weights = model.weights

@@ -99,7 +99,7 @@ def command(
     import torch
 
     from ..dataset import WeightDataset
-    from ..errors import W2WError
+    from ..errors import InputError
     from ..space import WeightSpace
     from ..subjects import read_labels
 
@@ -113,7 +113,7 @@ def command(
         torch.empty(0, device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise W2WError(f"device {device!r} cannot fit here ({reason}); give cpu") from error
+        raise InputError(f"device {device!r} cannot fit here ({reason}); give cpu") from error
 
     start = time.perf_counter()
     dataset = WeightDataset.open(weights)
@@ -140,7 +140,7 @@ def command(
     facts = {
         "path": out,
         "models": len(space.names),
-        "numbers": space.numbers,
+        "numbers": space.num_parameters,
         "components": len(space),
         **space.facts,
         "labels": list(space.labels.columns),

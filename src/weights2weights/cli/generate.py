@@ -1,4 +1,4 @@
-"""`w2w generate`: pictures from models."""
+"""`w2w generate`: images from models."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import W2WError
+from ..errors import InputError
 from ._models import open_model, open_models
 from ._options import base_option, device_option, dtype_option, models_space_option, open_base
 from ._output import json_option, report
@@ -15,7 +15,7 @@ from ._output import json_option, report
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..base import Base
+    from ..bases import Base
     from ..layout import WeightLayout
     from ..models import Model
 
@@ -30,7 +30,7 @@ class Seeds(click.ParamType):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[int]:
-        """Give the seeds in the order of the text."""
+        """Return the seeds in the order of the text."""
         seeds: list[int] = []
         for part in str(value).split(","):
             first, dash, last = part.strip().partition("-")
@@ -56,7 +56,7 @@ class Seeds(click.ParamType):
 @click.option(
     "--each",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Also write every picture into this folder as a PNG of its own.",
+    help="Also write every image into this folder as a PNG of its own.",
 )
 @base_option
 @models_space_option
@@ -97,7 +97,7 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Draw pictures from models: rows are models, columns prompts and seeds.
+    """Draw images from models: rows are models, columns prompts and seeds.
 
     A MODEL is a model file, a LoRA file, a dataset of weights (all of its models) or one of them as
     DATASET/NAME. Without any, the base itself draws.
@@ -105,13 +105,13 @@ def command(
     \b
     Example: w2w generate weights/adam --prompt "a photo of sks person, on a beach" --out adam.png
     """
-    from ..generate import generate, grid
+    from ..generation import generate, image_grid
 
     if original is not None and inject_at is None:
         raise click.UsageError("--original is for --inject-at: give the timestep, such as 700")
     if inject_at is not None and not models:
         raise click.UsageError("--inject-at needs a MODEL to inject")
-    _require_picture_name(out)
+    _require_image_name(out)
     named = [model for path in models for model in open_models(path)]
     before = None if original is None else open_model(original)
     opened = open_base(base, device, dtype)
@@ -128,23 +128,23 @@ def command(
         if before is not None:
             first = _stack([before], opened, space, layout)[1]
             options["original"] = first.expand_as(weights)
-        pictures = generate(opened, weights, layout, prompts, seeds, **options)
+        images = generate(opened, weights, layout, prompts, seeds, **options)
     else:
-        pictures = generate(opened, None, None, prompts, seeds, **options)
+        images = generate(opened, None, None, prompts, seeds, **options)
     seconds = time.perf_counter() - begun
     captions = [f"{prompt}\nseed {seed}" for prompt in prompts for seed in seeds]
     names = [name for name, _ in named]
     out.parent.mkdir(parents=True, exist_ok=True)
-    grid(pictures.flatten(1, 2), names, captions).save(out)
+    image_grid(images.flatten(1, 2), names, captions).save(out)
     if each is not None:
-        _write_each(pictures, names or [opened.id], seeds, each)
+        _write_each(images, names or [opened.id], seeds, each)
     facts = {
         "path": out,
         "base": opened.id,
         "models": names,
         "prompts": list(prompts),
         "seeds": seeds,
-        "pictures": pictures.flatten(0, 2).shape[0],
+        "images": images.flatten(0, 2).shape[0],
         "seconds": round(seconds, 3),
     }
     report(facts, as_json)
@@ -156,7 +156,7 @@ def _stack(
     space: str,
     layout: "WeightLayout | None" = None,
 ) -> tuple["WeightLayout", "Tensor"]:
-    """Give the weights of models of one layout, those in a space by way of it."""
+    """Return the weights of models of one layout, those in a space by way of it."""
     import torch
 
     from ..layout import require_one_base
@@ -173,7 +173,7 @@ def _stack(
         if opened is None:  # once for all points: its hash takes a while
             opened = WeightSpace.from_pretrained(space)
         if opened.hash != model.space:
-            raise W2WError(
+            raise InputError(
                 f"{name} is a point of space {model.space}, not of {space} ({opened.hash}); give"
                 " its own with --space"
             )
@@ -181,17 +181,17 @@ def _stack(
     return layout, torch.stack(rows)
 
 
-def _require_picture_name(out: Path) -> None:
+def _require_image_name(out: Path) -> None:
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise click.UsageError(f"--out {out}: expected a name ending in .png, .jpg or .webp")
 
 
-def _write_each(pictures: "Tensor", names: Sequence[str], seeds: Sequence[int], out: Path) -> None:
+def _write_each(images: "Tensor", names: Sequence[str], seeds: Sequence[int], out: Path) -> None:
     from PIL import Image
 
     out.mkdir(parents=True, exist_ok=True)
-    for row, of_model in zip(range(len(names)), pictures, strict=True):
+    for row, of_model in zip(range(len(names)), images, strict=True):
         for prompt, of_prompt in enumerate(of_model):
-            for seed, picture in zip(seeds, of_prompt, strict=True):
+            for seed, image in zip(seeds, of_prompt, strict=True):
                 name = f"{row:03d}-{Path(names[row]).name}-{prompt}-{seed}.png"
-                Image.fromarray(picture.numpy()).save(out / name)
+                Image.fromarray(image.numpy()).save(out / name)

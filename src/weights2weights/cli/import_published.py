@@ -50,7 +50,7 @@ def command(
     facts = {
         "path": out,
         "models": len(space.names),
-        "numbers": space.numbers,
+        "numbers": space.num_parameters,
         "components": len(space),
         "known_spread": space.coefficients.shape[1],
         "labels": list(space.labels.columns),

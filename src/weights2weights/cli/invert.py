@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import W2WError
+from ..errors import InputError
 from ._options import base_option, device_option, dtype_option, open_base
 from ._output import json_option, one_line, report
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..base import Base
-    from ..invert import Inversion
+    from ..bases import Base
+    from ..inversion import Inversion
     from ..space import WeightSpace
-    from ..subjects import Pictures
+    from ..subjects import Images
 
 GRID = "before-after.png"
 
@@ -57,7 +57,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
 @click.option("--group", type=click.IntRange(1), help="Photos at once.  [default: what fits]")
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(0),
     default=2,
     show_default=True,
@@ -79,7 +79,7 @@ def command(
     prompt: str | None,
     seed: int,
     group: int | None,
-    pictures: int,
+    images: int,
     space: str,
     base: str,
     device: str,
@@ -100,8 +100,8 @@ def command(
 
     import torch
 
-    from ..invert import RECIPES, invert
-    from ..invert import default_prompt as prompt_of
+    from ..inversion import RECIPES, invert
+    from ..inversion import default_prompt as prompt_of
     from ..space import WeightSpace
 
     recipe = replace(RECIPES[preset], **{k: v for k, v in changes.items() if v is not None})
@@ -129,9 +129,9 @@ def command(
     settings = {"preset": preset, "recipe": _plain(recipe), "prompt": prompt, "seed": seed}
     shown = [photos] if together else [[photo] for photo in photos]
     files = _write(out, names, shown, result, where, opened, settings)
-    drawn = bool(pictures) and not result.interrupted
+    drawn = bool(images) and not result.interrupted
     if drawn:
-        draw_grid(opened, where, pixels[: len(names)], result, names, prompt, pictures).save(
+        draw_grid(opened, where, pixels[: len(names)], result, names, prompt, images).save(
             out / GRID
         )
     facts = {
@@ -154,12 +154,12 @@ def command(
 
 
 def _names(photos: Sequence[Path], together: bool) -> list[str]:
-    """Give the names of the models: those of the photos, which must differ."""
+    """Return the names of the models: those of the photos, which must differ."""
     if together:
         return [photos[0].stem]
     name, times = Counter(photo.stem for photo in photos).most_common(1)[0]
     if times > 1:
-        raise W2WError(
+        raise InputError(
             f"{times} photos are named {one_line(name)}, and their models would be: rename them,"
             " or give --together if they show one subject"
         )
@@ -182,13 +182,13 @@ def _masks(photos: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
     return [next((path for path in paths if path.is_file()), None) for paths in beside]
 
 
-def _read(photo: Path, mask: Path | None, size: int) -> "Pictures":
-    from ..subjects import Subject, read_pictures
+def _read(photo: Path, mask: Path | None, size: int) -> "Images":
+    from ..subjects import Subject, read_images
 
-    return read_pictures(Subject(photo.stem, (photo,), (mask,)), size)
+    return read_images(Subject(photo.stem, (photo,), (mask,)), size)
 
 
-def _stack_masks(read: "Sequence[Pictures]") -> "Tensor | None":
+def _stack_masks(read: "Sequence[Images]") -> "Tensor | None":
     import torch
 
     if all(each.masks is None for each in read):
@@ -217,7 +217,7 @@ def _write(
     from dataclasses import replace
 
     from .._files import checksum
-    from ..models import write_model
+    from ..models import save_model
 
     files = []
     for row, (name, photos) in enumerate(zip(names, shown, strict=True)):
@@ -226,7 +226,7 @@ def _write(
         seen = [{"name": photo.name, "sha256": checksum(photo)} for photo in photos]
         origin = {"verb": "invert", "photos": seen, **settings, "steps": int(result.steps[row])}
         model = replace(space.model(result.coefficients[row], origin), base_hash=base.hash)
-        files.append(write_model(out / f"{name}.safetensors", model))
+        files.append(save_model(out / f"{name}.safetensors", model))
     return files
 
 
@@ -237,17 +237,17 @@ def draw_grid(
     result: "Inversion",
     names: Sequence[str],
     prompt: str,
-    pictures: int,
+    images: int,
 ) -> Any:
     """Lay out each photo, what the space draws at the start, and what the models draw."""
     import torch
 
-    from ..generate import generate, grid
+    from ..generation import generate, image_grid
 
-    start = space.reconstruct(torch.zeros(1, len(space)))
-    weights = torch.cat([start, space.reconstruct(result.coefficients)])
-    drawn = generate(base, weights, space.layout, [prompt], range(pictures), progress=True)[:, 0]
+    start = space.to_weights(torch.zeros(1, len(space)))
+    weights = torch.cat([start, space.to_weights(result.coefficients)])
+    drawn = generate(base, weights, space.layout, [prompt], range(images), progress=True)[:, 0]
     before = drawn[:1, :1].expand(len(photos), -1, -1, -1, -1)
     table = torch.cat([photos[:, None], before, drawn[1:]], 1)
-    columns = ["photo", "before\nseed 0", *(f"after\nseed {seed}" for seed in range(pictures))]
-    return grid(table, names, columns)
+    columns = ["photo", "before\nseed 0", *(f"after\nseed {seed}" for seed in range(images))]
+    return image_grid(table, names, columns)

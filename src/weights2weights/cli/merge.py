@@ -56,28 +56,28 @@ def command(
     \b
     Example: w2w merge adam.safetensors --with pencil.safetensors --weight 0.8 --out b.safetensors
     """
-    from ..merge import interpolate_models, merge_models
-    from ..models import write_model
+    from ..merging import interpolate_models, merge_models
+    from ..models import save_model
 
     if share is not None and weight is not None:
         raise click.UsageError("--weight is for a merge, not for --interpolate")
     (_, first), (_, second) = open_model(model), open_model(other)
     if share is not None:
         between = interpolate_models(first, second, share, _space(space, (first, second), True))
-        facts = {"path": write_model(out, between), "interpolated": share, "space": between.space}
+        facts = {"path": save_model(out, between), "interpolated": share, "space": between.space}
         report(facts, as_json)
         return
     amount = 1.0 if weight is None else weight
     merged = merge_models(first, second, amount, _space(space, (first, second), False))
     layout = merged.layout
     facts = {
-        "path": write_model(out, merged),
+        "path": save_model(out, merged),
         "weight": amount,
         "cosine": merged.origin["cosine"],
         "rank": layout.rank,
         "alpha": layout.alpha,
         "modules": len(layout.modules),
-        "numbers": layout.numbers,
+        "numbers": layout.num_parameters,
     }
     report(facts, as_json)
 

@@ -47,9 +47,9 @@ def command(
     Example: w2w sample people -n 16 --seed 3 --out people
     """
     from .._files import canonical_json, make_folder, write_atomic
-    from ..models import write_model
-    from ..sample import report_samples, sampling_of
-    from ..sample import sample as draw
+    from ..models import save_model
+    from ..sampling import report_samples, sampling_of
+    from ..sampling import sample as draw
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
@@ -61,7 +61,7 @@ def command(
         origin = {"verb": "sample", "seed": seed, "row": row, "spread": spread}
         origin |= {"components": components}
         path = out / f"sample-{seed}-{row:04d}.safetensors"
-        files.append(write_model(path, opened.model(point, origin)))
+        files.append(save_model(path, opened.model(point, origin)))
     comparison = {
         key: value if value == value else None  # JSON knows no NaN
         for key, value in report_samples(opened, points).to_dict().items()

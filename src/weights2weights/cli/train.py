@@ -28,20 +28,20 @@ from ._output import json_option, report
     type=click.Choice(["paper", "people"]),
     help="Settings to start from.  [default: those of the base's world, else the paper's]",
 )
-@click.option("--prompt", help="What the subject's pictures are called.")
+@click.option("--prompt", help="What the subject's images are called.")
 @click.option(
     "--caption-share",
     type=click.FloatRange(0, 1),
-    help="Chance of each part of a picture's caption to follow the prompt.",
+    help="Chance of each part of an image's caption to follow the prompt.",
 )
-@click.option("--class-prompt", help="What the base's own pictures for prior preservation are.")
+@click.option("--class-prompt", help="What the base's own images for prior preservation are.")
 @click.option("--rank", type=click.IntRange(1), help="Of the LoRAs.")
 @click.option("--alpha", type=float, help="Of the LoRAs.")
 @click.option("--learning-rate", type=float, help="Of AdamW.")
 @click.option("--steps", type=click.IntRange(1), help="Of the optimiser, for each subject.")
-@click.option("--pictures-per-step", type=click.IntRange(1), help="Of each subject.")
+@click.option("--train-batch-size", type=click.IntRange(1), help="Images per step and subject.")
 @click.option("--prior-weight", type=float, help="Of prior preservation; 0 does without it.")
-@click.option("--class-pictures", type=click.IntRange(1), help="For prior preservation.")
+@click.option("--num-class-images", type=click.IntRange(1), help="For prior preservation.")
 @click.option(
     "--start",
     type=click.Choice(["random", "base"]),
@@ -55,7 +55,7 @@ from ._output import json_option, report
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="For latents, class pictures and checkpoints."
+    help="For latents, class images and checkpoints."
     "  [default: $W2W_CACHE, else ~/.cache/weights2weights]",
 )
 @click.option(
@@ -83,8 +83,8 @@ def command(
 ) -> None:
     """Learn a LoRA for every subject folder.
 
-    SUBJECTS is a folder that holds one folder of PNG, JPEG or WebP pictures per subject; several
-    may be given. A mask beside a picture, 1.mask.png for 1.jpg, is white where the subject is. A
+    SUBJECTS is a folder that holds one folder of PNG, JPEG or WebP images per subject; several
+    may be given. A mask beside an image, 1.mask.png for 1.jpg, is white where the subject is. A
     caption beside it, 1.txt, says what is around the subject, in parts between commas: "smiling,
     red shirt, on a beach". Parts of it follow the prompt, which keeps them out of the model.
 
@@ -96,7 +96,7 @@ def command(
     Example: w2w train subjects --out weights
     """
     from ..subjects import find_labels, find_subjects, read_labels
-    from ..train import RECIPES, train
+    from ..training import RECIPES, train
 
     found = find_subjects(*subjects)
     table = labels or find_labels(*subjects)

@@ -37,7 +37,7 @@ def command(
 ) -> None:
     """Train the base and the scorers of a drawn world, and check them.
 
-    The same call goes on where an earlier one stopped. Figures and pictures are in OUT/check.
+    The same call goes on where an earlier one stopped. Figures and images are in OUT/check.
 
     \b
     Example: w2w train-world people --out world --minutes 170

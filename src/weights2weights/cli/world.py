@@ -1,4 +1,4 @@
-"""`w2w world`: draw the subjects of a world as ordinary picture folders."""
+"""`w2w world`: draw the subjects of a world as ordinary image folders."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import click
 @click.command()
 @click.argument("name", default="people")
 @click.option("--subjects", default=50, show_default=True, type=click.IntRange(1))
-@click.option("--pictures", default=10, show_default=True, type=click.IntRange(1), help="Of each.")
+@click.option("--images", default=10, show_default=True, type=click.IntRange(1), help="Of each.")
 @click.option(
     "--size", default=128, show_default=True, type=click.IntRange(16, 4096), help="Pixels."
 )
@@ -17,25 +17,25 @@ import click
 @click.option(
     "--alike",
     is_flag=True,
-    help="Picture n of every subject with the same pose, expression, clothes, light and scene.",
+    help="Image n of every subject with the same pose, expression, clothes, light and scene.",
 )
 @click.option("--grid", is_flag=True, help="Also draw all of them on one sheet, grid.png.")
 def command(
     name: str,
     subjects: int,
-    pictures: int,
+    images: int,
     size: int,
     seed: int,
     out: Path,
     alike: bool,
     grid: bool,
 ) -> None:
-    """Draw the subjects of a world: a folder of pictures each, and labels.csv.
+    """Draw the subjects of a world: a folder of images each, and labels.csv.
 
-    Beside each picture a text says what it shows besides the subject, as w2w train reads it.
+    Beside each image a text says what it shows besides the subject, as w2w train reads it.
 
     \b
-    Example: w2w world people --subjects 50 --pictures 10 --out subjects
+    Example: w2w world people --subjects 50 --images 10 --out subjects
     """
     from tqdm import tqdm
 
@@ -43,16 +43,16 @@ def command(
 
     out.mkdir(parents=True, exist_ok=True)
     written = write_subjects(
-        name, out, subjects=subjects, pictures=pictures, size=size, seed=seed, alike=alike
+        name, out, subjects=subjects, images=images, size=size, seed=seed, alike=alike
     )
     for _ in tqdm(written, total=subjects, unit="subject"):
         pass
-    click.echo(f"{subjects} subjects × {pictures} pictures and labels.csv in {out}")
+    click.echo(f"{subjects} subjects × {images} images and labels.csv in {out}")
     if grid:
         sheet = draw_grid(
             name,
             rows=subjects,
-            columns=pictures,
+            columns=images,
             size=min(size, 128),
             seed=seed,
             same=True,

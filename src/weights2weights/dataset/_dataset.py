@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import canonical_json
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ..layout import WeightLayout
 from . import _writer
 from ._check import Problem, problems
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 Rows = int | str | slice | Sequence[int] | Sequence[str] | Tensor | np.ndarray
 
 
-class NoSuchRow(W2WError, IndexError):
+class NoSuchRow(InputError, IndexError):
     """A row index beyond the end."""
 
 
@@ -98,15 +98,15 @@ class WeightDataset:
         _require_known(table, planned, "labels")
         spelled = {value: name for name, value in DTYPES.items()}
         if dtype not in spelled:
-            raise W2WError(f"dtype {dtype}: expected torch.float32 or torch.float16")
+            raise InputError(f"dtype {dtype}: expected torch.float32 or torch.float16")
         if shard_rows is not None and shard_rows < 1:
-            raise W2WError(f"shard_rows {shard_rows}: expected at least 1")
+            raise InputError(f"shard_rows {shard_rows}: expected at least 1")
         manifest = Manifest(
             layout=layout,
             dtype=spelled[dtype],
             base_hash=base_hash,
             recipe=json.loads(canonical_json(dict(recipe or {}))),
-            shard_rows=shard_rows or default_shard_rows(layout.numbers * dtype.itemsize),
+            shard_rows=shard_rows or default_shard_rows(layout.num_parameters * dtype.itemsize),
             planned=planned,
             label_names=_label_columns(label_names, table),
         )
@@ -156,19 +156,19 @@ class WeightDataset:
         names, failed = check_names(names, "row name"), dict(failed or {})
         check_names(list(failed), "failed name")
         if weights.shape != (len(names), self.columns) or not weights.is_floating_point():
-            raise W2WError(
+            raise InputError(
                 f"{len(names)} names with weights of shape {tuple(weights.shape)}, {weights.dtype}:"
                 f" expected floating-point ({len(names)}, {self.columns}), rows of layout"
                 f" {self.layout.hash}"
             )
         if info is not None and len(info) != len(names):
-            raise W2WError(f"{len(info)} infos for {len(names)} rows: expected one each")
+            raise InputError(f"{len(info)} infos for {len(names)} rows: expected one each")
         table, facts = check_labels(labels), [dict(i) for i in info or [{} for _ in names]]
         with self._writing() as now:
             _require_known(table, [*now.planned, *names, *failed], "labels")
             for name in failed:
                 if name in now.places or name in names:
-                    raise W2WError(f"{name!r} has a row: expected a name without one to fail")
+                    raise InputError(f"{name!r} has a row: expected a name without one to fail")
             fresh, stored = _writer.new_rows(now, names, weights)
             news = _writer.changed_labels(now, table)
             failures = {n: r for n, r in failed.items() if now.failed.get(n) != r}
@@ -213,7 +213,7 @@ class WeightDataset:
         """
         with self._writing() as now:
             if now.pending:
-                raise W2WError(
+                raise InputError(
                     f"{len(now.pending):,} of {len(now.planned):,} planned rows of {self.path} are"
                     f" still to come ({shown(now.pending)}): expected each to be stored or marked"
                     " as failed; continue the run that makes them"
@@ -273,7 +273,7 @@ class WeightDataset:
     @property
     def columns(self) -> int:
         """Length d of a row."""
-        return self.layout.numbers
+        return self.layout.num_parameters
 
     @property
     def rows(self) -> int:
@@ -299,7 +299,7 @@ class WeightDataset:
         return dict(self._snapshot.failed) if self._selected is None else {}
 
     def pending(self) -> tuple[str, ...]:
-        """Give the planned names that are neither stored nor failed, in order."""
+        """Return the planned names that are neither stored nor failed, in order."""
         return self._snapshot.pending if self._selected is None else ()
 
     @property
@@ -370,7 +370,7 @@ class WeightDataset:
             yield from block
 
     def blocks(self, rows_per_block: int | None = None) -> "WeightBlocks":
-        """Give all rows as a stream that can be run through any number of times.
+        """Return all rows as a stream that can be run through any number of times.
 
         Args:
             rows_per_block: of every block but the last; by default about 64 MiB.
@@ -378,11 +378,11 @@ class WeightDataset:
         if rows_per_block is None:
             rows_per_block = max(1, _BLOCK_BYTES // (4 * self.columns))
         if rows_per_block < 1:
-            raise W2WError(f"rows_per_block {rows_per_block}: expected at least 1")
+            raise InputError(f"rows_per_block {rows_per_block}: expected at least 1")
         return WeightBlocks(self, rows_per_block)
 
     def select(self, rows: Rows) -> "WeightDataset":
-        """Give a view of some rows, in the order asked for; nothing is copied.
+        """Return a view of some rows, in the order asked for; nothing is copied.
 
         Args:
             rows: as for indexing.
@@ -406,7 +406,7 @@ class WeightDataset:
         return array
 
     def torch_dataset(self, label_names: Sequence[str] = ()) -> "Dataset[Any]":
-        """Give a map-style dataset for `torch.utils.data.DataLoader`, fit for worker processes.
+        """Return a map-style dataset for `torch.utils.data.DataLoader`, fit for worker processes.
 
         Args:
             label_names: if any are given, an item is (weights "d", labels "l"), float32 with NaN
@@ -419,7 +419,7 @@ class WeightDataset:
 
         absent = [name for name in label_names if name not in self.label_names]
         if absent:
-            raise W2WError(
+            raise InputError(
                 f"no label {absent[0]!r}: expected some of {shown(self.label_names) or 'none'}"
             )
         return TorchRows(self, tuple(label_names))
@@ -458,7 +458,7 @@ class WeightDataset:
     def _writing(self) -> Iterator[Snapshot]:
         """Hold the folder's lock; know afterwards what the folder holds, also after a failure."""
         if self._selected is not None:
-            raise W2WError(
+            raise InputError(
                 f"a selection of {self.rows:,} rows of {self.path} cannot be written to: expected"
                 " the dataset itself; copy the selection with WeightDataset.merge first"
             )
@@ -554,14 +554,14 @@ class WeightBlocks:
             yield self.dataset._rows(names)
 
     def chunks(self) -> Iterator[tuple[str, ...]]:
-        """Give the names of the rows of each block."""
+        """Return the names of the rows of each block."""
         names = self.dataset.names
         for start in range(0, len(names), self.rows_per_block):
             yield names[start : start + self.rows_per_block]
 
 
 def row_info(now: Snapshot, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Give the JSON facts of some rows."""
+    """Return the JSON facts of some rows."""
     places = {name: now.place(name) for name in names}
     headers = {
         file: now.header(now.folder / file) for file in {file for file, _ in places.values()}
@@ -578,20 +578,20 @@ def _require_known(table: Mapping[str, Any], names: Sequence[str], what: str) ->
     known = set(names)
     unknown = [name for name in table if name not in known]
     if unknown:
-        raise W2WError(
+        raise InputError(
             f"{what} for {len(unknown):,} names that are no rows ({shown(unknown)}): expected"
             " names of this dataset; leave the others out"
         )
 
 
 def _missing(error: FileNotFoundError) -> W2WError:
-    return W2WError(
+    return InputError(
         f"{error.filename} is missing: expected every file that the manifest names; w2w verify"
         " lists the damage, quarantine() makes the lost rows pending again"
     )
 
 
 def shown(names: Sequence[str]) -> str:
-    """Give the first names of many, for a message."""
+    """Return the first names of many, for a message."""
     shown = ", ".join(map(repr, names[:3]))
     return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..errors import W2WError
-from ..formats import LoRAFile, read_lora
+from ..errors import InputError, W2WError
+from ..formats import LoRAFile, load_lora
 from ._dataset import WeightDataset
 from ._labels import check_labels
 
@@ -81,7 +81,7 @@ def import_loras(
     batch: dict[str, tuple[Path, LoRAFile]] = {}
     for name, file in tqdm(named.items(), unit="file", disable=not progress):
         try:
-            lora = read_lora(file, alpha)
+            lora = load_lora(file, alpha)
         except W2WError as error:
             outcome.refused[file] = str(error)
             continue
@@ -117,10 +117,10 @@ def _expand(paths: Iterable[Path]) -> list[Path]:
         inside = sorted(path.iterdir())
         loras = [p for p in inside if p.suffix == ".safetensors" or _is_lora_folder(p)]
         if not loras:
-            raise W2WError(f"{path} is a folder without LoRAs: expected .safetensors files in it")
+            raise InputError(f"{path} is a folder without LoRAs: expected .safetensors files in it")
         files += loras
     if not files:
-        raise W2WError("no files to import: expected LoRA files or folders")
+        raise InputError("no files to import: expected LoRA files or folders")
     return list({os.path.abspath(file): file for file in files}.values())
 
 
@@ -143,7 +143,9 @@ def _names(files: Sequence[Path]) -> dict[str, Path]:
     for name in names.values():
         if count[name] > 1:
             same = " and ".join(str(file) for file in names if names[file] == name)
-            raise W2WError(f"{same} would have one name: expected each its own; rename one of them")
+            raise InputError(
+                f"{same} would have one name: expected each its own; rename one of them"
+            )
     return {name: file for file, name in names.items()}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import W2WError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import pandas
@@ -42,7 +42,7 @@ def check_labels(table: Any) -> Labels:
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
         table = _from_frame(table)
     if not isinstance(table, Mapping):
-        raise W2WError(
+        raise InputError(
             f"labels of type {type(table).__name__}: expected a DataFrame indexed by row name, or"
             " {name: {label: value}}"
         )
@@ -55,7 +55,7 @@ def check_labels(table: Any) -> Labels:
 
 
 def merge_labels(*tables: Labels) -> Labels:
-    """Give all labels of several tables; where a cell comes twice, the later one counts."""
+    """Return all labels of several tables; where a cell comes twice, the later one counts."""
     merged: Labels = {}
     for table in tables:
         for name, row in table.items():
@@ -64,7 +64,7 @@ def merge_labels(*tables: Labels) -> Labels:
 
 
 def label_names(known: Sequence[str], tables: Iterable[Labels]) -> tuple[str, ...]:
-    """Give the known label names and, behind them, new ones in the order in which they came."""
+    """Return the known label names and, behind them, new ones in the order in which they came."""
     names = dict.fromkeys(known)
     for table in tables:
         for row in table.values():
@@ -73,7 +73,7 @@ def label_names(known: Sequence[str], tables: Iterable[Labels]) -> tuple[str, ..
 
 
 def to_parquet(labels: Labels, rows: Sequence[str], columns: Sequence[str]) -> bytes:
-    """Give the labels of some rows as a Parquet file: `name`, then one nullable column a label.
+    """Return the labels of some rows as a Parquet file: `name`, then one nullable column a label.
 
     The bytes depend on the arguments alone (and on the version of pyarrow).
     """
@@ -114,14 +114,14 @@ def from_parquet(path: Path, sha256: str) -> Labels:
     except FileNotFoundError:
         raise
     except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
-        raise W2WError(
+        raise InputError(
             f"{path} cannot be read as labels ({_first_line(error)}): expected a Parquet table with"
             f" a column {NAME!r}; w2w verify lists the damage"
         ) from error
 
 
 def to_frame(labels: Labels, rows: Sequence[str], columns: Sequence[str]) -> "pandas.DataFrame":
-    """Give the labels of some rows as a table indexed by name.
+    """Return the labels of some rows as a table indexed by name.
 
     A column is of nullable booleans where all values are among (0, 1) or (−1, 1), of nullable
     Float64 elsewhere.
@@ -144,7 +144,7 @@ def _from_frame(frame: Any) -> dict[Any, dict[Any, Any]]:
     for kind, index in (("label", frame.columns), ("row", frame.index)):
         if not index.is_unique:
             twice = index[index.duplicated()][0]
-            raise W2WError(f"{kind} {twice!r} comes twice in the labels: expected each once")
+            raise InputError(f"{kind} {twice!r} comes twice in the labels: expected each once")
     columns = {column: frame[column].tolist() for column in frame.columns}
     return {
         name: {column: values[row] for column, values in columns.items()}
@@ -154,14 +154,14 @@ def _from_frame(frame: Any) -> dict[Any, dict[Any, Any]]:
 
 def _text(name: Any, kind: str) -> str:
     if not isinstance(name, str):
-        raise W2WError(f"{kind} {name!r} in the labels: expected its name as text")
+        raise InputError(f"{kind} {name!r} in the labels: expected its name as text")
     if kind == "label" and name == NAME:
-        raise W2WError(f"a label called {NAME!r}, which holds the names of the rows; rename it")
+        raise InputError(f"a label called {NAME!r}, which holds the names of the rows; rename it")
     return name
 
 
 def _number(value: Any, name: str, label: str) -> Value:
-    """Give a label as a number, whole ones as int so that JSON and Parquet keep them short."""
+    """Return a label as a number, whole ones as int so that JSON and Parquet keep them short."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return None
     try:
@@ -171,7 +171,7 @@ def _number(value: Any, name: str, label: str) -> Value:
     except (TypeError, ValueError):
         number = math.inf
     if math.isinf(number):
-        raise W2WError(
+        raise InputError(
             f"label {label!r} of {name!r} is {value!r}: expected 0 or 1, -1 or 1, true or false, a"
             " finite number, or nothing; turn text into one column of 0 and 1 per value"
         )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from .._files import canonical_json, write_atomic
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ..layout import WeightLayout
 from ._rows import MALFORMED
 
@@ -132,7 +132,7 @@ class Manifest:
             if facts["format"] != FORMAT:
                 raise ValueError(f"format {facts['format']!r}")
             if facts["version"] != VERSION:
-                raise W2WError(
+                raise InputError(
                     f"{path} has format version {facts['version']}: expected {VERSION}; use the"
                     " version of weights2weights that wrote it, or a later one"
                 )
@@ -140,12 +140,12 @@ class Manifest:
         except W2WError:
             raise
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise W2WError(
+            raise InputError(
                 f"{folder} is no dataset of weights: expected a folder with a {FILE}; w2w train and"
                 " w2w import make one"
             ) from error
         except MALFORMED as error:
-            raise W2WError(
+            raise InputError(
                 f"{path} cannot be read ({type(error).__name__}: {error}): expected the manifest of"
                 " a dataset; restore the file from a copy, the shards hold names and weights"
             ) from error
@@ -159,7 +159,7 @@ class Manifest:
         there = {"dtype": other.dtype, "base_hash": other.base_hash, **others}
         for name in sorted(here.keys() | there.keys()):
             if here.get(name) != there.get(name):
-                raise W2WError(
+                raise InputError(
                     f"{folder} was begun with {name} = {here.get(name)!r}, not"
                     f" {there.get(name)!r}: expected the same settings to continue; give them"
                     " again or choose another folder"
@@ -230,25 +230,25 @@ class Manifest:
 
 
 def default_shard_rows(row_bytes: int) -> int:
-    """Give the rows per shard: the power of two that makes about 64 MiB, at most 4,096."""
+    """Return the rows per shard: the power of two that makes about 64 MiB, at most 4,096."""
     rows = max(1, _SHARD_BYTES // row_bytes)
     return min(_MOST_SHARD_ROWS, 1 << (rows.bit_length() - 1))
 
 
 def check_names(names: Sequence[str], what: str) -> tuple[str, ...]:
-    """Give the names of rows as a tuple.
+    """Return the names of rows as a tuple.
 
     Raises:
         W2WError: one is empty, is no text, comes twice, or cannot be written as UTF-8.
     """
     if isinstance(names, str):
-        raise W2WError(f"{what} {names!r} is one text: expected a list of names")
+        raise InputError(f"{what} {names!r} is one text: expected a list of names")
     seen: set[str] = set()
     for name in names:
         if not isinstance(name, str) or not name or not _is_utf8(name):
-            raise W2WError(f"{what} {name!r}: expected names that are text and not empty")
+            raise InputError(f"{what} {name!r}: expected names that are text and not empty")
         if name in seen:
-            raise W2WError(f"{what} {name!r} comes twice: expected each once; rename one of them")
+            raise InputError(f"{what} {name!r} comes twice: expected each once; rename one of them")
         seen.add(name)
     return tuple(names)
 
@@ -272,7 +272,7 @@ def _names(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _inside(file: Any, pattern: re.Pattern[str]) -> str:
-    """Give a path that the manifest names; one that leads out of the folder is refused."""
+    """Return a path that the manifest names; one that leads out of the folder is refused."""
     if not pattern.fullmatch(str(file)):
         raise ValueError(f"file {file!r}")
     return str(file)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..errors import W2WError
+from ..errors import InputError
 from ..layout import require_one_base
 from ._dataset import WeightDataset, row_info
 from ._labels import merge_labels
@@ -15,7 +15,7 @@ from ._labels import merge_labels
 def merge(path: Path, datasets: Sequence[WeightDataset], *, resume: bool) -> WeightDataset:
     """Do the work of `WeightDataset.merge`."""
     if not datasets:
-        raise W2WError("no datasets to merge: expected at least one")
+        raise InputError("no datasets to merge: expected at least one")
     first, base_hash = datasets[0], ""
     for other in datasets:
         first.layout.require_equal(other.layout, str(other.path))

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .._files import canonical_json, write_named
-from ..errors import W2WError
+from ..errors import InputError
 from ._labels import Labels
 
 FIELD = "weights2weights"
@@ -85,14 +85,14 @@ class RowsFile:
         return row if finite_rows(torch.frombuffer(row, dtype=self.dtype)[None])[0] else None
 
     def intact(self) -> Iterator[tuple[int, bytearray | None]]:
-        """Give every row with its index: its bytes, or None where it is damaged."""
+        """Return every row with its index: its bytes, or None where it is damaged."""
         with self.path.open("rb") as file:
             for index in range(len(self.names)):
                 yield index, self.row(file, index)
 
 
 def digest(row: bytes | bytearray | memoryview) -> str:
-    """Give 32 hex digits that stand for the bytes of a row."""
+    """Return 32 hex digits that stand for the bytes of a row."""
     return hashlib.sha256(row).hexdigest()[:32]
 
 
@@ -105,7 +105,7 @@ def finite_rows(rows: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
 
 
 def byte_view(rows: Tensor) -> memoryview:
-    """Give the bytes of a contiguous CPU tensor, without a copy."""
+    """Return the bytes of a contiguous CPU tensor, without a copy."""
     return rows.numpy().reshape(-1).view(np.uint8).data
 
 
@@ -182,12 +182,12 @@ def read_header(path: Path, columns: int, dtype: torch.dtype) -> RowsFile:
         raise
     except MALFORMED as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise W2WError(
+        raise InputError(
             f"{path} cannot be read as rows of a dataset ({reason}); expected a safetensors file"
             " with a tensor 'weights'; w2w verify lists the damage"
         ) from error
     if (found.columns, found.dtype) != (columns, dtype):
-        raise W2WError(
+        raise InputError(
             f"{path} holds rows of {found.columns:,} {found.dtype} numbers: expected {columns:,} of"
             f" {dtype}; it belongs to another dataset"
         )
@@ -223,7 +223,7 @@ def read_into(path: Path, rows: int, first_row: int, out: Tensor) -> None:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise W2WError(
+        raise InputError(
             f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): expected the"
             " bytes that were written; w2w verify lists the damage, quarantine() sets it aside"
         ) from error

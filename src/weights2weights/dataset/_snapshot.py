@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .._files import list_files
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ._labels import Labels, from_parquet, label_names, merge_labels
 from ._manifest import Manifest
 from ._rows import RowsFile, read_header, read_into
@@ -140,7 +140,7 @@ class Snapshot:
             FileNotFoundError: another writer has replaced it; read the folder again.
             W2WError: it is damaged.
         """
-        return read_header(path, self.manifest.layout.numbers, self.manifest.torch_dtype)
+        return read_header(path, self.manifest.layout.num_parameters, self.manifest.torch_dtype)
 
     def read_rows(self, names: Sequence[str], out: Tensor) -> None:
         """Fill a contiguous CPU tensor "n d" of the stored dtype with the rows of some names.
@@ -161,7 +161,7 @@ class Snapshot:
             start = stop
 
     def place(self, name: str) -> Place:
-        """Give where a row is stored.
+        """Return where a row is stored.
 
         Raises:
             W2WError: there is no such row.
@@ -173,20 +173,22 @@ class Snapshot:
                 came = f"{name!r} is planned and has no row yet"
             else:
                 came = f"no row is called {name!r}"
-            raise W2WError(f"{came}; expected one of the {len(self.names):,} rows of {self.folder}")
+            raise InputError(
+                f"{came}; expected one of the {len(self.names):,} rows of {self.folder}"
+            )
         return self.places[name]
 
 
 def _read_records(
     folder: Path, manifest: Manifest, known: dict[Path, RowsFile]
 ) -> tuple[list[RowsFile], list[Path]]:
-    """Give the records of a folder in the order in which they came, and unreadable ones."""
+    """Return the records of a folder in the order in which they came, and unreadable ones."""
     records, unreadable = [], []
     for path in list_files(folder / PENDING):
         if path.suffix != ".safetensors":
             continue
         try:
-            numbers, dtype = manifest.layout.numbers, manifest.torch_dtype
+            numbers, dtype = manifest.layout.num_parameters, manifest.torch_dtype
             records.append(known.get(path) or read_header(path, numbers, dtype))
         except W2WError:
             unreadable.append(path)

@@ -28,7 +28,7 @@ class TorchRows(Dataset[Any]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Give the items of a batch."""
+        """Return the items of a batch."""
         rows = self._dataset[list(indices)]
         if self._labels is None:
             return list(rows)

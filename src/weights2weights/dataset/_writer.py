@@ -30,7 +30,7 @@ from .._files import (
     remove_temporary,
     write_named,
 )
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ._labels import Labels, to_parquet
 from ._manifest import FILE, Manifest, Shard, StoredFile
 from ._rows import RowsFile, byte_view, digest, finite_rows, write_rows
@@ -67,7 +67,7 @@ def begin(folder: Path, manifest: Manifest, labels: Labels, *, resume: bool) -> 
     if not (folder / FILE).exists():
         foreign = [path for path in sorted(folder.iterdir()) if not _is_left_over(path)]
         if foreign:
-            raise W2WError(
+            raise InputError(
                 f"{folder} is not empty and holds no dataset ({foreign[0].name}): expected a new or"
                 " an empty folder; choose another"
             )
@@ -78,7 +78,7 @@ def begin(folder: Path, manifest: Manifest, labels: Labels, *, resume: bool) -> 
             return
     found = Manifest.read(folder)
     if not resume:
-        raise W2WError(
+        raise InputError(
             f"{folder} holds a dataset already: expected a new folder; choose another, or continue"
             " that one (resume=True)"
         )
@@ -104,11 +104,11 @@ def new_rows(
     for index in torch.nonzero(~finite_rows(stored)).flatten().tolist():
         row, name = weights[index], names[index]
         if torch.isfinite(row).all():
-            raise W2WError(
+            raise InputError(
                 f"row {name!r} reaches {row.abs().max():.3g}, beyond float16: expected at most"
                 " 65504; store the dataset as float32"
             )
-        raise W2WError(
+        raise InputError(
             f"row {name!r} holds {int((~torch.isfinite(row)).sum())} numbers that are NaN or"
             " infinite: expected finite weights; mark the subject as failed or train it again"
         )
@@ -120,7 +120,7 @@ def new_rows(
             continue
         now.read_rows([name], there)
         if byte_view(there) != byte_view(stored[index]):
-            raise W2WError(
+            raise InputError(
                 f"row {name!r} is stored in {now.folder} already with other weights: expected a"
                 " new name or the same numbers; rename it, or use another folder"
             )
@@ -151,7 +151,7 @@ def store_record(
         rows,
         names=names,
         digests=digests or [digest(row) for row in rows],
-        columns=now.manifest.layout.numbers,
+        columns=now.manifest.layout.num_parameters,
         dtype=now.manifest.torch_dtype,
         info=info,
         labels=dict(labels or {}),
@@ -160,7 +160,7 @@ def store_record(
 
 
 def changed_labels(now: Snapshot, labels: Labels) -> Labels:
-    """Give those rows of a label table that say anything new."""
+    """Return those rows of a label table that say anything new."""
     known = now.labels if labels else {}
     return {
         name: row
@@ -254,7 +254,7 @@ def set_aside(now: Snapshot, damaged: Iterable[Path]) -> tuple[str, ...]:
     """
     folder, damaged = now.folder, set(damaged)
     if folder / FILE in damaged:
-        raise W2WError(
+        raise InputError(
             f"{folder / FILE} is damaged, and it says what the other files should be: expected the"
             " bytes that were written; restore it from a copy first"
         )
@@ -327,7 +327,7 @@ def _write_shard(now: Snapshot, index: int, names: tuple[str, ...]) -> Shard:
         _copy(sources),
         names=names,
         digests=[file.digests[row] for file, row in sources],
-        columns=now.manifest.layout.numbers,
+        columns=now.manifest.layout.num_parameters,
         dtype=now.manifest.torch_dtype,
         info=[file.info[row] for file, row in sources],
     )
@@ -335,13 +335,13 @@ def _write_shard(now: Snapshot, index: int, names: tuple[str, ...]) -> Shard:
 
 
 def _copy(sources: Sequence[tuple[RowsFile, int]]) -> Iterator[bytearray]:
-    """Give the bytes of rows one after the other; a damaged one stops it."""
+    """Return the bytes of rows one after the other; a damaged one stops it."""
     for file, group in groupby(sources, key=lambda source: source[0]):
         with file.path.open("rb") as opened:
             for _, row in group:
                 data = file.row(opened, row)
                 if data is None:
-                    raise W2WError(
+                    raise InputError(
                         f"row {file.names[row]!r} in {file.path} is damaged: expected the bytes"
                         " that were stored; w2w verify lists the damage, quarantine() sets it aside"
                     )

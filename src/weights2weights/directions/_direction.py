@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 from ..layout import require_one_base
 from ..models import Model
 from ..space import WeightSpace
@@ -59,9 +59,9 @@ class Direction:
         normal = self.normal.detach().double().cpu()
         length = float(normal.norm())
         if not abs(length - 1) < 1e-6:
-            raise W2WError(f"the normal of {self.name!r} has length {length:.6g}: expected 1")
+            raise InputError(f"the normal of {self.name!r} has length {length:.6g}: expected 1")
         if not 0 < self.spread < math.inf:
-            raise W2WError(
+            raise InputError(
                 f"the training models have spread {self.spread} along {self.name!r}: expected some"
             )
         object.__setattr__(self, "normal", normal)
@@ -72,7 +72,7 @@ class Direction:
         return f"Direction({self.name!r}, {len(self.normal)} components, {quality})"
 
     def __neg__(self) -> "Direction":
-        """Give the opposite direction, "not Bald", judged alike; `largest` is unknown (NaN)."""
+        """Return the opposite direction, "not Bald", judged alike; `largest` is unknown (NaN)."""
         sides = self.positives, self.negatives
         if self.negatives:  # a label; numbers have none, and all of them still have a value
             sides = self.negatives, self.positives
@@ -90,7 +90,7 @@ class Direction:
         )
 
     def shift(self, strength: Strength, components: int) -> Float[Tensor, " m"]:
-        """Give what an edit adds to a model's coefficients.
+        """Return what an edit adds to a model's coefficients.
 
         Args:
             strength: in standard deviations of the training models along the normal, negative for
@@ -108,12 +108,12 @@ class Direction:
     def _shift(self, strength: Strength, components: int) -> Tensor:
         amount = self.largest if strength == "paper" else strength
         if isinstance(amount, str) or not math.isfinite(amount):
-            raise W2WError(
+            raise InputError(
                 f"strength {strength!r} of {self.name!r}: expected a number of standard deviations,"
                 ' or "paper" along a direction that knows its largest projection'
             )
         if len(self.normal) > components:
-            raise W2WError(
+            raise InputError(
                 f"{self.name!r} is a direction on {len(self.normal)} components: expected a model"
                 f" on at least as many, got {components}; find it with components={components}"
             )
@@ -122,7 +122,7 @@ class Direction:
         return shift
 
     def weights(self, space: WeightSpace) -> Float[Tensor, " d"]:
-        """Give the direction unprojected: what a strength of 1 adds to a weight vector.
+        """Return the direction unprojected: what a strength of 1 adds to a weight vector.
 
         Reads all of the space's first j components; adding it to weights then costs next to
         nothing, however often.
@@ -169,7 +169,7 @@ def edit_weights(
 ) -> Float[Tensor, "*b d"]:
     """Edit weight vectors, also those that lie outside the space.
 
-    The same as to project, edit, reconstruct and put back what the projection lost; since all of
+    The same as to project, edit, to_weights and put back what the projection lost; since all of
     these are affine, it is enough to add the unprojected shift, and nothing is lost on the way.
 
     Args:
@@ -183,10 +183,10 @@ def edit_weights(
     Raises:
         W2WError: as `edit`; weights of another length, directions of another space.
     """
-    if weights.shape[-1:] != (space.numbers,):
-        raise W2WError(
-            f"weights of shape {list(weights.shape)}: expected a last axis of {space.numbers};"
-            " use models of the layout that the space was fitted to"
+    if weights.shape[-1:] != (space.num_parameters,):
+        raise InputError(
+            f"weights of shape {list(weights.shape)}: expected a last axis of"
+            f" {space.num_parameters}; use models of the layout that the space was fitted to"
         )
     change = _unproject(space, _total(changes, len(space), space.hash))
     return weights.to(change.device).float() + change
@@ -247,7 +247,7 @@ def _total(
     """Sum the shifts in float64, from the smallest on, so that order does not matter."""
     spaces = {direction.space for direction, _ in changes} | {space}
     if len(spaces - {""}) > 1:
-        raise W2WError(
+        raise InputError(
             f"directions of the spaces {', '.join(sorted(spaces - {''}))}: expected one; find them"
             " in the space of the model"
         )
@@ -258,16 +258,16 @@ def _total(
 
 
 def _unproject(space: WeightSpace, shift: Tensor) -> Tensor:
-    """Give shift @ components · std, reading only the components that are needed."""
+    """Return shift @ components · std, reading only the components that are needed."""
     used = int(shift.nonzero().max()) + 1 if shift.any() else 1
     centred = WeightSpace(space.layout, torch.zeros_like(space.mean), space.std, space.components)
-    return centred.reconstruct(shift[:used].float())
+    return centred.to_weights(shift[:used].float())
 
 
 def cosines(
     directions: Iterable[Direction] | Mapping[str, Direction],
 ) -> Float[Tensor, "a a"]:
-    """Give the cosine of every direction to every other, float64: the entanglement matrix.
+    """Return the cosine of every direction to every other, float64: the entanglement matrix.
 
     In the order of the directions, also of those of a dictionary. The paper's Fig. 9 shows how the
     mean absolute entry falls as the number of training models grows.

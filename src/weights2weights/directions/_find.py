@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 from ..space import WeightSpace
 from . import _fit
 from ._direction import Direction, padded
 from ._fit import METHODS, Method, Problem
 
 if TYPE_CHECKING:
-    from ..base import Base
+    from ..bases import Base
 
 Kept = str | Direction
 
@@ -149,7 +149,7 @@ def direction_between(
         W2WError: an empty set; else as `find_direction`.
     """
     if not len(first) or not len(second):
-        raise W2WError(
+        raise InputError(
             f"sets of {len(first)} and {len(second)} models for {name!r}: expected some in both"
         )
     targets = torch.cat([-torch.ones(len(first)), torch.ones(len(second))]).double()
@@ -174,7 +174,7 @@ def direction_from_scores(
 ) -> Direction:
     """Find the direction along which a score of models grows.
 
-    For attributes that nobody labelled but that a program can see in pictures; see `score_models`.
+    For attributes that nobody labelled but that a program can see in images; see `score_models`.
 
     Args:
         space: of the models; its training models say how strong a standard deviation is.
@@ -193,7 +193,7 @@ def direction_from_scores(
             `find_direction`.
     """
     if len(scores) != len(coefficients):
-        raise W2WError(
+        raise InputError(
             f"{len(scores)} scores for {len(coefficients)} models of {name!r}: expected one each"
         )
     options: Any = {"components": components, "method": method, "penalty": penalty}
@@ -211,7 +211,7 @@ def score_models(
     seeds: Sequence[int],
     **options: Any,
 ) -> Float[Tensor, " n"]:
-    """Draw every model and give the mean of what a scorer says of its pictures.
+    """Draw every model and give the mean of what a scorer says of its images.
 
     The scorer is any function: the similarity of CLIP to "a person with freckles" less that to "a
     person", or in a drawn world one column of the attribute reader.
@@ -220,7 +220,7 @@ def score_models(
         base: that the space's models personalise.
         space: of the models.
         coefficients: of the models to score.
-        scorer: uint8 pictures (n, h, w, 3) → n numbers.
+        scorer: uint8 images (n, h, w, 3) → n numbers.
         prompts: to draw each model with.
         seeds: to draw each prompt with; the same for all models, so that they compare.
         options: any of `generate`.
@@ -229,19 +229,19 @@ def score_models(
         float64 mean scores.
 
     Raises:
-        W2WError: the scorer gives another number of scores than it got pictures; as `generate`.
+        W2WError: the scorer gives another number of scores than it got images; as `generate`.
     """
-    from ..generate import generate
+    from ..generation import generate
 
     scores = []
     for row in coefficients.split(1):
-        weights = space.reconstruct(row)
-        pictures = generate(base, weights, space.layout, prompts, seeds, **options)
-        pictures = pictures.flatten(0, 2).numpy()
-        given = torch.as_tensor(scorer(pictures)).double().cpu()
-        if given.shape != (len(pictures),):
-            raise W2WError(
-                f"a scorer gave scores of shape {list(given.shape)} for {len(pictures)} pictures:"
+        weights = space.to_weights(row)
+        images = generate(base, weights, space.layout, prompts, seeds, **options)
+        images = images.flatten(0, 2).numpy()
+        given = torch.as_tensor(scorer(images)).double().cpu()
+        if given.shape != (len(images),):
+            raise InputError(
+                f"a scorer gave scores of shape {list(given.shape)} for {len(images)} images:"
                 " expected one number each"
             )
         scores.append(given.mean())
@@ -277,25 +277,25 @@ def _find(
     _check(name, targets, binary, method, penalty, folds)
     if others is None:
         if method == "effect":
-            raise W2WError(
+            raise InputError(
                 f"the effect of {name!r} is that beside other labels, which only training models"
                 " have: expected another method, such as mean_difference"
             )
         others = torch.zeros(len(known), 0, dtype=torch.float64)
     if len(space.names) < 2:
-        raise W2WError("this space holds no training models: expected some to know their spread")
+        raise InputError("this space holds no training models: expected some to know their spread")
     most = min(coefficients.shape[1], space.coefficients.shape[1])
     width = components
     if width is None:
         width = max(1, min(_fit.MOST_COMPONENTS, most, len(targets) // 2))
     if not 1 <= width <= most:
-        raise W2WError(f"{width} components: expected 1 to {most}, which are known")
+        raise InputError(f"{width} components: expected 1 to {most}, which are known")
     classes = _fit.class_of(targets, binary)
     count = min(folds, int(classes.bincount().min()))
     normals = padded([_of_space(one, space).normal for one in kept])
     reach = max(width, normals.shape[1])
     if reach > most:
-        raise W2WError(
+        raise InputError(
             f"what is kept reaches over {reach} components: expected at most {most}, which are"
             f" known of the models; find it with components={most}"
         )
@@ -318,7 +318,7 @@ def _find(
     names = tuple(one.name for one in kept)
     if not float(slope.norm()) > 1e-9 * float(whole.norm()):
         what = f"besides {', '.join(names)}" if names else "in the coefficients"
-        raise W2WError(f"nothing {what} tells {name!r}: expected a direction of its own")
+        raise InputError(f"nothing {what} tells {name!r}: expected a direction of its own")
     normal = slope / slope.norm()
     auc, r2 = _fit.judge(problem, settings, method, remove)
     along = space.coefficients[:, : len(normal)].double() @ normal
@@ -340,21 +340,21 @@ def _find(
 
 
 def _targets(space: WeightSpace, label: Any) -> tuple[str, Tensor, bool]:
-    """Give name, values in the order of the training models (NaN if missing), and whether ±1."""
+    """Return name, values in the order of the training models (NaN if missing), and whether ±1."""
     import pandas
 
     if not space.names:
-        raise W2WError("this space holds no training models: expected some with labels")
+        raise InputError("this space holds no training models: expected some with labels")
     if isinstance(label, str):
         if label not in space.labels.columns:
-            raise W2WError(_unknown(label, list(space.labels.columns)))
+            raise InputError(_unknown(label, list(space.labels.columns)))
         column = space.labels[label]
     else:
         if isinstance(label, Tensor):
             label = label.detach().cpu().numpy()
         if not isinstance(label, pandas.Series | Mapping):
             if len(label) != len(space.names):
-                raise W2WError(
+                raise InputError(
                     f"{len(label)} values: expected one for each of the {len(space.names)} training"
                     " models"
                 )
@@ -368,7 +368,7 @@ def _targets(space: WeightSpace, label: Any) -> tuple[str, Tensor, bool]:
 
 
 def _other_labels(space: WeightSpace, own: Collection[str | None]) -> Tensor:
-    """Give all labels of the training models but some; what is missing is the mean of the rest."""
+    """Return all labels of the training models but some; missing values become the mean."""
     columns = [name for name in space.labels.columns if name not in own]
     table = space.labels[columns].to_numpy(dtype=np.float64, na_value=np.nan)
     values = torch.from_numpy(table.copy()).view(len(space.names), len(columns))
@@ -388,22 +388,22 @@ def _check(
     name: str, targets: Tensor, binary: bool, method: str, penalty: float | None, folds: int
 ) -> None:
     if method not in METHODS:
-        raise W2WError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+        raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     if method == "logistic" and not binary:
-        raise W2WError(
+        raise InputError(
             f"{name!r} holds numbers, which logistic regression cannot predict: expected a label of"
             " two classes, or another method"
         )
     if penalty is not None and not 0 < penalty < float("inf"):
-        raise W2WError(f"penalty {penalty}: expected a number above 0")
+        raise InputError(f"penalty {penalty}: expected a number above 0")
     if folds < 2:
-        raise W2WError(f"{folds} folds: expected at least 2")
+        raise InputError(f"{folds} folds: expected at least 2")
     if not len(targets):
-        raise W2WError(f"{name!r} is known for no model: expected values for some")
+        raise InputError(f"{name!r} is known for no model: expected values for some")
     if bool((targets == targets[0]).all()):
         what = {True: "all have it", False: "none has it"}[float(targets[0]) > 0]
         what = what if binary else f"all have {float(targets[0]):g}"
-        raise W2WError(
+        raise InputError(
             f"{name!r} has one class only, of {len(targets)} models {what}: expected models of two"
             " kinds; give another label"
         )
@@ -411,7 +411,7 @@ def _check(
 
 def _of_space(direction: Direction, space: WeightSpace) -> Direction:
     if direction.space not in ("", space.hash):
-        raise W2WError(
+        raise InputError(
             f"{direction.name!r} is a direction of space {direction.space}, not of {space.hash};"
             " find it in the same space"
         )

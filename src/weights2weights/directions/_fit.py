@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .._roc import roc_auc
+from ..metrics.verification import roc_auc
 
 Method = Literal["effect", "least_squares", "ridge", "logistic", "mean_difference"]
 METHODS: tuple[Method, ...] = ("effect", "least_squares", "ridge", "logistic", "mean_difference")
@@ -64,7 +64,7 @@ class Line(NamedTuple):
 
 
 def moments_of(rows: Float[Tensor, "n k"], targets: Float[Tensor, " n"]) -> Float[Tensor, "z z"]:
-    """Give ZᵀZ for the rows z = (x, y, 1): all sums that a fit needs, which add up and scale."""
+    """Return ZᵀZ for the rows z = (x, y, 1): all sums that a fit needs, which add up and scale."""
     whole = torch.cat([rows, targets[:, None], torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
     return whole.mT @ whole
 
@@ -72,7 +72,7 @@ def moments_of(rows: Float[Tensor, "n k"], targets: Float[Tensor, " n"]) -> Floa
 def covariances(
     moments: Float[Tensor, "z z"],
 ) -> tuple[Float[Tensor, "k k"], Float[Tensor, " k"]]:
-    """Give the covariance of the rows, and theirs with the target."""
+    """Return the covariance of the rows, and theirs with the target."""
     moments = moments / moments[-1, -1]
     mean, target = moments[-1, :-2], moments[-1, -2]
     return moments[:-2, :-2] - mean[:, None] * mean, moments[:-2, -2] - mean * target
@@ -110,7 +110,7 @@ class Problem:
         return int(self.folds.max()) + 1
 
     def weights(self, without: Sequence[int] = ()) -> Float[Tensor, " n"]:
-        """Give every row's weight: all classes sum to the same, 1 in total, left-out folds to 0."""
+        """Return every row's weight: equal classes, 1 in total, left-out folds to 0."""
         inside = ~torch.isin(self.folds, torch.tensor(without, dtype=torch.long))
         weights = torch.zeros(len(self.rows), dtype=torch.float64)
         classes = self.classes
@@ -121,7 +121,7 @@ class Problem:
         return weights
 
     def moments(self, without: Sequence[int] = ()) -> Float[Tensor, "z z"]:
-        """Give the moments of the rows outside some folds under those weights."""
+        """Return the moments of the rows outside some folds under those weights."""
         total = torch.zeros(self.width + 2, self.width + 2, dtype=torch.float64)
         for number in self.classes.unique().tolist():
             parts = [self._part(f, number) for f in range(self.count) if f not in without]
@@ -138,7 +138,7 @@ class Problem:
 
 
 def class_of(targets: Float[Tensor, " n"], binary: bool) -> Int[Tensor, " n"]:
-    """Give 0 or 1 for a label's targets ±1, and 0 for numbers."""
+    """Return 0 or 1 for a label's targets ±1, and 0 for numbers."""
     return (targets > 0).long() if binary else torch.zeros(len(targets), dtype=torch.long)
 
 
@@ -158,7 +158,7 @@ def deal(classes: Int[Tensor, " n"], count: int, seed: int) -> Int[Tensor, " n"]
 def settings_for(
     width: int, components: int | None, method: Method, penalty: float | None
 ) -> list[Setting]:
-    """Give what cross-validation may choose from: 1, 2, 5, 10, 20, … components, and all.
+    """Return what cross-validation may choose from: 1, 2, 5, 10, 20, … components, and all.
 
     Ridge regression takes all: what few components are to least squares, the penalty is to it. So
     does the effect: means of many components are no harder to know than means of few.
@@ -197,7 +197,7 @@ def fit(
 def slopes(
     problem: Problem, settings: Sequence[Setting], method: Method, without: Sequence[int] = ()
 ) -> list[Tensor]:
-    """Give the slopes of a method, of any length, with nothing removed yet."""
+    """Return the slopes of a method, of any length, with nothing removed yet."""
     if method == "effect":
         return [effect(problem, setting, without) for setting in settings]
     if method == "logistic":
@@ -207,7 +207,7 @@ def slopes(
 
 
 def effect(problem: Problem, setting: Setting, without: Sequence[int] = ()) -> Tensor:
-    """Give the change of mean coefficients that goes with the target while other labels stay.
+    """Return the change of mean coefficients that goes with the target while other labels stay.
 
     A row of the ridge regression of coefficients X on all labels Y, both centred, labels of unit
     variance: (YᵀY / n + penalty)⁻¹ YᵀX / n. It says how models differ, which the normal of a
@@ -240,7 +240,7 @@ def _calibrated(slope: Tensor, along: Tensor, targets: Tensor, weights: Tensor) 
 def linear(
     moments: Float[Tensor, "z z"], count: int, settings: Sequence[Setting], method: Method
 ) -> list[Tensor]:
-    """Give the slopes of least squares or ridge regression, or the difference of class means.
+    """Return the slopes of least squares or ridge regression, or the difference of class means.
 
     The moments are of `count` models.
     """
@@ -264,7 +264,7 @@ def linear(
 
 
 def logistic(problem: Problem, setting: Setting, without: Sequence[int] = ()) -> Tensor:
-    """Give the slope of penalised logistic regression by Newton's method with halved steps.
+    """Return the slope of penalised logistic regression by Newton's method with halved steps.
 
     Least: the weighted mean of log(1 + exp(−y f(x))) + ½ penalty · v / n · |slope|², v the variance
     of the n models, summed over components.
@@ -326,7 +326,7 @@ def choose(
 
 
 def predict(line: Line, rows: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """Give the predicted targets."""
+    """Return the predicted targets."""
     return rows[:, : len(line.slope)] @ line.slope + line.intercept
 
 
@@ -336,7 +336,7 @@ def judge(
     method: Method,
     remove: Remover | None = None,
 ) -> tuple[float | None, float | None]:
-    """Give (AUC, R²) on held-out folds, chosen and fitted without them; one of both is None.
+    """Return (AUC, R²) on held-out folds, chosen and fitted without them; one of both is None.
 
     The AUC is the mean of the folds'. R² compares the squared errors of all held-out predictions
     with those of the mean of the models fitted to.
@@ -361,7 +361,7 @@ def judge(
 
 
 def remover(kept: Float[Tensor, "a j"]) -> Remover:
-    """Give a function that takes all of the kept normals out of a slope, jointly.
+    """Return a function that takes all of the kept normals out of a slope, jointly.
 
     In turn would not do: taking out the second brings some of the first back unless they are
     orthogonal. An orthonormal basis of their span is removed, twice, against rounding.

@@ -1,7 +1,7 @@
 """The paper's tables and figures on any space of a drawn world, and the demo.
 
 One module and one function per item: `table1(setting, …) -> Result`. A `Setting` is what it is
-measured on, a `Result` its figures, tables and pictures. `evaluate` runs items by name and writes
+measured on, a `Result` its figures, tables and images. `evaluate` runs items by name and writes
 each as JSON + PNG, and all of a folder as one page.
 
     open_setting → Setting → item → Result → write_result → write_report
@@ -14,16 +14,16 @@ Source: Dravid et al. 2024, arXiv:2406.09413.
 
 from ._items import ITEMS, WITHOUT_PEOPLE, evaluate
 from ._plots import require_matplotlib
-from ._report import Picture, Result, Stored, Table
+from ._report import Result, Sheet, Stored, Table
 from ._setting import HeldOut, Setting, open_setting, train_held_out
 
 __all__ = [
     "ITEMS",
     "WITHOUT_PEOPLE",
     "HeldOut",
-    "Picture",
     "Result",
     "Setting",
+    "Sheet",
     "Stored",
     "Table",
     "evaluate",

@@ -1,4 +1,4 @@
-"""The page of the tour: what the stages drew and measured, in words and rows of pictures.
+"""The page of the tour: what the stages drew and measured, in words and rows of images.
 
 One function for each stage gives its section, `next_steps` the last one, `page` the whole. Nothing
 is drawn, measured or written here.
@@ -29,33 +29,33 @@ _NEW_ROWS = 6  # of those drawn from the space
 def trained(
     setting: Setting,
     figures: Mapping[str, Any],
-    pictures: UInt8[np.ndarray, "k c h w 3"],
+    images: UInt8[np.ndarray, "k c h w 3"],
     prompts: Sequence[str],
     drawn: Seen,
 ) -> str:
-    """Show pictures of people beside what their models draw."""
+    """Show images of people beside what their models draw."""
     rows = [
         _page.row(
-            [(_image(picture), "picture") for picture in theirs]
+            [(_image(image), "image") for image in theirs]
             + [(_image(models[p, 0]), _scene(text, setting)) for p, text in enumerate(prompts)]
         )
-        for theirs, models in zip(pictures[:_ROWS], drawn.pictures[:_ROWS], strict=True)
+        for theirs, models in zip(images[:_ROWS], drawn.images[:_ROWS], strict=True)
     ]
     subjects = figures["subjects"]
     training = _told_training(subjects, figures["models_there_before"], figures["training_seconds"])
     text = (
         f"{subjects} people that nothing here has seen before were drawn,"
-        f" {figures['pictures']} pictures of each, and written to disk as ordinary files."
-        f" {training} A model is a LoRA of {setting.layout.numbers:,} numbers. Each row: three of"
-        " the pictures, then what the person's own model draws."
+        f" {figures['images']} images of each, and written to disk as ordinary files."
+        f" {training} A model is a LoRA of {setting.layout.num_parameters:,} numbers."
+        " Each row: three of the images, then what the person's own model draws."
     )
     shown = {
-        "a model's pictures picked out as its person's (AUC)": figures["verification_auc"],
+        "a model's images picked out as its person's (AUC)": figures["verification_auc"],
         "ID score to the person": mean(figures["id_score"]),
         "ID score of a drawing to its person": figures["id_score_of_drawings"],
     }
     return _page.section(
-        "1. Ten pictures of a person become a model",
+        "1. Ten images of a person become a model",
         _page.paragraph(text),
         *rows,
         _page.facts(shown),
@@ -82,10 +82,10 @@ def placed(
     rows = [
         _page.row(
             [
-                (_image(drawn.pictures[i, 0, 0]), "model"),
-                (_image(projected.pictures[i, 0, 0]), "its point in the space"),
+                (_image(drawn.images[i, 0, 0]), "model"),
+                (_image(projected.images[i, 0, 0]), "its point in the space"),
                 (
-                    _image(nearest.pictures[i, 0, 0]),
+                    _image(nearest.images[i, 0, 0]),
                     f"nearest training model, cosine {cosine:.2f}",
                 ),
             ],
@@ -95,7 +95,8 @@ def placed(
     ]
     text = (
         f"The space was fitted to the models of {figures['models']:,} other people: a point in it"
-        f" is {figures['components']:,} coefficients in place of {setting.space.numbers:,} weights."
+        f" is {figures['components']:,} coefficients in place of"
+        f" {setting.space.num_parameters:,} weights."
         " What a person's model has in common with those of all others lies inside; the nearest"
         " training model is somebody else."
     )
@@ -119,15 +120,15 @@ def sampled(
     """Show what models of nobody draw."""
     rows = [
         _page.row([(_image(models[p, 0]), _scene(text, setting)) for p, text in enumerate(prompts)])
-        for models in drawn.pictures[:_NEW_ROWS]
+        for models in drawn.images[:_NEW_ROWS]
     ]
     text = (
         f"Drawing the first {figures['components']:,} coefficients at random,"
         f" {figures['spread']:g} times as wide as the training models spread, gives a model of a"
-        " person who does not exist, the same in every picture. Each row is one new model."
+        " person who does not exist, the same in every image. Each row is one new model."
     )
     shown = {
-        "pictures of one model picked out (AUC)": figures["verification_auc"],
+        "images of one model picked out (AUC)": figures["verification_auc"],
         "cosine to the nearest training model": figures["cosine_to_nearest"],
         "the same among training models": figures["training_cosine_to_nearest"],
     }
@@ -148,18 +149,18 @@ def edited(
         before: what is edited.
         edits: label → edit.
         strengths: of `along`.
-        along: label → a picture for each strength.
+        along: label → an image for each strength.
     """
     rows = [
         _page.row(
-            [(_image(picture), "before")]
+            [(_image(image), "before")]
             + [
-                (_image(each.after.pictures[i, 0, 0]), _signed(name, bool(each.add[i])))
+                (_image(each.after.images[i, 0, 0]), _signed(name, bool(each.add[i])))
                 for name, each in edits.items()
             ],
             few=3,
         )
-        for i, picture in enumerate(before.pictures[:_ROWS, 0, 0])
+        for i, image in enumerate(before.images[:_ROWS, 0, 0])
     ]
     text = (
         f"Every attribute is a direction. Each person was moved {figures['strength']:g} standard"
@@ -168,13 +169,13 @@ def edited(
     )
     shown = {
         "wanted change seen": mean(figures["success"]),
-        "ID score to the picture before": mean(figures["id_score"]),
+        "ID score to the image before": mean(figures["id_score"]),
         "other attributes kept": mean(figures["others_kept"]),
     }
     rows_along = [
         _page.row(
             [
-                (_image(seen.pictures[k, 0, 0]), f"{_words(name)} {a:+g}" if a else "0")
+                (_image(seen.images[k, 0, 0]), f"{_words(name)} {a:+g}" if a else "0")
                 for k, a in enumerate(strengths)
             ],
             few=5,
@@ -207,28 +208,28 @@ def inverted(
         photo: that was inverted.
         prompts: of `drawn`.
         drawn: by the model of the photo, with two seeds.
-        edits: label → picture, and whether it was moved towards the label.
+        edits: label → image, and whether it was moved towards the label.
     """
     row = _page.row(
         [(_image(photo), "the photo")]
         + [
-            (_image(drawn.pictures[0, p, s]), _scene(text, setting))
+            (_image(drawn.images[0, p, s]), _scene(text, setting))
             for p, text in enumerate(prompts)
             for s in range(1 if p else 2)
         ],
         few=3,
     )
     edited_row = _page.row(
-        [(_image(picture), _signed(name, add)) for name, (picture, add) in edits.items()], few=4
+        [(_image(image), _signed(name, add)) for name, (image, add) in edits.items()], few=4
     )
     text = (
-        "One more person, of whom there is one picture."
+        "One more person, of whom there is one image."
         f" {figures['invert_seconds']:.0f} seconds of search among {figures['numbers']:,}"
         " coefficients of the space give a model that draws the person in new scenes, and that"
         " takes edits like any other."
     )
     shown = {
-        "ID score to the person's other pictures": figures["id_score"],
+        "ID score to the person's other images": figures["id_score"],
         "ID score of a drawing to its person": figures["id_score_of_drawings"],
         "seconds": figures["invert_seconds"],
     }
@@ -274,7 +275,7 @@ def exported(figures: Mapping[str, Any], base: str, path: Path, prompt: str) -> 
 
 
 def next_steps(setting: Setting, out: Path, attributes: Sequence[str]) -> str:
-    """Give commands that go on from the tour, on the same base and in the same space."""
+    """Return commands that go on from the tour, on the same base and in the same space."""
     label = "Eyeglasses" if "Eyeglasses" in attributes else attributes[-1]
     photo, changed = out / "models" / "photo.safetensors", out / "models" / "edited.safetensors"
     base = ["--base", setting.base.id] if setting.base.id != setting.world.name else []
@@ -290,7 +291,7 @@ def next_steps(setting: Setting, out: Path, attributes: Sequence[str]) -> str:
                 "generate", changed, "--prompt", prompt, *base, *space, "--out", "forest.png"
             )
         ),
-        _page.paragraph("Models of your own subjects, from a folder of pictures for each:"),
+        _page.paragraph("Models of your own subjects, from a folder of images for each:"),
         _page.code(_command("train", "SUBJECTS", *base, "--out", "weights")),
         _page.paragraph("The paper's tables and figures, measured on this world:"),
         _page.code(_command("evaluate", "all", "--quick", *base, *space, "--out", "evaluation")),
@@ -298,7 +299,7 @@ def next_steps(setting: Setting, out: Path, attributes: Sequence[str]) -> str:
 
 
 def page(report: Mapping[str, Any], sections: Sequence[str]) -> str:
-    """Give the whole page: the report's first figures, the sections, and what all was made on."""
+    """Return the whole page: the report's first figures, the sections, and what all was made on."""
     space, train = report["space"], report["train"]
     there = train["models_there_before"]
     without = f", without {there} of the models" if there else ""
@@ -323,7 +324,7 @@ def page(report: Mapping[str, Any], sections: Sequence[str]) -> str:
 
 
 def _command(*words: str | Path) -> str:
-    """Give a command as a shell reads it, whatever the names hold."""
+    """Return a command as a shell reads it, whatever the names hold."""
     texts = (word.as_posix() if isinstance(word, Path) else word for word in words)
     return shlex.join(["w2w", *texts])
 
@@ -351,5 +352,5 @@ def _signed(label: str, add: bool) -> str:
 
 
 def _scene(prompt: str, setting: Setting) -> str:
-    """Give what a prompt says beyond that of training."""
+    """Return what a prompt says beyond that of training."""
     return prompt.removeprefix(setting.recipe.prompt).strip(" ,") or "model"

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..directions import Direction, Method, edit, find_direction
-from ..errors import W2WError
+from ..errors import InputError
 from ..metrics.alignment import logit
 from ..metrics.attributes import SEEN, edit_success, others_kept
 from ..metrics.perceptual import ScorerDistance
@@ -34,7 +34,7 @@ PAPER_ATTRIBUTES = ("Male", "Chubby", "Narrow_Eyes")
 """Of the paper's Table 1: gender, chubby, narrow eyes."""
 
 EXTRA_SEEDS = (9001, 9002, 9003)
-"""Of pictures that say how alike two pictures of one model are, where a model has only one."""
+"""Of images that say how alike two images of one model are, where a model has only one."""
 
 # Forgotten with their space: some spaces are gigabytes.
 _found: WeakKeyDictionary[WeightSpace, dict[tuple[str, int | None, Method], Direction]]
@@ -53,7 +53,7 @@ def direction(
 
 
 def labels_of(space: WeightSpace, wanted: Collection[str]) -> list[str]:
-    """Give those of the wanted labels that some models of a space have, and others have not."""
+    """Return those of the wanted labels that some models of a space have, and others have not."""
     table = space.labels
     return [name for name in wanted if name in table and len(set(table[name].dropna())) > 1]
 
@@ -67,7 +67,7 @@ def required_labels(space: WeightSpace, wanted: Collection[str], least: int = 1)
     names = labels_of(space, wanted)
     if len(names) < least:
         asked = ", ".join(list(wanted)[:8]) + (", …" if len(wanted) > 8 else "")
-        raise W2WError(
+        raise InputError(
             f"the space has {len(names) or 'no'} labels among {asked}: expected {least} or more"
             " that some of its models have and others have not; fit it to models with labels"
         )
@@ -75,7 +75,7 @@ def required_labels(space: WeightSpace, wanted: Collection[str], least: int = 1)
 
 
 def lacking(before: Float[Tensor, "k p s"]) -> Bool[Tensor, " k"]:
-    """Say which models do not show a label in most pictures: those that shall get it."""
+    """Say which models do not show a label in most images: those that shall get it."""
     return (before > SEEN).float().flatten(1).mean(1) < 0.5
 
 
@@ -95,7 +95,7 @@ class Edit:
 
     Attributes:
         add: for each model whether it was moved towards the label, or away from it.
-        after: pictures of the edited models.
+        after: images of the edited models.
         judged: see `judge_edit`.
     """
 
@@ -106,15 +106,15 @@ class Edit:
 
 @dataclass(frozen=True, eq=False)
 class Unedited:
-    """Models as the space holds them, and their pictures, beside which edits are judged.
+    """Models as the space holds them, and their images, beside which edits are judged.
 
     Attributes:
         setting: whose space holds the models, and whose scorer judges.
-        prompts: of the pictures, before and after.
-        seeds: of the pictures, before and after.
+        prompts: of the images, before and after.
+        seeds: of the images, before and after.
         points: coefficients of the models.
         weights: what these coefficients stand for.
-        before: pictures of the models.
+        before: images of the models.
         level: of each model, from `same_person_level`.
     """
 
@@ -136,7 +136,7 @@ class Unedited:
     ) -> "Unedited":
         """Project models, which may lie outside of the space, and draw what it holds of them."""
         points = setting.space.project(weights)
-        held = setting.space.reconstruct(points)
+        held = setting.space.to_weights(points)
         before = setting.draw(held, prompts, seeds)
         level = same_person_level(setting, held, prompts, before)
         return cls(setting, prompts, seeds, points, held, before, level)
@@ -154,11 +154,11 @@ class Unedited:
             label: to edit.
             strength: in standard deviations of the training models.
             found: the direction; None is that of `direction`.
-            options: of `generate.generate`, for the pictures after the edit.
+            options: of `generation.generate`, for the images after the edit.
         """
         setting, add = self.setting, self.lacking(label)
         found = direction(setting.space, label) if found is None else found
-        moved = setting.space.reconstruct(edited(self.points, [(found, strength)], add))
+        moved = setting.space.to_weights(edited(self.points, [(found, strength)], add))
         after = setting.draw(moved, self.prompts, self.seeds, **options)
         judged = judge_edit(setting, self.before, after, label, add, level=self.level)
         return Edit(add, after, judged)
@@ -181,20 +181,20 @@ def judge_edit(
     others: Collection[str] = (),
     level: Float[Tensor, " k"] | None = None,
 ) -> dict[str, Float[Tensor, "k p s"]]:
-    """Judge every picture after an edit beside that of the same prompt and seed before it.
+    """Judge every image after an edit beside that of the same prompt and seed before it.
 
     Args:
         setting: whose scorer judges.
-        before: pictures of the models.
-        after: pictures of the edited models.
+        before: images of the models.
+        after: images of the edited models.
         label: what was edited.
         add: for each model whether the label shall be there afterwards, or gone.
         others: labels that were edited as well, and so need not be kept.
-        level: of each model, from `same_person_level`; None takes that of the pictures before.
+        level: of each model, from `same_person_level`; None takes that of the images before.
 
     Returns:
-        the `MEASURES` that a single picture has, and `level`, what its ID score may reach; NaN
-        where a picture showed the wanted state before.
+        the `MEASURES` that a single image has, and `level`, what its ID score may reach; NaN
+        where an image showed the wanted state before.
     """
     was, now = setting.sees(before, label), setting.sees(after, label)
     success = successes(was, now, add)
@@ -203,7 +203,7 @@ def judge_edit(
     tied = set().union(*(setting.world.tied[name] for name in (label, *others)))
     tied &= set(setting.scorer.label_names)
     judge = ScorerDistance(setting.scorer)
-    flat = (side.pictures.flatten(0, 2).numpy() for side in (before, after))
+    flat = (side.images.flatten(0, 2).numpy() for side in (before, after))
     level = same_person(before) if level is None else level
     gain = (logit(now) - logit(was)) * torch.where(add[:, None, None], 1.0, -1.0)
     values = {
@@ -219,7 +219,7 @@ def judge_edit(
 
 
 def same_person(seen: Seen) -> Float[Tensor, " k"]:
-    """Give for each model the mean ID score of two of its pictures; NaN if there is only one."""
+    """Return for each model the mean ID score of two of its images; NaN if there is only one."""
     one = seen.identity.flatten(1, 2)
     if one.shape[1] < 2:
         return torch.full((len(one),), torch.nan)
@@ -228,7 +228,7 @@ def same_person(seen: Seen) -> Float[Tensor, " k"]:
 
 
 def same_labels(seen: Seen) -> Float[Tensor, " k"]:
-    """Give for each model the share of labels in which two of its pictures agree, on average."""
+    """Return for each model the share of labels in which two of its images agree, on average."""
     labels = seen.attributes.flatten(1, 2) > SEEN
     first, second = torch.triu_indices(labels.shape[1], labels.shape[1], 1)
     return (labels[:, first] == labels[:, second]).float().mean((1, 2))
@@ -237,7 +237,7 @@ def same_labels(seen: Seen) -> Float[Tensor, " k"]:
 def same_person_level(
     setting: Setting, weights: Float[Tensor, "k d"], prompts: Sequence[str], before: Seen
 ) -> Float[Tensor, " k"]:
-    """Give what `same_person` does, of other seeds if there is but one picture of each model."""
+    """Return what `same_person` does, of other seeds if there is but one image of each model."""
     if before.identity[0, ..., 0].numel() > 1:
         return same_person(before)
     return same_person(setting.draw(weights, prompts, EXTRA_SEEDS))
@@ -246,7 +246,7 @@ def same_person_level(
 def summarise(
     judged: Sequence[Mapping[str, Float[Tensor, "k p s"]]],
 ) -> dict[str, Estimate | None]:
-    """Give every measure's mean over several edits of the same models, with its interval."""
+    """Return every measure's mean over several edits of the same models, with its interval."""
     together = {name: torch.stack([values[name] for values in judged], 1) for name in judged[0]}
     together["id_share"] = ratio_of_means(together["id_score"], together["level"])
     return {name: estimate(together[name]) for name in MEASURES}
@@ -255,7 +255,7 @@ def summarise(
 def ratio_of_means(
     values: Float[Tensor, "*batch"], levels: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
-    """Give numbers whose mean is the ratio of two means, and whose spread is that of the ratio.
+    """Return numbers whose mean is the ratio of two means, and whose spread is that of the ratio.
 
     Linearised: R + (x - R y) / mean(y) with R = mean(x) / mean(y), so that the interval of a mean
     serves a ratio too. A mean of ratios would be at the mercy of the smallest y.

@@ -11,7 +11,7 @@ from ._report import Estimate
 
 
 def estimate(values: Tensor, clusters: Sequence[Any] | None = None) -> Estimate | None:
-    """Give the mean of values, rows of which belong to one subject, in its bootstrap interval.
+    """Return the mean of values, rows of which belong to one subject, in its bootstrap interval.
 
     Args:
         values: one row per subject, of any shape; NaN is left out.
@@ -29,7 +29,7 @@ def estimate(values: Tensor, clusters: Sequence[Any] | None = None) -> Estimate 
 
 
 def mean(figure: Any) -> float:
-    """Give the mean of an estimate; NaN if there is none."""
+    """Return the mean of an estimate; NaN if there is none."""
     return float("nan") if figure is None else float(figure["mean"])
 
 

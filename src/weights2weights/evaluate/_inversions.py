@@ -1,4 +1,4 @@
-"""Inversions of held-out people's first pictures, and how like them their models draw."""
+"""Inversions of held-out people's first images, and how like them their models draw."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..generate import grid
-from ..invert import Inversion, InversionRecipe, invert
+from ..generation import image_grid
+from ..inversion import Inversion, InversionConfig, invert
 from ..space import WeightSpace
 from ._keep import digest, digest_of_fields
-from ._report import Picture
+from ._report import Sheet
 from ._setting import Seen, Setting
 
 
@@ -19,17 +19,17 @@ def inverted(
     setting: Setting,
     names: Sequence[str],
     *,
-    pictures: UInt8[Tensor, "n h w 3"] | None = None,
+    images: UInt8[Tensor, "n h w 3"] | None = None,
     space: WeightSpace | None = None,
     components: int | None = None,
-    recipe: InversionRecipe | None = None,
+    recipe: InversionConfig | None = None,
 ) -> Float[Tensor, "n d"]:
-    """Give the weights of the models that one picture of each person leads to.
+    """Return the weights of the models that one image of each person leads to.
 
     Args:
         setting: of the people.
         names: of them.
-        pictures: one of each; None takes the first of each person.
+        images: one of each; None takes the first of each person.
         space: where to look; None is the setting's.
         components: how many of the first are sought; None leaves it to the recipe.
         recipe: of the search; None is the setting's.
@@ -37,30 +37,30 @@ def inverted(
     space = space or setting.space
     recipe = recipe or setting.inversion
     recipe = recipe if components is None else replace(recipe, components=components)
-    if pictures is None:
-        pictures = torch.from_numpy(setting.pictures_of(names, 1)[:, 0])
+    if images is None:
+        images = torch.from_numpy(setting.images_of(names, 1)[:, 0])
     inputs = {
-        "inverted": digest([pictures, space.mean, space.coefficients, space.components.shape[0]]),
+        "inverted": digest([images, space.mean, space.coefficients, space.components.shape[0]]),
         **setting.inputs,
         "inversion": digest_of_fields(recipe),
     }
 
     def search() -> dict[str, Tensor]:
-        return {"coefficients": seek(setting, space, pictures, recipe).coefficients}
+        return {"coefficients": seek(setting, space, images, recipe).coefficients}
 
-    return space.reconstruct(setting.keep.tensors(inputs, search)["coefficients"])
+    return space.to_weights(setting.keep.tensors(inputs, search)["coefficients"])
 
 
 def people_sheet(
     setting: Setting, names: Sequence[str], columns: Mapping[str, UInt8[Tensor, "k h w 3"]]
-) -> Picture:
-    """Lay out the one picture of each person beside what several models of the person draw."""
-    photos = torch.from_numpy(setting.pictures_of(names, 1)[:, 0])
-    drawn = [pictures[: len(names)] for pictures in columns.values()]
-    return Picture(
+) -> Sheet:
+    """Lay out the one image of each person beside what several models of the person draw."""
+    photos = torch.from_numpy(setting.images_of(names, 1)[:, 0])
+    drawn = [images[: len(names)] for images in columns.values()]
+    return Sheet(
         "people",
-        grid(torch.stack([photos, *drawn], 1), (), ["the picture", *columns]),
-        "Each row one person: the one picture, then what each model draws in a new scene.",
+        image_grid(torch.stack([photos, *drawn], 1), (), ["the image", *columns]),
+        "Each row one person: the one image, then what each model draws in a new scene.",
         560,
     )
 
@@ -68,14 +68,14 @@ def people_sheet(
 def seek(
     setting: Setting,
     space: WeightSpace,
-    pictures: UInt8[Tensor, "n h w 3"],
-    recipe: InversionRecipe,
+    images: UInt8[Tensor, "n h w 3"],
+    recipe: InversionConfig,
 ) -> Inversion:
-    """Invert pictures with the setting's prompt and seed; an interruption goes on to the caller."""
+    """Invert images with the setting's prompt and seed; an interruption goes on to the caller."""
     found = invert(
         setting.base,
         space,
-        pictures,
+        images,
         recipe=recipe,
         prompt=setting.recipe.prompt,
         seed=setting.seed,
@@ -87,5 +87,5 @@ def seek(
 
 
 def draw_people(setting: Setting, weights: Float[Tensor, "n d"], prompts: int, seeds: int) -> Seen:
-    """Draw models in scenes that no picture of the training or the inversion was asked for."""
+    """Draw models in scenes that no image of the training or the inversion was asked for."""
     return setting.draw(weights, setting.prompts[1 : 1 + prompts], list(range(seeds)))

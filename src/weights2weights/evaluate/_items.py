@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..errors import W2WError
+from ..errors import InputError
 from ._keep import digest
 from ._plots import require_matplotlib
 from ._report import Result, Stored, read_result, write_report, write_result
@@ -16,7 +16,7 @@ from ._setting import Setting
 
 ITEMS = {
     "table1": "edits: prompting, text sliders and w2w",
-    "table2": "inversion of one picture, beside DreamBooth on one and on ten",
+    "table2": "inversion of one image, beside DreamBooth on one and on ten",
     "figure4": "new models and their nearest training models",
     "figure8": "inversion of what the space never saw",
     "figure9": "entanglement of directions against the number of models",
@@ -51,7 +51,7 @@ def evaluate(
         names: of `ITEMS`.
         setting: what to measure on.
         out: folder of the files.
-        quick: with few pictures, for a first look.
+        quick: with few images, for a first look.
         say: receives a line when an item begins and ends.
 
     Returns:
@@ -61,7 +61,7 @@ def evaluate(
         W2WError: an unknown name, no matplotlib; whatever an item meets.
     """
     if unknown := [name for name in names if name not in ITEMS]:
-        raise W2WError(f"no item {unknown[0]!r}: expected one of {', '.join(ITEMS)}")
+        raise InputError(f"no item {unknown[0]!r}: expected one of {', '.join(ITEMS)}")
     require_matplotlib()
     alone = replace(setting, held_out=None)
     stored = []

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from .._files import canonical_json, make_folder, write_atomic
-from ..errors import W2WError
+from ..errors import InputError
 from ._report import plain
 
 
@@ -29,8 +29,8 @@ class Keep:
 
     folder: Path | None
 
-    def numbers(self, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Give a JSON value: the stored one, or what `compute` gives, which is stored."""
+    def num_parameters(self, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """Return a JSON value: the stored one, or what `compute` gives, which is stored."""
         path = self._path(inputs, ".json")
         if path is not None and path.exists():
             try:
@@ -46,7 +46,7 @@ class Keep:
     def tensors(
         self, inputs: Mapping[str, Any], compute: Callable[[], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Give named tensors: the stored ones, or what `compute` gives, which is stored."""
+        """Return named tensors: the stored ones, or what `compute` gives, which is stored."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save
 
@@ -71,7 +71,7 @@ class Keep:
 
 
 def digest(value: Any) -> str:
-    """Give 16 hex digits that name tensors, arrays, JSON values, or a list or mapping of them.
+    """Return 16 hex digits that name tensors, arrays, JSON values, or a list or mapping of them.
 
     Example:
         >>> import torch
@@ -105,4 +105,4 @@ def _add(found: Any, value: Any) -> None:
         case None | bool() | int() | float() | str():
             found.update(canonical_json(value))
         case _:
-            raise W2WError(f"a {type(value).__name__} has no digest: expected tensors or JSON")
+            raise InputError(f"a {type(value).__name__} has no digest: expected tensors or JSON")

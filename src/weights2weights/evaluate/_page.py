@@ -1,4 +1,4 @@
-"""Pieces of a web page that is one file: no script, no font, no picture from elsewhere.
+"""Pieces of a web page that is one file: no script, no font, no image from elsewhere.
 
 Every function gives HTML whose texts are escaped; `page` puts pieces together. It reads on a
 telephone as on a desk: columns wrap, wide tables and sheets scroll by themselves.
@@ -78,7 +78,7 @@ footer { color: var(--soft); font-size: .875rem; padding-top: 26px; padding-bott
 
 
 def page(title: str, lead: str, parts: Sequence[str], footer: str) -> str:
-    """Give a whole page: a heading, one sentence that says what it is, the parts, small print."""
+    """Return a whole page: a heading, one sentence that says what it is, the parts, small print."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -91,23 +91,23 @@ def page(title: str, lead: str, parts: Sequence[str], footer: str) -> str:
 
 
 def section(title: str, *parts: str, anchor: str = "") -> str:
-    """Give a part of the page with a heading of its own; `anchor` can be linked to."""
+    """Return a part of the page with a heading of its own; `anchor` can be linked to."""
     name = f' id="{escape(anchor)}"' if anchor else ""
     return f"<section{name}>\n<h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n"
 
 
 def heading(text: str) -> str:
-    """Give a heading inside a section."""
+    """Return a heading inside a section."""
     return f"<h3>{escape(text)}</h3>\n"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Give a paragraph; `kind` is "" or "note" for small print."""
+    """Return a paragraph; `kind` is "" or "note" for small print."""
     return f"<p{_class(kind)}>{escape(text)}</p>\n"
 
 
 def contents(links: Mapping[str, str]) -> str:
-    """Give a table of contents: anchor → text."""
+    """Return a table of contents: anchor → text."""
     items = "".join(
         f'<li><a href="#{escape(name)}">{escape(text)}</a></li>\n' for name, text in links.items()
     )
@@ -115,7 +115,7 @@ def contents(links: Mapping[str, str]) -> str:
 
 
 def checks(statements: Mapping[str, bool]) -> str:
-    """Give statements, each with a mark that says whether it holds; in words for screen readers."""
+    """Return statements, each marked as holding or not, in words for screen readers."""
     items = "".join(
         f'<li class="{"holds" if holds else "fails"}">{escape(text)}'
         f" <small>({'holds' if holds else 'does not hold'} here)</small></li>\n"
@@ -125,7 +125,7 @@ def checks(statements: Mapping[str, bool]) -> str:
 
 
 def facts(values: Mapping[str, Any]) -> str:
-    """Give figures to be seen at once: what each is, and its value."""
+    """Return figures to be seen at once: what each is, and its value."""
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{cell(value)}</dd></div>\n"
         for name, value in values.items()
@@ -134,7 +134,7 @@ def facts(values: Mapping[str, Any]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> str:
-    """Give a table whose first column names the rows."""
+    """Return a table whose first column names the rows."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     body = "".join(
         f'<tr><th scope="row">{cell(row[0])}</th>'
@@ -151,7 +151,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = 
 
 
 def cell(value: Any) -> str:
-    """Give a value as people read it; a mapping with mean, low and high is a mean in an interval.
+    """Return a value as people read it; a mapping with mean, low and high is a mean in an interval.
 
     Example:
         >>> cell(0.12345), cell(99648), cell(None), cell("<b>")
@@ -168,7 +168,7 @@ def cell(value: Any) -> str:
 
 
 def number(value: int | float | None) -> str:
-    """Give a number in few letters: three decimals below 10, none above 100, a dash for none."""
+    """Return a number in few letters: three decimals below 10, none above 100, a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
     if isinstance(value, int):
@@ -184,20 +184,20 @@ def number(value: int | float | None) -> str:
     )
 
 
-def cells(pictures: Sequence[tuple["Image", str]], width: int = 120) -> str:
-    """Give pictures with captions that fill the line and wrap, each at least `width` wide."""
-    inner = "".join(_figure(image, caption) for image, caption in pictures)
+def cells(images: Sequence[tuple["Image", str]], width: int = 120) -> str:
+    """Return images with captions that fill the line and wrap, each at least `width` wide."""
+    inner = "".join(_figure(image, caption) for image, caption in images)
     return f'<div class="cells" style="--cell: {width}px">\n{inner}</div>\n'
 
 
-def row(pictures: Sequence[tuple["Image", str]], few: int = 4) -> str:
-    """Give pictures side by side in columns of equal width; on a telephone in `few` columns."""
-    inner = "".join(_figure(image, caption) for image, caption in pictures)
-    return f'<div class="row" style="--columns: {len(pictures)}; --few: {few}">\n{inner}</div>\n'
+def row(images: Sequence[tuple["Image", str]], few: int = 4) -> str:
+    """Return images side by side in columns of equal width; on a telephone in `few` columns."""
+    inner = "".join(_figure(image, caption) for image, caption in images)
+    return f'<div class="row" style="--columns: {len(images)}; --few: {few}">\n{inner}</div>\n'
 
 
 def sheet(image: "Image", alt: str, caption: str = "", least: int = 0) -> str:
-    """Give a wide picture, which scrolls where the page is narrower than `least` pixels."""
+    """Return a wide image, which scrolls where the page is narrower than `least` pixels."""
     return (
         f'<figure><div class="scroll" role="region" tabindex="0" aria-label="{escape(alt)}" '
         f'style="--least: {least}px">{_img(image, alt)}</div>'
@@ -207,12 +207,12 @@ def sheet(image: "Image", alt: str, caption: str = "", least: int = 0) -> str:
 
 
 def code(text: str) -> str:
-    """Give commands to copy."""
+    """Return commands to copy."""
     return f"<pre><code>{escape(text)}</code></pre>\n"
 
 
 def escape(text: str) -> str:
-    """Give a text as HTML shows it, quotes too."""
+    """Return a text as HTML shows it, quotes too."""
     return html.escape(text)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import W2WError
-from ._report import Estimate, Picture
+from ..errors import InputError
+from ._report import Estimate, Sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,7 @@ _STYLE: Any = {
 def require_matplotlib() -> None:
     """Raise W2WError unless there is matplotlib: hours before the first plot, if asked in time."""
     if find_spec("matplotlib") is None:
-        raise W2WError("plots need matplotlib: pip install 'weights2weights[evaluate]'")
+        raise InputError("plots need matplotlib: pip install 'weights2weights[evaluate]'")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Plot:
 def plot(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 4.0), **options: Any
 ) -> Iterator[Plot]:
-    """Open axes, `rows` × `columns` of them if more than one; draw them as a picture at the end.
+    """Open axes, `rows` × `columns` of them if more than one; draw them as an image at the end.
 
     Args:
         rows: of axes.
@@ -109,16 +109,16 @@ def level(axes: Any, estimate: Estimate | None, label: str, color: str = COLORS[
 
 def identity_plot(
     x: Sequence[int], scores: Sequence[Estimate | None], dreambooth: Estimate | None, xlabel: str
-) -> Picture:
+) -> Sheet:
     """Draw the ID score of inversions against a number, beside that of DreamBooth on many."""
     with plot(size=(6.4, 3.6)) as p:
-        line(p.axes, x, scores, "w2w, one picture", COLORS[0])
-        level(p.axes, dreambooth, "DreamBooth, ten pictures")
+        line(p.axes, x, scores, "w2w, one image", COLORS[0])
+        level(p.axes, dreambooth, "DreamBooth, ten images")
         p.axes.set_xscale("log")
         p.axes.set_xlabel(xlabel)
         p.axes.set_ylabel("ID score")
         p.axes.legend()
-    return Picture("id", p.image, "ID score in new scenes, 95 % intervals over people.")
+    return Sheet("id", p.image, "ID score in new scenes, 95 % intervals over people.")
 
 
 def _end(estimate: Estimate, name: str) -> float:

@@ -1,4 +1,4 @@
-"""What an item of the paper gives: figures as JSON, pictures as PNG, and the page that shows all.
+"""What an item of the paper gives: figures as JSON, images as PNG, and the page that shows all.
 
 `Result` is what every item returns. `write_result` puts it into a folder, `read_result` takes it
 back, and `write_report` makes one self-contained page of all that a folder holds.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._files import canonical_json, make_folder, write_atomic
-from ..errors import W2WError
+from ..errors import InputError
 from . import _page
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A plot or a sheet of pictures.
+class Sheet:
+    """A plot or a sheet of images.
 
     Attributes:
         name: of its file, without the item's name and the ending.
-        image: the picture.
+        image: the image.
         caption: what to see in it, also for those who cannot.
         least: pixels below which it scrolls in place of shrinking.
     """
@@ -69,7 +69,7 @@ class Result:
             from the figures.
         figures: all numbers, JSON values; NaN and infinite ones become null.
         tables: of the most telling figures.
-        pictures: plots and sheets.
+        images: plots and sheets.
         note: what else a reader must know.
     """
 
@@ -79,13 +79,13 @@ class Result:
     checks: Mapping[str, bool] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+    images: Sequence[Sheet] = ()
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A result as its folder holds it: the JSON, and the pictures' files."""
+    """A result as its folder holds it: the JSON, and the images' files."""
 
     facts: Mapping[str, Any]
     folder: Path
@@ -97,7 +97,7 @@ class Stored:
 
 
 def write_result(folder: Path, result: Result, context: Mapping[str, Any]) -> Stored:
-    """Write the pictures, and last the JSON: an item whose JSON is there is whole.
+    """Write the images, and last the JSON: an item whose JSON is there is whole.
 
     Args:
         folder: made if absent.
@@ -110,13 +110,13 @@ def write_result(folder: Path, result: Result, context: Mapping[str, Any]) -> St
     import io
 
     make_folder(folder)
-    pictures = []
-    for picture in result.pictures:
-        file = f"{result.name}-{picture.name}.png"
+    images = []
+    for image in result.images:
+        file = f"{result.name}-{image.name}.png"
         buffer = io.BytesIO()
-        picture.image.save(buffer, "PNG", optimize=True)
+        image.image.save(buffer, "PNG", optimize=True)
         write_atomic(folder / file, [buffer.getvalue()])
-        pictures.append({"file": file, "caption": picture.caption, "least": picture.least})
+        images.append({"file": file, "caption": image.caption, "least": image.least})
     facts = {
         "item": result.name,
         "title": result.title,
@@ -128,7 +128,7 @@ def write_result(folder: Path, result: Result, context: Mapping[str, Any]) -> St
             {"caption": t.caption, "columns": list(t.columns), "rows": plain(t.rows)}
             for t in result.tables
         ],
-        "pictures": pictures,
+        "images": images,
         **plain(context),
     }
     write_atomic(folder / f"{result.name}.json", [canonical_json(facts)])
@@ -136,12 +136,12 @@ def write_result(folder: Path, result: Result, context: Mapping[str, Any]) -> St
 
 
 def read_result(folder: Path, name: str) -> Stored | None:
-    """Give an item that a folder holds whole, or None."""
+    """Return an item that a folder holds whole, or None."""
     path = folder / f"{name}.json"
     try:
         facts = json.loads(path.read_bytes())
         whole = facts["item"] == name and all(
-            (folder / picture["file"]).is_file() for picture in facts["pictures"]
+            (folder / image["file"]).is_file() for image in facts["images"]
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -196,7 +196,7 @@ def _preamble(results: Sequence[Stored], context: Mapping[str, Any]) -> list[str
     if quick:
         parts.append(
             _page.paragraph(
-                f"A first look with few pictures (--quick): {', '.join(quick)}. Intervals are wide."
+                f"A first look with few images (--quick): {', '.join(quick)}. Intervals are wide."
             )
         )
     links = {result.name: result.facts["title"] for result in results}
@@ -212,20 +212,20 @@ def _section(result: Stored) -> str:
         parts.append(_page.checks(facts["checks"]))
     for table in facts["tables"]:
         parts.append(_page.table(table["columns"], table["rows"], table["caption"]))
-    for picture in facts["pictures"]:
-        with Image.open(result.folder / picture["file"]) as image:
-            image.load()
-            caption = picture["caption"]
-            parts.append(_page.sheet(image, caption, caption, picture["least"]))
+    for image in facts["images"]:
+        with Image.open(result.folder / image["file"]) as opened:
+            opened.load()
+            caption = image["caption"]
+            parts.append(_page.sheet(opened, caption, caption, image["least"]))
     if facts["note"]:
         parts.append(_page.paragraph(facts["note"]))
-    quick = ", few pictures (--quick)" if facts.get("quick") else ""
+    quick = ", few images (--quick)" if facts.get("quick") else ""
     parts.append(_page.paragraph(f"{facts['seconds']:,.0f} seconds{quick}.", "note"))
     return _page.section(facts["title"], *parts, anchor=result.name)
 
 
 def small_print(context: Mapping[str, Any]) -> str:
-    """Give the foot of a page: what was measured, on what."""
+    """Return the foot of a page: what was measured, on what."""
     names = {
         "base": "Base",
         "base_hash": "hash",
@@ -263,7 +263,7 @@ def machine(device: "torch.device | None" = None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Give a value as JSON knows it: tensors as lists, NaN and infinite numbers as null."""
+    """Return a value as JSON knows it: tensors as lists, NaN and infinite numbers as null."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -276,4 +276,4 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, Path):
         return str(value)
-    raise W2WError(f"a {type(value).__name__} cannot be reported: expected numbers and texts")
+    raise InputError(f"a {type(value).__name__} cannot be reported: expected numbers and texts")

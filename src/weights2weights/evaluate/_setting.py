@@ -1,7 +1,7 @@
 """What an item is measured on, and the two things that all items do: draw models, and look.
 
 `Setting` holds base, space, judges and held-out subjects. Drawings are kept on disk by what they
-depend on, so an interrupted item goes on, and items that need the same pictures share them.
+depend on, so an interrupted item goes on, and items that need the same images share them.
 """
 
 import re
@@ -17,19 +17,19 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .. import __version__
-from ..base import Base
+from ..bases import Base
 from ..dataset import WeightDataset
-from ..errors import W2WError
-from ..generate import GUIDANCE, STEPS, generate
-from ..invert import FAST, InversionRecipe
+from ..errors import InputError
+from ..generation import GUIDANCE, STEPS, generate
+from ..inversion import FAST, InversionConfig
 from ..layout import WeightLayout
 from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..space import WeightSpace
 from ..subjects import Subject, find_subjects, read_labels
-from ..train import PAPER, RECIPES, Recipe, train
+from ..training import PAPER, RECIPES, DreamBoothConfig, train
 from ..worlds import World, load_world, shipped
 from ..worlds.folders import write_subjects
-from ..worlds.pictures import USER_POPULATIONS
+from ..worlds.images import USER_POPULATIONS
 from ..worlds.scorers import Scorer
 from ._keep import Keep, digest, digest_of_fields
 from ._report import machine
@@ -55,7 +55,7 @@ class Judge(IdentityScorer, AttributeReader, FeatureNetwork, Protocol):
 
 
 FRESH = 100
-"""Pictures of a drawn subject from this number on are for judging; training takes earlier ones."""
+"""Images of a drawn subject from this number on are for judging; training takes earlier ones."""
 
 REFERENCES = 8
 """So many of them, the first, say who a subject is; what is compared with that comes after."""
@@ -79,7 +79,7 @@ class HeldOut:
         return len(self.names)
 
     def first(self, count: int) -> "HeldOut":
-        """Give the first subjects, all if there are no more."""
+        """Return the first subjects, all if there are no more."""
         names = self.names[:count]
         return HeldOut(names, self.weights[:count], self.labels.loc[list(names)])
 
@@ -99,15 +99,15 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Pictures, and what the judges see in them.
+    """Images, and what the judges see in them.
 
     Attributes:
-        pictures: k models × p prompts × s seeds.
+        images: k models × p prompts × s seeds.
         identity: unit-length embeddings.
         attributes: probabilities.
     """
 
-    pictures: UInt8[Tensor, "k p s h w 3"]
+    images: UInt8[Tensor, "k p s h w 3"]
     identity: Float[Tensor, "k p s e"]
     attributes: Float[Tensor, "k p s labels"]
 
@@ -120,11 +120,11 @@ class Setting:
         base: what the models personalise.
         space: what is evaluated.
         world: whose subjects are shown.
-        scorer: says who is in a picture, reads attributes, and sees in layers.
+        scorer: says who is in an image, reads attributes, and sees in layers.
         held_out: subjects that the space does not know; None for items that need none.
         keep: where finished parts go.
         recipe: how models of subjects are trained, with the prompts.
-        inversion: how pictures are inverted.
+        inversion: how images are inverted.
         seed: of everything random.
         space_name: as the user called it.
         scorer_hash: names the scorer's weights.
@@ -137,8 +137,8 @@ class Setting:
     scorer: Judge
     held_out: HeldOut | None = None
     keep: Keep = field(default_factory=lambda: Keep(None))
-    recipe: Recipe = PAPER
-    inversion: InversionRecipe = FAST
+    recipe: DreamBoothConfig = PAPER
+    inversion: InversionConfig = FAST
     seed: int = 0
     space_name: str = "people"
     scorer_hash: str = ""
@@ -169,7 +169,7 @@ class Setting:
 
     @cached_property
     def _drawing(self) -> dict[str, Any]:
-        """What a picture depends on besides weights, prompts and seeds."""
+        """What an image depends on besides weights, prompts and seeds."""
         dtype = _dtype_of(self.base)
         return {"base": self.base.hash, "dtype": dtype, "version": __version__}
 
@@ -190,7 +190,7 @@ class Setting:
             W2WError: there are none, or a single one.
         """
         if self.held_out is None:
-            raise W2WError(
+            raise InputError(
                 "this item needs held-out subjects: expected a dataset of their weights; give it"
                 " with --held-out"
             )
@@ -206,14 +206,14 @@ class Setting:
         layout: WeightLayout | None = None,
         **options: Any,
     ) -> Seen:
-        """Draw every prompt with every seed from every model, and look at the pictures.
+        """Draw every prompt with every seed from every model, and look at the images.
 
         Args:
             weights: None draws the base itself, with K = 1.
             prompts: P texts.
             seeds: S seeds.
             layout: of the weights, if it is not that of the space.
-            options: of `generate.generate`.
+            options: of `generation.generate`.
         """
         layout = None if weights is None else layout or self.layout
         inputs = {
@@ -227,25 +227,25 @@ class Setting:
             drawn = generate(
                 self.base, weights, layout, prompts, seeds, progress=self.progress, **options
             )
-            return {"pictures": drawn}
+            return {"images": drawn}
 
-        return self.look(self.keep.tensors(inputs, compute)["pictures"])
+        return self.look(self.keep.tensors(inputs, compute)["images"])
 
-    def look(self, pictures: UInt8[Tensor, "k p s h w 3"]) -> Seen:
-        """Let the judges see pictures."""
-        flat = pictures.flatten(0, 2).numpy()
+    def look(self, images: UInt8[Tensor, "k p s h w 3"]) -> Seen:
+        """Let the judges see images."""
+        flat = images.flatten(0, 2).numpy()
         identity, attributes = self.scorer.identity(flat), self.scorer.attributes(flat)
-        shape = pictures.shape[:3]
-        return Seen(pictures, identity.view(*shape, -1), attributes.view(*shape, -1))
+        shape = images.shape[:3]
+        return Seen(images, identity.view(*shape, -1), attributes.view(*shape, -1))
 
-    def pictures_of(
+    def images_of(
         self, names: Sequence[str], count: int, first: int = 0
     ) -> UInt8[np.ndarray, "n count h w 3"]:
-        """Give pictures of drawn subjects, at the base's size.
+        """Return images of drawn subjects, at the base's size.
 
         Args:
             names: as `write_subjects` gives them: world, seed and number.
-            count: pictures of each.
+            count: images of each.
             first: number of the first; from `FRESH` on no training has seen them.
 
         Raises:
@@ -257,38 +257,38 @@ class Setting:
             subject = self.world.subject(population, index)
             drawn += [
                 self.world.draw(
-                    subject, self.world.picture(population, index, first + i), self.base.size
+                    subject, self.world.image(population, index, first + i), self.base.size
                 )
                 for i in range(count)
             ]
         return np.stack(drawn).reshape(len(names), count, self.base.size, self.base.size, 3)
 
-    def write_pictures(self, names: Sequence[str], count: int, folder: Path) -> None:
-        """Write the first pictures of drawn subjects as `worlds.folders` does: with captions."""
-        for name, of_one in zip(names, self.pictures_of(names, count), strict=True):
+    def write_images(self, names: Sequence[str], count: int, folder: Path) -> None:
+        """Write the first images of drawn subjects as `worlds.folders` does: with captions."""
+        for name, of_one in zip(names, self.images_of(names, count), strict=True):
             (folder / name).mkdir(parents=True, exist_ok=True)
             population, index = subject_of(self.world, name)
             for number, pixels in enumerate(of_one):
-                said = self.world.surroundings(self.world.picture(population, index, number))
-                write_picture(folder / name / f"{number:03d}.png", pixels, said)
+                said = self.world.surroundings(self.world.image(population, index, number))
+                write_image(folder / name / f"{number:03d}.png", pixels, said)
 
     def learn(
         self,
         subjects: Sequence[Subject],
         out: Path,
-        recipe: Recipe | None = None,
+        recipe: DreamBoothConfig | None = None,
         **options: Any,
     ) -> WeightDataset:
         """Learn models of subjects that the space can take: of its layers, rank and alpha.
 
-        What failed in an earlier run is tried again: pictures may have been mended since, and a
+        What failed in an earlier run is tried again: images may have been mended since, and a
         failure that is kept would end every later run in that folder.
 
         Args:
             subjects: to learn.
             out: folder of the dataset.
             recipe: None is the setting's; its rank, alpha and layers give way to the space's.
-            options: of `train.train`.
+            options: of `training.train`.
 
         Raises:
             W2WError: one of the subjects could not be trained, or the base has not the layers that
@@ -299,10 +299,10 @@ class Setting:
             self.base, subjects, out, recipe, retry_failed=True, progress=self.progress, **options
         )
         if failed := [one.name for one in subjects if one.name in dataset.failed]:
-            raise W2WError(f"{failed[0]} could not be trained: {dataset.failed[failed[0]]}")
+            raise InputError(f"{failed[0]} could not be trained: {dataset.failed[failed[0]]}")
         return dataset
 
-    def _for_space(self, recipe: Recipe) -> Recipe:
+    def _for_space(self, recipe: DreamBoothConfig) -> DreamBoothConfig:
         layout = self.layout
         own = self.base.layout(recipe.rank, recipe.alpha, recipe.targets)
         if layout.difference(own):
@@ -315,22 +315,22 @@ class Setting:
         return recipe
 
     def references(self, names: Sequence[str]) -> Float[Tensor, "n e"]:
-        """Give who subjects are: the mean embedding of pictures that no training has seen."""
-        pictures = self.pictures_of(names, REFERENCES, FRESH)
-        embeddings = self.scorer.identity(pictures.reshape(-1, *pictures.shape[2:]))
+        """Return who subjects are: the mean embedding of images that no training has seen."""
+        images = self.images_of(names, REFERENCES, FRESH)
+        embeddings = self.scorer.identity(images.reshape(-1, *images.shape[2:]))
         mean = embeddings.view(len(names), REFERENCES, -1).mean(1)
         return torch.nn.functional.normalize(mean, dim=-1)
 
     def sees(self, seen: Seen, label: str) -> Float[Tensor, "k p s"]:
-        """Give the probability that the reader gives a label in each picture."""
+        """Return the probability that the reader gives a label in each image."""
         return seen.attributes[..., self.scorer.label_names.index(label)]
 
     def likeness(self, seen: Seen, references: Float[Tensor, "k e"]) -> Float[Tensor, "k p s"]:
-        """Give the ID score of pictures: the cosine to whom each model is of."""
+        """Return the ID score of images: the cosine to whom each model is of."""
         return (seen.identity * references[:, None, None]).sum(-1)
 
     def context(self) -> dict[str, Any]:
-        """Give what every report says: on what its figures were measured."""
+        """Return what every report says: on what its figures were measured."""
         return measured_on(self.base, self.space_name, self.space, self.world, self.seed)
 
 
@@ -382,11 +382,11 @@ def open_setting(
 
 
 def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
-    """Give the setting with held-out people: drawn, fine-tuned and stored in a folder, once.
+    """Return the setting with held-out people: drawn, fine-tuned and stored in a folder, once.
 
     Args:
         setting: without held-out people.
-        folder: receives their pictures and weights. Pictures are drawn unless all are there, and
+        folder: receives their images and weights. Images are drawn unless all are there, and
             training goes on behind the models that are there.
         people: how many.
 
@@ -403,7 +403,7 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
             setting.world.name,
             subjects,
             subjects=people,
-            pictures=TRAINING_PICTURES,
+            images=TRAINING_PICTURES,
             size=setting.base.size,
             seed=HELD_OUT + setting.seed,
         )
@@ -420,7 +420,7 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
 
 
 def _all_there(subjects: Path, names: Sequence[str]) -> bool:
-    """Say whether a folder holds the pictures of subjects, and their labels, which come last."""
+    """Say whether a folder holds the images of subjects, and their labels, which come last."""
     table = subjects / "labels.csv"
     return (
         table.is_file()
@@ -436,7 +436,7 @@ def _all_there(subjects: Path, names: Sequence[str]) -> bool:
 
 def _require_two(names: Sequence[str], what: str) -> None:
     if len(names) < 2:
-        raise W2WError(
+        raise InputError(
             f"{what} holds {len(names)} models: expected those of two held-out subjects or more"
         )
 
@@ -448,14 +448,14 @@ def require_strangers(space: WeightSpace, names: Sequence[str]) -> None:
         W2WError: one of them is among its training models.
     """
     if known := sorted(set(names) & set(space.names)):
-        raise W2WError(
+        raise InputError(
             f"the space was fitted to {len(known)} of these subjects, such as {known[0]}: expected"
             " people that it does not know"
         )
 
 
-def write_picture(path: Path, pixels: UInt8[np.ndarray, "h w 3"], caption: str) -> None:
-    """Write a picture, and beside it what it shows besides the subject."""
+def write_image(path: Path, pixels: UInt8[np.ndarray, "h w 3"], caption: str) -> None:
+    """Write an image, and beside it what it shows besides the subject."""
     from PIL import Image
 
     Image.fromarray(pixels).save(path)
@@ -463,7 +463,7 @@ def write_picture(path: Path, pixels: UInt8[np.ndarray, "h w 3"], caption: str) 
 
 
 def _dtype_of(base: Base) -> str:
-    """Give the numbers that a base computes with, such as "bfloat16"."""
+    """Return the numbers that a base computes with, such as "bfloat16"."""
     return str(base.dtype).removeprefix("torch.")
 
 
@@ -479,23 +479,23 @@ def require_base(base: Base, base_hash: str, what: str) -> None:
         W2WError: the hashes are known and differ.
     """
     if base_hash and base_hash != base.hash:
-        raise W2WError(
+        raise InputError(
             f"{what} was made for another base (hash {base_hash}) than {base.id} ({base.hash});"
             " give its own with --base"
         )
 
 
 def subject_of(world: World, name: str) -> tuple[int, int]:
-    """Give population and number of a drawn subject from its name, such as "people-3-00012".
+    """Return population and number of a drawn subject from its name, such as "people-3-00012".
 
     Raises:
         W2WError: the name is none that `w2w world` gives.
     """
     found = re.fullmatch(rf"{re.escape(world.name)}-(\d+)-(\d+)", name)
     if found is None:
-        raise W2WError(
+        raise InputError(
             f"{name!r} is no drawn subject: expected a name such as {world.name}-0-00012, as"
-            " `w2w world` gives, whose pictures can be drawn again"
+            " `w2w world` gives, whose images can be drawn again"
         )
     return USER_POPULATIONS + int(found[1]), int(found[2])
 
@@ -503,7 +503,7 @@ def subject_of(world: World, name: str) -> tuple[int, int]:
 def measured_on(
     base: Base, space_name: str, space: WeightSpace, world: World, seed: int
 ) -> dict[str, Any]:
-    """Give what figures were measured on: base, its numbers, space, machine, seed; and in words."""
+    """Return what figures were measured on: base, dtype, space, machine, seed; and in words."""
     return {
         "base": base.id,
         "base_hash": base.hash,
@@ -515,7 +515,7 @@ def measured_on(
         "seed": seed,
         "version": __version__,
         "statement": (
-            f"All pictures show drawn {world.name}, made by a small model that learned nothing but"
+            f"All images show drawn {world.name}, made by a small model that learned nothing but"
             f" drawings: no photograph, and no real {world.class_noun}, is shown or was used."
         ),
     }

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 from ..space import WeightSpace
 
 
@@ -32,7 +32,7 @@ def subspace(
         W2WError: fewer than two models.
     """
     if len(rows) < 2:
-        raise W2WError(f"{len(rows)} models: expected at least two to span a space")
+        raise InputError(f"{len(rows)} models: expected at least two to span a space")
     chosen = space.coefficients[rows].double()
     center = chosen.mean(0)
     _, sizes, turns = torch.linalg.svd(chosen - center, full_matrices=False)
@@ -67,7 +67,7 @@ def draw_subset(space: WeightSpace, size: int, resampling: int, seed: int) -> In
 
 
 def sizes_up_to(most: int, least: int = 10) -> list[int]:
-    """Give numbers of models, or of components, to compare: 10, 30, 100, 300, …, and all.
+    """Return numbers of models, or of components, to compare: 10, 30, 100, 300, …, and all.
 
     Example:
         >>> sizes_up_to(1100), sizes_up_to(65_000)[-3:], sizes_up_to(40, least=3)

@@ -1,6 +1,6 @@
-"""The tour: from pictures of new people to a LoRA file, on the embedded world, in minutes.
+"""The tour: from images of new people to a LoRA file, on the embedded world, in minutes.
 
-    drawn people → folders of pictures → LoRAs → the shipped space → new people, edits,
+    drawn people → folders of images → LoRAs → the shipped space → new people, edits,
     one photo inverted → a LoRA that diffusers loads → report.json, report.html
 
 Every stage gives figures and a part of the page. Nothing is prepared: the people of the tour are
@@ -24,11 +24,11 @@ from ..adapter import adapt
 from ..dataset import WeightDataset
 from ..directions import edit
 from ..errors import W2WError
-from ..formats import write_lora
-from ..generate import initial_noise
+from ..formats import save_lora
+from ..generation import initial_noise
 from ..metrics.verification import verification_auc
-from ..models import write_model
-from ..sample import report_samples, sample, sampling_of
+from ..models import save_model
+from ..sampling import report_samples, sample, sampling_of
 from ..subjects import find_subjects, read_labels
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
@@ -76,20 +76,20 @@ def demo(
     out: Path,
     *,
     subjects: int = 8,
-    pictures: int = 10,
+    images: int = 10,
     samples: int = 8,
     attributes: Sequence[str] = ATTRIBUTES,
     strength: float = STRENGTH,
     say: Callable[[str], None] = lambda text: None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Give the tour, and write `report.json` and `report.html`.
+    """Return the tour, and write `report.json` and `report.html`.
 
     Args:
         setting: base, space, world and scorer.
         out: folder for everything; a second tour there goes on with the weights that it finds.
         subjects: people to fine-tune.
-        pictures: of each.
+        images: of each.
         samples: new people to draw from the space.
         attributes: to edit.
         strength: of the edits, in standard deviations.
@@ -105,7 +105,7 @@ def demo(
     """
     begun = time.perf_counter()
     make_folder(out)
-    tour = _Tour(setting, out, subjects, pictures, attributes, strength)
+    tour = _Tour(setting, out, subjects, images, attributes, strength)
     stages: dict[str, tuple[str, Callable[[], Stage]]] = {
         "train": (f"fine-tuning {subjects} people", lambda: tour.train(changes)),
         "space": ("placing them in the space", tour.place),
@@ -140,31 +140,31 @@ class _Tour:
         setting: Setting,
         out: Path,
         subjects: int,
-        pictures: int,
+        images: int,
         attributes: Sequence[str],
         strength: float,
     ):
         self.setting, self.out, self.strength = setting, out, strength
-        self.pictures = pictures
+        self.images = images
         self.attributes = required_labels(setting.space, attributes)
         drawn = f"{setting.world.name}-{setting.seed + POPULATION}"
         self.names = [f"{drawn}-{number:05d}" for number in range(subjects)]
         self.stranger = f"{drawn}-{subjects:05d}"  # whose one photo is inverted
         require_strangers(setting.space, [*self.names, self.stranger])
         self.prompts = setting.prompts[:4]
-        self.weights = torch.empty(0, setting.layout.numbers)
+        self.weights = torch.empty(0, setting.layout.num_parameters)
         self.coefficients = torch.empty(0, len(setting.space))
         self.drawn: Seen | None = None
         self.model = torch.empty(0)  # coefficients of the stranger
         self.real = 0.0  # how like their person drawings are
 
-    # 1: pictures → LoRAs
+    # 1: images → LoRAs
 
     def train(self, changes: dict[str, Any]) -> Stage:
         setting, folder = self.setting, self.out / "subjects"
         world, seed = setting.world.name, setting.seed + POPULATION
         written = write_subjects(
-            world, folder, subjects=len(self.names), pictures=self.pictures, seed=seed
+            world, folder, subjects=len(self.names), images=self.images, seed=seed
         )
         for _ in written:
             pass
@@ -184,8 +184,8 @@ class _Tour:
         drawn = setting.draw(self.weights, self.prompts, [setting.seed])
         self.drawn = drawn
         references = setting.references(self.names)
-        # other pictures than those that the references are the mean of
-        photos = setting.pictures_of(self.names, 4, FRESH + REFERENCES)
+        # other images than those that the references are the mean of
+        photos = setting.images_of(self.names, 4, FRESH + REFERENCES)
         self.real = mean(estimate(_likeness(setting, photos, references)))
         who = torch.arange(len(self.names))
         auc = verification_auc(
@@ -197,7 +197,7 @@ class _Tour:
         id_score = estimate(setting.likeness(drawn, references))
         figures = {
             "subjects": len(self.names),
-            "pictures": self.pictures,
+            "images": self.images,
             "steps": recipe.steps,
             "training_seconds": training,
             "models_there_before": there,
@@ -205,7 +205,7 @@ class _Tour:
             "id_score": id_score,
             "id_score_of_drawings": self.real,
         }
-        files = setting.pictures_of(self.names, 3)
+        files = setting.images_of(self.names, 3)
         return Stage(figures, _demo_page.trained(setting, figures, files, self.prompts, drawn))
 
     # 2: LoRAs → points
@@ -213,10 +213,10 @@ class _Tour:
     def place(self) -> Stage:
         setting, space = self.setting, self.setting.space
         self.coefficients = space.project(self.weights)
-        outside = space.residual(self.weights).square()
+        outside = space.relative_residual(self.weights).square()
         near = space.neighbours(self.coefficients, 2)
         projected = setting.draw(
-            space.reconstruct(self.coefficients), self.prompts[:2], [setting.seed]
+            space.to_weights(self.coefficients), self.prompts[:2], [setting.seed]
         )
         references = setting.references(self.names)
         id_score = estimate(setting.likeness(projected, references))
@@ -233,7 +233,7 @@ class _Tour:
             },
         }
         neighbour = setting.draw(
-            space.reconstruct(space.coefficients[near.indices[:4, 0]]),
+            space.to_weights(space.coefficients[near.indices[:4, 0]]),
             self.prompts[:1],
             [setting.seed],
         )
@@ -250,8 +250,8 @@ class _Tour:
         for row, point in enumerate(points):
             origin = {"verb": "demo", "seed": setting.seed, "row": row}
             path = self.out / "models" / f"sample-{row}.safetensors"
-            write_model(path, space.model(point, origin))
-        drawn = setting.draw(space.reconstruct(points), self.prompts, [setting.seed])
+            save_model(path, space.model(point, origin))
+        drawn = setting.draw(space.to_weights(points), self.prompts, [setting.seed])
         flat = drawn.identity.flatten(1, 2)
         who = torch.arange(count).repeat_interleave(flat.shape[1])
         auc = verification_auc(flat.flatten(0, 1), who)
@@ -293,7 +293,7 @@ class _Tour:
         for i, name in enumerate(self.attributes[:2]):
             point = self.coefficients[i % len(self.coefficients)]
             points = torch.stack([edit(point, [(direction(space, name), a)]) for a in strengths])
-            along[name] = setting.draw(space.reconstruct(points), prompt, [setting.seed])
+            along[name] = setting.draw(space.to_weights(points), prompt, [setting.seed])
         return along
 
     # 5: one photo → a point
@@ -305,15 +305,15 @@ class _Tour:
         setting, space = self.setting, self.setting.space
         population, number = subject_of(setting.world, self.stranger)
         subject = setting.world.subject(population, number)
-        photo = setting.world.draw(subject, setting.world.picture(population, number, 0), 128)
+        photo = setting.world.draw(subject, setting.world.image(population, number, 0), 128)
         Image.fromarray(photo).save(self.out / "photo.png")
-        pixels = setting.pictures_of([self.stranger], 1)[0]
+        pixels = setting.images_of([self.stranger], 1)[0]
         found = seek(setting, space, torch.from_numpy(pixels), recipe)
         self.model = found.coefficients[0]
         origin = {"verb": "demo", "photo": "photo.png", "seed": setting.seed}
-        write_model(self.out / "models" / "photo.safetensors", space.model(self.model, origin))
+        save_model(self.out / "models" / "photo.safetensors", space.model(self.model, origin))
         seeds = [setting.seed, setting.seed + 1]
-        drawn = setting.draw(space.reconstruct(found.coefficients), self.prompts, seeds)
+        drawn = setting.draw(space.to_weights(found.coefficients), self.prompts, seeds)
         likeness = setting.likeness(drawn, setting.references([self.stranger]))
         figures = {
             "numbers": recipe.sought(len(space)),
@@ -327,10 +327,10 @@ class _Tour:
         return Stage(figures, section)
 
     def _edits_of_stranger(self) -> dict[str, tuple[UInt8[Tensor, "h w 3"], bool]]:
-        """Give for each attribute a picture of the edited stranger, and whether it was added."""
+        """Return for each attribute an image of the edited stranger, and whether it was added."""
         setting, space = self.setting, self.setting.space
         points = self.model[None].expand(len(self.attributes), -1)
-        before = setting.draw(space.reconstruct(self.model[None]), self.prompts[:1], [setting.seed])
+        before = setting.draw(space.to_weights(self.model[None]), self.prompts[:1], [setting.seed])
         add = torch.stack([lacking(setting.sees(before, name))[0] for name in self.attributes])
         moved = torch.stack(
             [
@@ -338,17 +338,17 @@ class _Tour:
                 for i, (name, point) in enumerate(zip(self.attributes, points, strict=True))
             ]
         )
-        after = setting.draw(space.reconstruct(moved), self.prompts[:1], [setting.seed])
+        after = setting.draw(space.to_weights(moved), self.prompts[:1], [setting.seed])
         return {
-            name: (after.pictures[i, 0, 0], bool(add[i])) for i, name in enumerate(self.attributes)
+            name: (after.images[i, 0, 0], bool(add[i])) for i, name in enumerate(self.attributes)
         }
 
     # 6: a point → a LoRA for others
 
     def export(self) -> Stage:
         setting = self.setting
-        weights = setting.space.reconstruct(self.model)
-        path = write_lora(self.out / "photo-lora.safetensors", weights, setting.layout, "diffusers")
+        weights = setting.space.to_weights(self.model)
+        path = save_lora(self.out / "photo-lora.safetensors", weights, setting.layout, "diffusers")
         figures: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
         difference, reason = compare_with_diffusers(setting, weights)
         figures["max_abs_difference"] = difference
@@ -365,7 +365,7 @@ class _Tour:
 def compare_with_diffusers(
     setting: Setting, weights: Float[Tensor, " d"]
 ) -> tuple[float | None, str]:
-    """Give the largest difference between our denoiser's output and that of diffusers' own loading.
+    """Return the largest difference between our denoiser's output and diffusers' own.
 
     The LoRA goes through a file in diffusers' format into a `StableDiffusionPipeline`, whose UNet
     then denoises the same latents as ours.
@@ -388,7 +388,7 @@ def compare_with_diffusers(
     text = base.encode_prompts([setting.recipe.prompt] * 2).cpu()
     pipeline: Any = StableDiffusionPipeline.from_pretrained(_folder(setting))
     with tempfile.TemporaryDirectory() as place:
-        path = write_lora(Path(place) / "lora.safetensors", weights, setting.layout, "diffusers")
+        path = save_lora(Path(place) / "lora.safetensors", weights, setting.layout, "diffusers")
         pipeline.load_lora_weights(path.parent, weight_name=path.name)
     on = base.device
     with torch.no_grad():
@@ -410,12 +410,12 @@ def _count_models(folder: Path, names: Sequence[str]) -> int:
 def _likeness(
     setting: Setting, photos: UInt8[np.ndarray, "n c h w 3"], references: Float[Tensor, "n e"]
 ) -> Float[Tensor, "n c"]:
-    """Give the ID score of drawings to their own subjects."""
+    """Return the ID score of drawings to their own subjects."""
     embeddings = setting.scorer.identity(photos.reshape(-1, *photos.shape[2:]))
     return (embeddings.view(*photos.shape[:2], -1) * references[:, None]).sum(-1)
 
 
 def _folder(setting: Setting) -> str:
-    """Give the base as diffusers finds it: a folder or a hub id."""
+    """Return the base as diffusers finds it: a folder or a hub id."""
     own = setting.base.id == setting.world.name
     return shipped(setting.world.name, "base").as_posix() if own else setting.base.id

@@ -24,15 +24,15 @@ def figure10(
     prompts: int = 2,
     seeds: int = 2,
 ) -> Result:
-    """Invert one picture of each person in spaces of more and more models.
+    """Invert one image of each person in spaces of more and more models.
 
     Args:
         setting: with held-out people.
         sizes: numbers of models; None takes 10, 30, 100, 300, …, and all.
         resamplings: of each number; of all models there is only one.
         people: of the setting's.
-        prompts: of the pictures, all new to the models.
-        seeds: of the pictures.
+        prompts: of the images, all new to the models.
+        seeds: of the images.
     """
     space = setting.space
     sizes = sizes_up_to(len(space.names)) if sizes is None else list(sizes)
@@ -59,12 +59,12 @@ def figure10(
         "dreambooth_on_ten": dreambooth,
     }
     rows = [[f"{size:,}", scores[size]] for size in sizes]
-    rows.append(["DreamBooth on ten pictures", dreambooth])
+    rows.append(["DreamBooth on ten images", dreambooth])
     return Result(
         "figure10",
         "Figure 10: identity of inversions against the number of models",
         "the ID score of inversion grows with the number of models, towards that of DreamBooth on"
-        " many pictures.",
+        " many images.",
         {
             f"The ID score grows from {sizes[0]} to {sizes[-1]:,} models"
             f" (here from {means[0]:.3f} to {means[-1]:.3f})": means[-1] > means[0],

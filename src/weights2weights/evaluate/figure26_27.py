@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..sample import ks_distance, mean_correlation, report_samples, sample
+from ..sampling import ks_distance, mean_correlation, report_samples, sample
 from ._plots import COLORS, plot
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import Setting
 
 QUICK = {"samples": 100}
@@ -73,12 +73,12 @@ def figure26_27(setting: Setting, *, samples: int = 1000, shown: int = 8) -> Res
 
 
 def standardised(coefficients: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """Give coefficients in standard deviations from their mean, column by column."""
+    """Return coefficients in standard deviations from their mean, column by column."""
     rows = coefficients.float()
     return (rows - rows.mean(0)) / rows.std(0).clamp(min=1e-30)
 
 
-def _marginals(standard: Tensor) -> Picture:
+def _marginals(standard: Tensor) -> Sheet:
     count = standard.shape[1]
     columns = min(count, 4)
     lines = -(-count // columns)
@@ -96,10 +96,10 @@ def _marginals(standard: Tensor) -> Picture:
             axes.set_title(f"component {i + 1}", fontsize=9)
         p.figure.supxlabel("standard deviations", fontsize=9)
     caption = "Coefficients of the training models (bars) and the unit Gaussian (line)."
-    return Picture("marginals", p.image, caption, 620)
+    return Sheet("marginals", p.image, caption, 620)
 
 
-def _joints(standard: Tensor) -> Picture:
+def _joints(standard: Tensor) -> Sheet:
     count = standard.shape[1]
     with plot(count, count, size=(7.2, 7.2), sharex=True, sharey=True, squeeze=False) as p:
         for i, line in enumerate(p.axes):
@@ -116,4 +116,4 @@ def _joints(standard: Tensor) -> Picture:
                 if j == 0:
                     axes.set_ylabel(str(i + 1), fontsize=9)
     caption = "Pairs of the first components, in standard deviations: round clouds, no structure."
-    return Picture("joints", p.image, caption, 480)
+    return Sheet("joints", p.image, caption, 480)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..directions import cosines
-from ..generate import grid
+from ..generation import image_grid
 from ..metrics.entanglement import mean_absolute_cosine
 from ._edits import (
     MEASURES,
@@ -18,7 +18,7 @@ from ._edits import (
 )
 from ._estimates import above_zero, estimate
 from ._plots import COLORS, line, plot
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import Setting
 from ._subspace import sizes_up_to
 
@@ -43,7 +43,7 @@ def figure28(
         setting: with held-out people.
         components: how many the directions use; None goes from 3 to all that are known.
         people: of the setting's.
-        seeds: of the pictures.
+        seeds: of the images.
         strength: of the edits, in standard deviations.
         attributes: to edit.
         shown: people on the sheet.
@@ -54,11 +54,11 @@ def figure28(
     names = required_labels(space, attributes)
     chosen = setting.people.first(people)
     start = Unedited.draw(setting, chosen.weights, setting.prompts[:1], list(range(seeds)))
-    figures, sums, rows, columns = {}, {}, [], [start.before.pictures[:shown, 0, 0]]
+    figures, sums, rows, columns = {}, {}, [], [start.before.images[:shown, 0, 0]]
     for j in counts:
         edits = [start.edit(name, strength, direction(space, name, j, "ridge")) for name in names]
         judged = [each.judged for each in edits]
-        columns.append(edits[0].after.pictures[:shown, 0, 0])
+        columns.append(edits[0].after.images[:shown, 0, 0])
         sums[j] = torch.stack([each["success"] + each["others_kept"] for each in judged], 1)
         every = [
             direction(space, name, j, "ridge") for name in labels_of(space, space.labels.columns)
@@ -71,7 +71,9 @@ def figure28(
     best = max(counts, key=lambda j: float(sums[j].nanmean()))
     # of the same people and edits, so that what makes people differ drops out
     worse = {j: estimate(sums[best] - sums[j]) for j in (counts[0], counts[-1])}
-    sheet = grid(torch.stack(columns, 1), (), ["before", *(f"{j:,} components" for j in counts)])
+    sheet = image_grid(
+        torch.stack(columns, 1), (), ["before", *(f"{j:,} components" for j in counts)]
+    )
     with plot(size=(6.4, 3.6)) as p:
         for color, measure in zip(COLORS, SHOWN, strict=False):
             values = [figures[j][measure] for j in counts]
@@ -101,8 +103,8 @@ def figure28(
             )
         ],
         [
-            Picture("measures", p.image, "What edits do, against the components of directions."),
-            Picture("people", sheet, f"{names[0]}: each row one person.", 480),
+            Sheet("measures", p.image, "What edits do, against the components of directions."),
+            Sheet("people", sheet, f"{names[0]}: each row one person.", 480),
         ],
         "The best number has the largest sum of success and of other labels kept. Another one does"
         " worse if the paired difference of the sums, person by person, has its whole 95 % interval"

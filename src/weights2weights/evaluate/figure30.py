@@ -22,14 +22,14 @@ def figure30(
     seeds: int = 2,
     shown: int = 4,
 ) -> Result:
-    """Invert one picture of each person with more and more components.
+    """Invert one image of each person with more and more components.
 
     Args:
         setting: with held-out people.
         components: how many to seek; None takes 3, 10, 30, 100, …, and all.
         people: of the setting's.
-        prompts: of the pictures, all new to the models.
-        seeds: of the pictures.
+        prompts: of the images, all new to the models.
+        seeds: of the images.
         shown: people on the sheet.
     """
     counts = sizes_up_to(len(setting.space), least=3) if components is None else list(components)
@@ -56,8 +56,8 @@ def figure30(
         "dreambooth_on_ten": dreambooth,
     }
     rows = [[f"{j:,} components", scores[j]] for j in counts]
-    rows.append(["DreamBooth on ten pictures", dreambooth])
-    sheet = {f"{j:,} components": seen.pictures[:, 0, 0] for j, seen in drawn.items()}
+    rows.append(["DreamBooth on ten images", dreambooth])
+    sheet = {f"{j:,} components": seen.images[:, 0, 0] for j, seen in drawn.items()}
     return Result(
         "figure30",
         "Figure 30: identity of inversions against the number of components",
@@ -72,7 +72,7 @@ def figure30(
             ),
         },
         figures,
-        [Table(f"ID score of {len(chosen)} people, one picture each", ["", "ID score"], rows)],
+        [Table(f"ID score of {len(chosen)} people, one image each", ["", "ID score"], rows)],
         [
             identity_plot(counts, figures["id_score"], dreambooth, "components sought"),
             people_sheet(setting, chosen.names[:shown], sheet),

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..generate import grid
+from ..generation import image_grid
 from ..metrics.attributes import SEEN
 from ._edits import direction, required_labels
 from ._estimates import estimate, mean
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import Setting
 
 QUICK = {"people": 4, "directions": 6}
@@ -33,13 +33,13 @@ def figure31(
         directions: how many to compare with; None takes every label's.
         people: from whom the walks start.
         strength: how far they go to either side, in standard deviations.
-        steps: pictures of each walk on the sheet.
+        steps: images of each walk on the sheet.
     """
     space = setting.space
     points = space.project(setting.people.first(people).weights)
     names = required_labels(space, setting.scorer.label_names)[:directions]
     along_components = [
-        _unit(k, len(space)) * float(space.spread[k])
+        _unit(k, len(space)) * float(space.coefficient_std[k])
         for k in range(min(components, space.coefficients.shape[1]))
     ]
     along_directions = [direction(space, name).shift(1.0, len(space)) for name in names]
@@ -71,11 +71,9 @@ def figure31(
             for shift in along_components
         ]
     )
-    drawn = setting.draw(
-        space.reconstruct(walks.flatten(0, 1)), setting.prompts[:1], [setting.seed]
-    )
-    table = drawn.pictures[:, 0, 0].view(*walks.shape[:2], *drawn.pictures.shape[3:])
-    sheet = grid(
+    drawn = setting.draw(space.to_weights(walks.flatten(0, 1)), setting.prompts[:1], [setting.seed])
+    table = drawn.images[:, 0, 0].view(*walks.shape[:2], *drawn.images.shape[3:])
+    sheet = image_grid(
         table,
         [f"component {k + 1}" for k in range(len(walks))],
         [f"{a:+g}" for a in _steps(strength, steps)],
@@ -99,7 +97,7 @@ def figure31(
                 rows,
             )
         ],
-        [Picture("walks", sheet, "One person along the first components.", 480)],
+        [Sheet("walks", sheet, "One person along the first components.", 480)],
         "Steps are equal in standard deviations of the training models along each, component or"
         " direction; a first component is the wider, so a step along it goes further.",
     )
@@ -118,6 +116,6 @@ def _changed(
 ) -> Tensor:
     """Say for each person which labels the reader sees differ at both ends; bool "k labels"."""
     ends = torch.cat([points - strength * shift, points + strength * shift])
-    seen = setting.draw(setting.space.reconstruct(ends), setting.prompts[:1], [setting.seed])
+    seen = setting.draw(setting.space.to_weights(ends), setting.prompts[:1], [setting.seed])
     low, high = (seen.attributes[:, 0, 0] > SEEN).chunk(2)
     return low != high

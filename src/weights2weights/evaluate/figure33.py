@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..generate import grid
-from ..merge import cosine, merge
+from ..generation import image_grid
+from ..merging import cosine, merge
 from ..metrics.verification import verification_auc
 from ..subjects import find_subjects
-from ..worlds.pictures import USER_POPULATIONS
+from ..worlds.images import USER_POPULATIONS
 from ._estimates import estimate, mean
-from ._pictures import colourfulness, sketch
-from ._report import Picture, Result, Table
-from ._setting import HELD_OUT, Setting, write_picture
+from ._images import colourfulness, sketch
+from ._report import Result, Sheet, Table
+from ._setting import HELD_OUT, Setting, write_image
 
-QUICK = {"people": 6, "pictures": 12}
+QUICK = {"people": 6, "images": 12}
 
 STYLE = "pencil sketch"
 
@@ -31,7 +31,7 @@ def figure33(
     weights: Sequence[float] = (0.0, 0.5, 1.0),
     people: int = 24,
     seeds: int = 1,
-    pictures: int = 24,
+    images: int = 24,
     shown: int = 4,
 ) -> Result:
     """Train a style on sketches of other people, and merge it with people of the space.
@@ -40,16 +40,16 @@ def figure33(
         setting: with held-out people.
         weights: of the style.
         people: of the setting's.
-        seeds: of the pictures.
-        pictures: of the style's training, each of somebody else.
+        seeds: of the images.
+        images: of the style's training, each of somebody else.
         shown: people on the sheet.
     """
     space, noises = setting.space, list(range(seeds))
-    rows = space.reconstruct(space.project(setting.people.first(people).weights))
-    style = _style(setting, pictures)
+    rows = space.to_weights(space.project(setting.people.first(people).weights))
+    style = _style(setting, images)
     texts = setting.prompts[:1]
     before = setting.draw(rows, texts, noises)
-    sketches = setting.look(_as_sketches(before.pictures))
+    sketches = setting.look(_as_sketches(before.images))
     who = torch.arange(len(rows)).repeat_interleave(seeds)
     figures, columns = {}, []
     for weight in weights:
@@ -58,9 +58,9 @@ def figure33(
             one, layout = merge(row, setting.layout, style, setting.layout, weight)
             merged.append(one.float())
         after = setting.draw(torch.stack(merged), texts, noises, layout=layout)
-        columns.append(after.pictures[:shown, 0, 0])
+        columns.append(after.images[:shown, 0, 0])
         figures[f"{weight:g}"] = {
-            "colour": estimate(colourfulness(after.pictures)),
+            "colour": estimate(colourfulness(after.images)),
             # who is it, if what is known of everybody is a sketch
             "verification_auc": verification_auc(
                 after.identity.flatten(0, 2), who, sketches.identity.flatten(0, 2), who
@@ -75,8 +75,8 @@ def figure33(
         [f"weight {w}", f["colour"], f["id_score_to_sketch"], f["verification_auc"]]
         for w, f in figures.items()
     ]
-    drawn = torch.stack([*columns, sketches.pictures[:shown, 0, 0]], 1)
-    captions = [*(f"style × {weight:g}" for weight in weights), "the picture, sketched"]
+    drawn = torch.stack([*columns, sketches.images[:shown, 0, 0]], 1)
+    captions = [*(f"style × {weight:g}" for weight in weights), "the image, sketched"]
     return Result(
         "figure33",
         f"Figure 33: people merged with a style, {STYLE}",
@@ -97,36 +97,36 @@ def figure33(
         [
             Table(
                 f"{len(rows)} people; cosine of person and style {mean(cosines):.3f}",
-                ["", "colour, grey levels", "ID score to the sketched picture", "AUC"],
+                ["", "colour, grey levels", "ID score to the sketched image", "AUC"],
                 table,
             )
         ],
-        [Picture("people", grid(drawn, (), captions), "Each row one person.", 420)],
-        "Sketches of the unmerged pictures, by a filter, say who it should be.",
+        [Sheet("people", image_grid(drawn, (), captions), "Each row one person.", 420)],
+        "Sketches of the unmerged images, by a filter, say who it should be.",
     )
 
 
-def _as_sketches(pictures: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s h w 3"]:
-    flat = pictures.flatten(0, 2).numpy()
-    return torch.from_numpy(np.stack([sketch(one) for one in flat])).view_as(pictures)
+def _as_sketches(images: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s h w 3"]:
+    flat = images.flatten(0, 2).numpy()
+    return torch.from_numpy(np.stack([sketch(one) for one in flat])).view_as(images)
 
 
-def _style(setting: Setting, pictures: int) -> Float[Tensor, " d"]:
+def _style(setting: Setting, images: int) -> Float[Tensor, " d"]:
     """Train the style's LoRA, once: DreamBooth for the class's own prompt, without its prior."""
     recipe = replace(setting.recipe, prompt=setting.recipe.class_prompt, prior_weight=0.0)
-    inputs = {"style": STYLE, "pictures": pictures, **setting.inputs}
+    inputs = {"style": STYLE, "images": images, **setting.inputs}
 
     def learn() -> dict[str, Tensor]:
         population = USER_POPULATIONS + HELD_OUT + 10 + setting.seed
         with TemporaryDirectory() as place:
             folder = Path(place) / "style"
             folder.mkdir()
-            for i in range(pictures):
+            for i in range(images):
                 subject = setting.world.subject(population, i)
-                picture = setting.world.picture(population, i, 0)
-                pixels = setting.world.draw(subject, picture, setting.base.size)
-                said = setting.world.surroundings(picture)
-                write_picture(folder / f"{i:03d}.png", sketch(pixels), said)
+                image = setting.world.image(population, i, 0)
+                pixels = setting.world.draw(subject, image, setting.base.size)
+                said = setting.world.surroundings(image)
+                write_image(folder / f"{i:03d}.png", sketch(pixels), said)
             weights, cache = Path(place) / "weights", Path(place) / "cache"
             dataset = setting.learn(find_subjects(folder), weights, recipe, cache=cache)
             return {"weights": dataset[0]}

@@ -1,4 +1,4 @@
-"""Figure 34: denoising with the original weights first keeps the scene of an edited picture."""
+"""Figure 34: denoising with the original weights first keeps the scene of an edited image."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..generate import grid
+from ..generation import image_grid
 from ._edits import MEASURES, PAPER_ATTRIBUTES, Unedited, required_labels, summarise
 from ._estimates import estimate, mean, rises
 from ._plots import COLORS, line, plot
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import Seen, Setting
 
 QUICK = {"people": 6}
@@ -32,7 +32,7 @@ def figure34(
         setting: with held-out people.
         timesteps: from which on the edited weights act; 1000 is from the beginning.
         people: of the setting's.
-        seeds: of the pictures.
+        seeds: of the images.
         strength: of the edits, in standard deviations.
         attributes: to edit.
         shown: people on the sheet.
@@ -40,12 +40,12 @@ def figure34(
     names = required_labels(setting.space, attributes)
     chosen = setting.people.first(people)
     start = Unedited.draw(setting, chosen.weights, setting.prompts[1:2], list(range(seeds)))
-    figures, columns = {}, [start.before.pictures[:shown, 0, 0]]
+    figures, columns = {}, [start.before.images[:shown, 0, 0]]
     for timestep in timesteps:
         edits = [
             start.edit(name, strength, inject_at=timestep, original=start.weights) for name in names
         ]
-        columns.append(edits[0].after.pictures[:shown, 0, 0])
+        columns.append(edits[0].after.images[:shown, 0, 0])
         scenes = [scene_difference(setting, start.before, each.after) for each in edits]
         figures[timestep] = {
             **summarise([each.judged for each in edits]),
@@ -66,11 +66,11 @@ def figure34(
         p.axes.set_ylabel(MEASURES["success"], color=COLORS[0])
         other.set_ylabel("change of the scene, grey levels", color=COLORS[1])
         other.grid(visible=False)
-    sheet = grid(torch.stack(columns, 1), (), ["before", *(f"T = {t}" for t in timesteps)])
+    sheet = image_grid(torch.stack(columns, 1), (), ["before", *(f"T = {t}" for t in timesteps)])
     return Result(
         "figure34",
         "Figure 34: delayed injection",
-        "with the edited weights from timestep T on, the scene of the original picture is kept:"
+        "with the edited weights from timestep T on, the scene of the original image is kept:"
         " T of 700 to 1000 for global changes, 400 to 700 for fine ones.",
         {
             "The later the injection, the less the scene changes": rises(scene[::-1]),
@@ -86,18 +86,18 @@ def figure34(
             )
         ],
         [
-            Picture("trade", p.image, "What a later injection keeps, and what it costs."),
-            Picture("people", sheet, f"{names[0]}: each row one person.", 480),
+            Sheet("trade", p.image, "What a later injection keeps, and what it costs."),
+            Sheet("people", sheet, f"{names[0]}: each row one person.", 480),
         ],
         "The change of the scene is the mean absolute difference of pixels outside of the face.",
     )
 
 
 def scene_difference(setting: Setting, before: Seen, after: Seen) -> Float[Tensor, "k p s"]:
-    """Give the mean absolute difference, in grey levels, of what lies outside of the face."""
-    size = before.pictures.shape[3]
+    """Return the mean absolute difference, in grey levels, of what lies outside of the face."""
+    size = before.images.shape[3]
     left, top, right, bottom = (round(share * size) for share in setting.world.focus)
     outside = torch.ones(size, size)
     outside[top:bottom, left:right] = 0
-    difference = (before.pictures.float() - after.pictures.float()).abs().mean(-1)
+    difference = (before.images.float() - after.images.float()).abs().mean(-1)
     return (difference * outside).sum((-1, -2)) / outside.sum()

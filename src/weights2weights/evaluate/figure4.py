@@ -1,16 +1,16 @@
 """Figure 4: models drawn from the space, and the training models nearest to them.
 
-A sample must be a person of its own, the same in every picture, and no copy of a training model.
+A sample must be a person of its own, the same in every image, and no copy of a training model.
 """
 
 import torch
 
-from ..generate import grid
+from ..generation import image_grid
 from ..metrics.verification import verification_auc
-from ..sample import report_samples, sample, sampling_of
+from ..sampling import report_samples, sample, sampling_of
 from ._estimates import estimate
 from ._plots import COLORS, plot
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import Setting
 
 QUICK = {"samples": 12}
@@ -24,8 +24,8 @@ def figure4(
     Args:
         setting: whose space is sampled.
         samples: new models.
-        prompts: of the pictures.
-        seeds: of the pictures.
+        prompts: of the images.
+        seeds: of the images.
         shown: models on the sheet.
     """
     space = setting.space
@@ -34,8 +34,8 @@ def figure4(
     found = space.neighbours(points, 1)
     nearest = space.coefficients[found.indices[:, 0]]
     texts, noises = setting.prompts[:prompts], list(range(seeds))
-    of_samples = setting.draw(space.reconstruct(points), texts, noises)
-    of_nearest = setting.draw(space.reconstruct(nearest), texts, noises)
+    of_samples = setting.draw(space.to_weights(points), texts, noises)
+    of_nearest = setting.draw(space.to_weights(nearest), texts, noises)
     one = of_samples.identity.flatten(1, 2)
     other = of_nearest.identity.flatten(1, 2)
     numbers = torch.arange(samples).repeat_interleave(one.shape[1])
@@ -57,7 +57,7 @@ def figure4(
     rows = [
         ["cosine of coefficients, sample to nearest training model", figures["cosine_to_nearest"]],
         ["cosine, training model to nearest other one", report.training_nearest],
-        ["ID score of two pictures of one sample", figures["id_score_within_a_sample"]],
+        ["ID score of two images of one sample", figures["id_score_within_a_sample"]],
         ["ID score of a sample and its nearest training model", figures["id_score_to_nearest"]],
         ["verification AUC among samples", auc],
     ]
@@ -67,7 +67,7 @@ def figure4(
         "models drawn from the space show new, consistent people; the nearest training model, by"
         " cosine of the coefficients, shows somebody else.",
         {
-            "One sample is the same person in all pictures: verification AUC above 0.9": auc > 0.9,
+            "One sample is the same person in all images: verification AUC above 0.9": auc > 0.9,
             "A sample is more like itself than like its nearest training model": (
                 _mean(within) > _mean(to_nearest)
             ),
@@ -76,7 +76,7 @@ def figure4(
         figures,
         [Table(f"{samples} samples", ["", "value"], rows)],
         [
-            _sheet(of_samples.pictures, of_nearest.pictures, found.similarities[:, 0], shown),
+            _sheet(of_samples.images, of_nearest.images, found.similarities[:, 0], shown),
             _histogram(within.flatten(), to_nearest.flatten()),
         ],
         f"Drawn along the first {components:,} components, {spread:g} times as wide as the training"
@@ -90,26 +90,26 @@ def _mean(values: torch.Tensor) -> float:
 
 def _sheet(
     samples: torch.Tensor, nearest: torch.Tensor, cosines: torch.Tensor, shown: int
-) -> Picture:
+) -> Sheet:
     table = torch.cat([samples[:shown].flatten(1, 2), nearest[:shown].flatten(1, 2)], 1)
-    pictures = samples.shape[1] * samples.shape[2]
-    columns = ["sample"] * pictures + ["nearest training model"] * pictures
+    images = samples.shape[1] * samples.shape[2]
+    columns = ["sample"] * images + ["nearest training model"] * images
     rows = [f"cosine {float(cosine):.2f}" for cosine in cosines[:shown]]
-    return Picture(
+    return Sheet(
         "samples",
-        grid(table, rows, columns),
+        image_grid(table, rows, columns),
         "Each row: a sample in the left half, its nearest training model in the right half, in the"
         " same prompts and seeds.",
         900,
     )
 
 
-def _histogram(within: torch.Tensor, to_nearest: torch.Tensor) -> Picture:
+def _histogram(within: torch.Tensor, to_nearest: torch.Tensor) -> Sheet:
     with plot(size=(6.4, 3.2)) as p:
         options = {"bins": 40, "range": (-0.5, 1), "density": True, "alpha": 0.6}
-        p.axes.hist(within, color=COLORS[0], label="two pictures of one sample", **options)
+        p.axes.hist(within, color=COLORS[0], label="two images of one sample", **options)
         p.axes.hist(to_nearest, color=COLORS[1], label="sample and nearest model", **options)
         p.axes.set_xlabel("ID score")
         p.axes.set_ylabel("density")
         p.axes.legend()
-    return Picture("id", p.image, "How alike pictures of one sample are, and of its neighbour.")
+    return Sheet("id", p.image, "How alike images of one sample are, and of its neighbour.")

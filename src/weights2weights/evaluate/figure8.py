@@ -1,6 +1,6 @@
-"""Figures 8 and 24: pictures unlike all training pictures lead to people of the space.
+"""Figures 8 and 24: images unlike all training images lead to people of the space.
 
-One picture of each person is distorted and inverted with the preset for what the space never saw.
+One image of each person is distorted and inverted with the preset for what the space never saw.
 The model must draw a whole person of the world, with the traits that the distortion left visible.
 """
 
@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from ..errors import W2WError
-from ..generate import grid
-from ..invert import OUT_OF_DISTRIBUTION
+from ..errors import InputError
+from ..generation import image_grid
+from ..inversion import OUT_OF_DISTRIBUTION
 from ..metrics.attributes import SEEN
 from ._edits import same_person
 from ._estimates import above_zero, estimate, mean
+from ._images import colourfulness, sketch
 from ._inversions import draw_people, inverted
-from ._pictures import colourfulness, sketch
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import HeldOut, Setting
 
 QUICK = {"people": 6}
@@ -37,18 +37,18 @@ COLOURS = {
     "Wearing_Lipstick",
     "Rosy_Cheeks",
 }
-"""Labels that cannot be read off a picture without its colours."""
+"""Labels that cannot be read off an image without its colours."""
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 def invert_colours(pixels: Pixels) -> Pixels:
-    """Give the negative of a picture."""
+    """Return the negative of an image."""
     return 255 - pixels
 
 
 def pixelate(pixels: Pixels, across: int = 16) -> Pixels:
-    """Show a picture as that many flat squares from side to side, or more where they must fit."""
+    """Show an image as that many flat squares from side to side, or more where they must fit."""
     height, width = pixels.shape[:2]
     wanted = range(max(1, width // across), 0, -1)
     side = next(side for side in wanted if height % side == 0 and width % side == 0)
@@ -58,7 +58,7 @@ def pixelate(pixels: Pixels, across: int = 16) -> Pixels:
 
 
 def cover_half(pixels: Pixels) -> Pixels:
-    """Lay grey paper on the right half of a picture."""
+    """Lay grey paper on the right half of an image."""
     covered = pixels.copy()
     covered[:, covered.shape[1] // 2 :] = 128
     return covered
@@ -70,7 +70,7 @@ DISTORTIONS: dict[str, tuple[Callable[[Pixels], Pixels], bool]] = {
     "pixelated": (pixelate, True),
     "half covered": (cover_half, True),
 }
-"""What is done to the pictures, and whether their colours still tell something."""
+"""What is done to the images, and whether their colours still tell something."""
 
 
 def figure8(
@@ -82,13 +82,13 @@ def figure8(
     steps: int | None = None,
     shown: int = 4,
 ) -> Result:
-    """Invert distorted pictures, and the undistorted ones beside them.
+    """Invert distorted images, and the undistorted ones beside them.
 
     Args:
         setting: with held-out people.
         people: of the setting's.
-        prompts: of the pictures, all new to the models.
-        seeds: of the pictures.
+        prompts: of the images, all new to the models.
+        seeds: of the images.
         steps: of the search; None takes the preset's.
         shown: people on the sheet.
     """
@@ -96,7 +96,7 @@ def figure8(
     names = list(chosen.names)
     recipe = OUT_OF_DISTRIBUTION
     recipe = recipe if steps is None else replace(recipe, steps=steps)
-    photos = setting.pictures_of(names, 1)[:, 0]
+    photos = setting.images_of(names, 1)[:, 0]
     references = setting.references(names)
     labels = _known_labels(setting, chosen)
     truth = torch.tensor(chosen.labels[labels].to_numpy(bool))
@@ -105,8 +105,8 @@ def figure8(
     kinds = {"undistorted": (np.array, True), **DISTORTIONS}
     figures, sheet = {}, []
     for name, (distort, colours) in kinds.items():
-        pictures = np.stack([distort(photo) for photo in photos])
-        weights = inverted(setting, names, pictures=torch.from_numpy(pictures), recipe=recipe)
+        images = np.stack([distort(photo) for photo in photos])
+        weights = inverted(setting, names, images=torch.from_numpy(images), recipe=recipe)
         drawn = draw_people(setting, weights, prompts, seeds)
         visible = shapes | colours
         right, chance = agreements(drawn.attributes[..., columns][..., visible], truth[:, visible])
@@ -117,9 +117,9 @@ def figure8(
             "labels": int(visible.sum()),
             "id_score": estimate(setting.likeness(drawn, references)),
             "same_person": estimate(same_person(drawn)),
-            "colour": estimate(colourfulness(drawn.pictures)),
+            "colour": estimate(colourfulness(drawn.images)),
         }
-        sheet += [torch.from_numpy(pictures[:shown]), drawn.pictures[:shown, 0, 0]]
+        sheet += [torch.from_numpy(images[:shown]), drawn.images[:shown, 0, 0]]
     plain = figures["undistorted"]
     checks = {
         f"{name.capitalize()}: the visible traits stay, beyond chance": above_zero(f["gain"])
@@ -142,30 +142,37 @@ def figure8(
         figures,
         [
             Table(
-                f"{len(names)} people, one picture each, preset ood",
+                f"{len(names)} people, one image each, preset ood",
                 [
-                    "the picture",
+                    "the image",
                     "labels that it shows",
                     "seen as they are",
                     "as those of others",
                     "ID score",
-                    "two pictures of a model",
+                    "two images of a model",
                     "colour, grey levels",
                 ],
                 rows,
             )
         ],
-        [Picture("people", grid(torch.stack(sheet, 1), (), captions), "Each row one person.", 760)],
+        [
+            Sheet(
+                "people",
+                image_grid(torch.stack(sheet, 1), (), captions),
+                "Each row one person.",
+                760,
+            )
+        ],
         "Sketches and negatives tell nothing of hair and skin colour: only labels of shape count.",
     )
 
 
 def _known_labels(setting: Setting, people: HeldOut) -> list[str]:
-    """Give the labels that are known of all people."""
+    """Return the labels that are known of all people."""
     complete = set(people.labels.columns[people.labels.notna().all()])
     known = [name for name in setting.scorer.label_names if name in complete]
     if not known:
-        raise W2WError(
+        raise InputError(
             "no label is known of all held-out people: expected a dataset with labels, as w2w train"
             " keeps those of w2w world"
         )
@@ -174,8 +181,8 @@ def _known_labels(setting: Setting, people: HeldOut) -> list[str]:
 
 def agreements(
     seen: Float[Tensor, "k p s labels"], truth: Bool[Tensor, "k labels"]
-) -> tuple[Float[Tensor, "k pictures"], Float[Tensor, " k"]]:
-    """Give the share of labels seen as they are for each picture, and as those of the others."""
+) -> tuple[Float[Tensor, "k images"], Float[Tensor, " k"]]:
+    """Return the share of labels seen as they are for each image, and as those of the others."""
     read = (seen > SEEN).flatten(1, 2)
     right = (read == truth[:, None]).float().mean(-1)
     with_all = (read[:, :, None] == truth[None, None]).float().mean((1, 3))  # models × people

@@ -24,7 +24,7 @@ from ..space import WeightSpace
 from ._edits import required_labels
 from ._estimates import estimate, mean, rises
 from ._plots import COLORS, line, plot
-from ._report import Picture, Result, Table
+from ._report import Result, Sheet, Table
 from ._setting import Setting
 from ._subspace import draw_subset, sizes_up_to, subspace
 
@@ -60,7 +60,7 @@ def figure9(
         for resampling, rows in enumerate(of_size):
             inputs = {"figure9": [size, resampling, names], **setting.inputs}
             measured[size].append(
-                setting.keep.numbers(
+                setting.keep.num_parameters(
                     inputs, lambda rows=rows: entanglement(space, rows, names, pairs)
                 )
             )
@@ -120,7 +120,7 @@ def figure9(
 def told_apart(
     space: WeightSpace, names: Sequence[str], subsets: Iterable[Int[Tensor, " _"]]
 ) -> list[str]:
-    """Give the labels that have a direction in each of several sets of models.
+    """Return the labels that have a direction in each of several sets of models.
 
     Two models of each kind at least, so that a direction says more than where one model lies.
     """
@@ -183,7 +183,7 @@ def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _plot(sizes: Sequence[int], means: Sequence[Any], of_pairs: dict[str, list[Any]]) -> Picture:
+def _plot(sizes: Sequence[int], means: Sequence[Any], of_pairs: dict[str, list[Any]]) -> Sheet:
     with plot(size=(6.8, 4.0)) as p:
         line(p.axes, sizes, means, "all pairs of attributes", COLORS[6])
         for color, (name, estimates) in zip(COLORS, of_pairs.items(), strict=False):
@@ -193,4 +193,4 @@ def _plot(sizes: Sequence[int], means: Sequence[Any], of_pairs: dict[str, list[A
         p.axes.set_ylabel("absolute cosine")
         p.axes.set_ylim(bottom=0)
         p.axes.legend()
-    return Picture("entanglement", p.image, "Mean absolute cosine of directions, 95 % intervals.")
+    return Sheet("entanglement", p.image, "Mean absolute cosine of directions, 95 % intervals.")

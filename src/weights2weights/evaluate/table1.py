@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..directions import edit
-from ..generate import grid
+from ..generation import image_grid
 from ..layout import WeightLayout
-from ..merge import merge
+from ..merging import merge
 from ..metrics.attributes import SEEN
 from ..sliders import PAPER, RECIPES, Concept, train_sliders
 from ._edits import (
@@ -36,13 +36,13 @@ from ._edits import (
 from ._estimates import estimate, mean
 from ._keep import digest_of_fields
 from ._plots import COLORS, plot
-from ._report import Estimate, Picture, Result, Table
+from ._report import Estimate, Result, Sheet, Table
 from ._setting import Seen, Setting
 
 COMPOSED = ("Eyeglasses", "Dark_Skin", "Chubby", "Wearing_Hat")
 
 ENOUGH = 0.8
-"""Share of pictures with the wanted change from which a strength is enough."""
+"""Share of images with the wanted change from which a strength is enough."""
 
 ALONE_SEEDS = 2
 """So many of the composed edits' seeds, to see what each of them does without the others."""
@@ -79,8 +79,8 @@ def table1(
 ) -> Result:
     """Compare three ways to edit held-out people, then measure every attribute of the space.
 
-    Every model is moved towards what its pictures lack, or away from what they show. For sliders
-    and directions the table takes the weakest of their strengths that succeeds in 80 % of pictures,
+    Every model is moved towards what its images lack, or away from what they show. For sliders
+    and directions the table takes the weakest of their strengths that succeeds in 80 % of images,
     over all attributes together; else the strongest.
 
     Args:
@@ -115,12 +115,12 @@ def table1(
         {**compared.checks, **every.checks, **together.checks},
         figures,
         [*compared.tables, *every.tables, *together.tables],
-        [*compared.pictures, *every.pictures, *together.pictures],
+        [*compared.images, *every.images, *together.images],
         "The perceptual distance is over the features of this world's scorer and is no LPIPS; the"
         " gain is the change of the attribute reader's logit, for which CLIP stands in the paper."
-        " A picture that shows the wanted state before the edit counts in no row and no check; the"
-        " shares of composed edits over all pictures and by prompt (`seen`, `by_prompt` among the"
-        " figures) count every picture. Tied labels cannot all stay: a bald man has no wavy hair."
+        " An image that shows the wanted state before the edit counts in no row and no check; the"
+        " shares of composed edits over all images and by prompt (`seen`, `by_prompt` among the"
+        " figures) count every image. Tied labels cannot all stay: a bald man has no wavy hair."
         " Where prompting is ahead: this base learned from captions that say these very words.",
     )
 
@@ -217,7 +217,7 @@ def _by_every_method(
     strengths: Sequence[float],
     scales: Sequence[float],
 ) -> tuple[dict[str, dict[float, Seen]], dict[str, dict[float, Judged]]]:
-    """Edit one attribute by every method at each of its strengths: pictures, and how they are."""
+    """Edit one attribute by every method at each of its strengths: images, and how they are."""
     setting, add = start.setting, start.lacking(name)
     ours = {strength: start.edit(name, strength) for strength in strengths}
     after = {
@@ -244,7 +244,7 @@ def _checks(
         "w2w keeps the person better than sliders and prompting (ID score)": (
             chosen["id_score"]["w2w"] > max(_without(chosen["id_score"]))
         ),
-        "w2w changes the picture least (perceptual distance)": (
+        "w2w changes the image least (perceptual distance)": (
             chosen["distance"]["w2w"] < min(_without(chosen["distance"]))
         ),
         "w2w makes the change best seen (gain)": (
@@ -270,7 +270,7 @@ def _leads(values: Mapping[str, float | None]) -> bool:
 
 
 def at_success(curve: Mapping[float, Mapping[str, Any]], success: float) -> dict[str, float | None]:
-    """Give every measure where a curve succeeds in a given share of pictures.
+    """Return every measure where a curve succeeds in a given share of images.
 
     Between the two strengths around it, by straight lines; 0 changes nothing. None if no strength
     succeeds as often.
@@ -286,7 +286,7 @@ def at_success(curve: Mapping[float, Mapping[str, Any]], success: float) -> dict
 
 
 def enough(curve: Mapping[float, Mapping[str, Any]]) -> float:
-    """Give the weakest strength whose edits succeed in `ENOUGH` of pictures, else the strongest."""
+    """Return the weakest strength whose edits succeed in `ENOUGH` of images, else the strongest."""
     succeeding = [s for s in sorted(curve) if mean(curve[s]["success"]) >= ENOUGH]
     return succeeding[0] if succeeding else max(curve)
 
@@ -300,7 +300,7 @@ def _text_keys(values: Mapping[float, Any]) -> dict[str, Any]:
 
 
 def slider_layout(setting: Setting) -> WeightLayout:
-    """Give the layout of sliders: the models' layers and rank, at the scale of the slider recipes.
+    """Return the layout of sliders: the models' layers and rank, at the sliders' scale.
 
     Their learning rates are for updates of B · A as they are. A model's alpha of 27 would make
     steps 27 times as large, and no baseline of what comes out.
@@ -354,21 +354,21 @@ def _slid(
 
 def _prompted(start: Unedited, name: str, add: Bool[Tensor, " k"]) -> Seen:
     """Draw models whose prompts ask for the attribute, or for its opposite."""
-    setting, pictures = start.setting, None
+    setting, images = start.setting, None
     for towards, text in zip((True, False), setting.world.attribute_prompts[name], strict=True):
         chosen = add == towards
         if not chosen.any():
             continue
         texts = [setting.world.edit_prompt(prompt, text) for prompt in start.prompts]
-        drawn = setting.draw(start.weights[chosen], texts, start.seeds).pictures
-        if pictures is None:
-            pictures = drawn.new_zeros(len(start.weights), *drawn.shape[1:])
-        pictures[chosen] = drawn
-    assert pictures is not None  # every model is in one of the halves
-    return setting.look(pictures)
+        drawn = setting.draw(start.weights[chosen], texts, start.seeds).images
+        if images is None:
+            images = drawn.new_zeros(len(start.weights), *drawn.shape[1:])
+        images[chosen] = drawn
+    assert images is not None  # every model is in one of the halves
+    return setting.look(images)
 
 
-def _curves(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> Picture:
+def _curves(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> Sheet:
     with plot(1, 2, size=(9.0, 3.6)) as p:
         for axes, measure in zip(p.axes, ("id_score", "others_kept"), strict=True):
             for color, (method, curve) in zip(COLORS, curves.items(), strict=False):
@@ -381,14 +381,14 @@ def _curves(curves: Mapping[str, Mapping[float, Mapping[str, Any]]]) -> Picture:
         "What an edit costs: success, and how much of the person (left) and of the other attributes"
         " (right) stays. Further right and higher is better; along a line the strength grows."
     )
-    return Picture("cost", p.image, caption, 560)
+    return Sheet("cost", p.image, caption, 560)
 
 
-def _sheet(name: str, before: Seen, after: Mapping[str, Seen], shown: int = 5) -> Picture:
-    pictures = [before.pictures, *(seen.pictures for seen in after.values())]
-    table = torch.stack([each[:shown, 0, 0] for each in pictures], 1)
+def _sheet(name: str, before: Seen, after: Mapping[str, Seen], shown: int = 5) -> Sheet:
+    images = [before.images, *(seen.images for seen in after.values())]
+    table = torch.stack([each[:shown, 0, 0] for each in images], 1)
     caption = f"{name.replace('_', ' ')}: each row one person, one prompt and seed."
-    return Picture(name.lower(), grid(table, (), ["before", *after]), caption, 420)
+    return Sheet(name.lower(), image_grid(table, (), ["before", *after]), caption, 420)
 
 
 # Every attribute.
@@ -425,10 +425,10 @@ def _every_attribute(
     at_best = [figures[name]["strengths"][best[name]] for name in names]
     succeeding = sum(mean(values["success"]) >= ENOUGH for values in at_best)
     checks = {
-        f"The wanted change is seen in 80 % of pictures for 15 attributes (here {succeeding})": (
+        f"The wanted change is seen in 80 % of images for 15 attributes (here {succeeding})": (
             succeeding >= 15
         ),
-        "ID score to the unedited picture is 0.6 of the same-person level, on average": (
+        "ID score to the unedited image is 0.6 of the same-person level, on average": (
             average([mean(values["id_share"]) for values in at_best]) >= 0.6
         ),
         "90 % of the other labels stay, on average": (
@@ -441,7 +441,7 @@ def _every_attribute(
     }
     caption = (
         f"Every attribute of {len(chosen)} people, at the weakest strength that succeeds in 80 % of"
-        " pictures, else the strongest"
+        " images, else the strongest"
     )
     columns = ["attribute", "held-out AUC", "strength", *(MEASURES[m] for m in shown)]
     every = {"attributes": figures, "others_kept_by_chance": chance}
@@ -449,13 +449,13 @@ def _every_attribute(
 
 
 def best_strength(by_strength: Mapping[str, Mapping[str, Any]]) -> str:
-    """Give the strength that `enough` chooses, as it is spelled."""
+    """Return the strength that `enough` chooses, as it is spelled."""
     spelled = {float(strength): strength for strength in by_strength}
     return spelled[enough({number: by_strength[s] for number, s in spelled.items()})]
 
 
 def average(values: Sequence[float]) -> float:
-    """Give the mean of what is a number."""
+    """Return the mean of what is a number."""
     known = [value for value in values if value == value]
     return sum(known) / len(known) if known else float("nan")
 
@@ -479,20 +479,20 @@ def _composed(
             for i, point in enumerate(points)
         ]
     )
-    after = setting.draw(space.reconstruct(moved), texts, noises)
+    after = setting.draw(space.to_weights(moved), texts, noises)
     judged = {
         name: judge_edit(setting, before, after, name, add[name], names, start.level)
         for name in names
     }
     alone = {name: _alone(start, name, strength, add[name]) for name in names}
-    # of the same pictures as alone
+    # of the same images as alone
     beside = {name: estimate(judged[name]["success"][..., :ALONE_SEEDS]) for name in names}
     wanted = torch.stack([setting.sees(after, n) > SEEN for n in names], -1)
     towards = torch.stack([add[n] for n in names], -1)[:, None, None]
     figures = {
         "people": len(points),
         "strength": strength,
-        # of every picture, also those that showed the wanted state before
+        # of every image, also those that showed the wanted state before
         "seen": estimate((wanted == towards).float()),
         "each": {name: summarise([values]) for name, values in judged.items()},
         "alone": alone,
@@ -513,11 +513,11 @@ def _composed(
         f" over {len(texts)} prompts × {seeds} seeds, alone over the first {ALONE_SEEDS} seeds"
     )
     columns = ["edit", f"{MEASURES['success']} alone", *(MEASURES[m] for m in shown)]
-    table = torch.stack([before.pictures[:3, :, 0], after.pictures[:3, :, 0]], 1).flatten(0, 1)
+    table = torch.stack([before.images[:3, :, 0], after.images[:3, :, 0]], 1).flatten(0, 1)
     rows_of_sheet = ["before", "after"] * min(3, len(points))
-    sheet = Picture(
+    sheet = Sheet(
         "composed",
-        grid(table, rows_of_sheet, [text.split(", ")[-1] for text in texts]),
+        image_grid(table, rows_of_sheet, [text.split(", ")[-1] for text in texts]),
         f"{', '.join(_words(names))}, each towards what the person lacks; one person in two rows.",
         420,
     )
@@ -526,7 +526,7 @@ def _composed(
         "",
         "",
         {
-            "Composed edits persist: each is seen in 80 % of pictures over seeds and prompts": (
+            "Composed edits persist: each is seen in 80 % of images over seeds and prompts": (
                 all(mean(values["success"]) >= ENOUGH for values in figures["each"].values())
             ),
             "Each composed edit is seen at least 0.8 times as often as it is alone": all(
@@ -540,10 +540,10 @@ def _composed(
 
 
 def _alone(start: Unedited, name: str, strength: float, add: Bool[Tensor, " k"]) -> Estimate | None:
-    """Give how often one of the composed edits is seen without the others."""
+    """Return how often one of the composed edits is seen without the others."""
     setting, seeds = start.setting, start.seeds[:ALONE_SEEDS]
     moved = edited(start.points, [(direction(setting.space, name), strength)], add)
-    after = setting.draw(setting.space.reconstruct(moved), start.prompts, seeds)
+    after = setting.draw(setting.space.to_weights(moved), start.prompts, seeds)
     was = setting.sees(start.before, name)[..., :ALONE_SEEDS]
     return estimate(successes(was, setting.sees(after, name), add))
 

@@ -1,6 +1,6 @@
-"""Tables 2 and 4: a model from one picture, beside DreamBooth on one and on ten.
+"""Tables 2 and 4: a model from one image, beside DreamBooth on one and on ten.
 
-ID score of pictures in new scenes and seeds against the person's other pictures, which no training
+ID score of images in new scenes and seeds against the person's other images, which no training
 has seen; how many numbers are trained, and seconds for one person alone on this machine.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ..invert import PAPER, InversionRecipe
+from ..inversion import PAPER, InversionConfig
 from ..subjects import find_subjects
 from ._edits import PAPER_ATTRIBUTES, Unedited, required_labels, summarise
 from ._estimates import estimate, mean
@@ -40,10 +40,10 @@ def table2(
     """Compare the ways to a model of a person.
 
     Args:
-        setting: with held-out people, whose weights come from ten pictures each.
+        setting: with held-out people, whose weights come from ten images each.
         people: of the setting's.
-        prompts: of the pictures, all new to the models.
-        seeds: of the pictures.
+        prompts: of the images, all new to the models.
+        seeds: of the images.
         strength: of the edits that all models are given, in standard deviations.
         paper_preset: also invert as the paper does, which takes longer.
         shown: people on the sheet.
@@ -51,16 +51,16 @@ def table2(
     edited_labels = required_labels(setting.space, PAPER_ATTRIBUTES)
     chosen = setting.people.first(people)
     names = list(chosen.names)
-    presets: dict[str, InversionRecipe] = {"w2w, one picture": setting.inversion}
+    presets: dict[str, InversionConfig] = {"w2w, one image": setting.inversion}
     if paper_preset:
-        presets["w2w, one picture, the paper's preset"] = PAPER
+        presets["w2w, one image, the paper's preset"] = PAPER
     models = {
-        f"DreamBooth, {TRAINING_PICTURES} pictures": chosen.weights,
-        "DreamBooth, one picture": dreambooth(setting, names, 1),
+        f"DreamBooth, {TRAINING_PICTURES} images": chosen.weights,
+        "DreamBooth, one image": dreambooth(setting, names, 1),
         **{name: inverted(setting, names, recipe=recipe) for name, recipe in presets.items()},
     }
     ten, single, ours = list(models)[:3]
-    numbers = {ten: setting.layout.numbers, single: setting.layout.numbers}
+    numbers = {ten: setting.layout.num_parameters, single: setting.layout.num_parameters}
     numbers |= {name: recipe.sought(len(setting.space)) for name, recipe in presets.items()}
     seconds = _seconds(setting, names, presets, ten, single)
     references = setting.references(names)
@@ -85,18 +85,18 @@ def table2(
         "share_of_ten": means[ours] / means[ten],
         "edits": edits,
     }
-    sheet = {name: seen.pictures[:, 0, 0] for name, seen in drawn.items()}
+    sheet = {name: seen.images[:, 0, 0] for name, seen in drawn.items()}
     measures = ("success", "id_score", "others_kept")
     edit_rows = [[name, *(edits[name][m] for m in measures)] for name in edits]
     return Result(
         "table2",
-        "Tables 2 and 4: a model from one picture",
-        "ID score: DreamBooth on many pictures 0.69 ± 0.01 (99,648 trained numbers, 220 s on one"
-        " A100), on one picture 0.43 ± 0.03 (200 s), w2w on one picture 0.64 ± 0.01 (10,000"
-        " numbers, 55 s): 93 % of many-picture DreamBooth.",
+        "Tables 2 and 4: a model from one image",
+        "ID score: DreamBooth on many images 0.69 ± 0.01 (99,648 trained numbers, 220 s on one"
+        " A100), on one image 0.43 ± 0.03 (200 s), w2w on one image 0.64 ± 0.01 (10,000"
+        " numbers, 55 s): 93 % of many-image DreamBooth.",
         {
-            "w2w on one picture is ahead of DreamBooth on one": means[ours] > means[single],
-            "DreamBooth on ten pictures is ahead of w2w on one": means[ten] > means[ours],
+            "w2w on one image is ahead of DreamBooth on one": means[ours] > means[single],
+            "DreamBooth on ten images is ahead of w2w on one": means[ten] > means[ours],
             f"w2w reaches 95 % of DreamBooth on ten (here {means[ours] / means[ten]:.0%})": (
                 means[ours] >= 0.95 * means[ten]
             ),
@@ -113,7 +113,7 @@ def table2(
             ),
             Table(
                 f"Edits of both at {strength:g} standard deviations",
-                ["", "wanted change seen", "ID score to the unedited picture", "others kept"],
+                ["", "wanted change seen", "ID score to the unedited image", "others kept"],
                 edit_rows,
             ),
         ],
@@ -122,20 +122,20 @@ def table2(
     )
 
 
-def dreambooth(setting: Setting, names: Sequence[str], pictures: int) -> Float[Tensor, "n d"]:
-    """Give DreamBooth's models of people from their first pictures, once."""
-    inputs = {"dreambooth": list(names), "pictures": pictures, **setting.inputs}
+def dreambooth(setting: Setting, names: Sequence[str], images: int) -> Float[Tensor, "n d"]:
+    """Return DreamBooth's models of people from their first images, once."""
+    inputs = {"dreambooth": list(names), "images": images, **setting.inputs}
 
     def learn() -> dict[str, Tensor]:
-        with _folder(setting, f"dreambooth-{pictures}") as folder:
-            return {"weights": _train(setting, names, pictures, folder)}
+        with _folder(setting, f"dreambooth-{images}") as folder:
+            return {"weights": _train(setting, names, images, folder)}
 
     return setting.keep.tensors(inputs, learn)["weights"]
 
 
 @contextmanager
 def _folder(setting: Setting, name: str) -> Any:
-    """Give a folder beside the finished parts, where training goes on; else one for the moment."""
+    """Return a folder next to the finished parts where training resumes, or a temporary one."""
     if setting.keep.folder is not None:
         yield setting.keep.folder / f"{name}-{digest(setting.inputs)}"
         return
@@ -144,9 +144,9 @@ def _folder(setting: Setting, name: str) -> Any:
 
 
 def _train(
-    setting: Setting, names: Sequence[str], pictures: int, folder: Path, cache: Path | None = None
+    setting: Setting, names: Sequence[str], images: int, folder: Path, cache: Path | None = None
 ) -> Float[Tensor, "n d"]:
-    setting.write_pictures(names, pictures, folder / "subjects")
+    setting.write_images(names, images, folder / "subjects")
     found = [one for one in find_subjects(folder / "subjects") if one.name in set(names)]
     dataset = setting.learn(found, folder / "weights", cache=cache or folder / "cache")
     return dataset[list(names)]
@@ -155,7 +155,7 @@ def _train(
 def _seconds(
     setting: Setting,
     names: Sequence[str],
-    presets: dict[str, InversionRecipe],
+    presets: dict[str, InversionConfig],
     ten: str,
     single: str,
 ) -> dict[str, float]:
@@ -166,10 +166,10 @@ def _seconds(
         taken = {}
         with TemporaryDirectory() as place:
             cache = Path(place) / "cache"
-            for label, pictures in ((ten, TRAINING_PICTURES), (single, 1)):
-                _warm_training(alone, names[-1], pictures, Path(place) / f"warm-{pictures}", cache)
+            for label, images in ((ten, TRAINING_PICTURES), (single, 1)):
+                _warm_training(alone, names[-1], images, Path(place) / f"warm-{images}", cache)
                 begun = time.perf_counter()
-                _train(alone, names[:1], pictures, Path(place) / str(pictures), cache)
+                _train(alone, names[:1], images, Path(place) / str(images), cache)
                 taken[label] = time.perf_counter() - begun
         for label, recipe in presets.items():
             inverted(alone, names[-1:], recipe=replace(recipe, steps=1))
@@ -184,13 +184,13 @@ def _seconds(
         "machine": machine(setting.base.device),
         **setting.inputs,
     }
-    return setting.keep.numbers(inputs, measure)
+    return setting.keep.num_parameters(inputs, measure)
 
 
-def _warm_training(setting: Setting, name: str, pictures: int, folder: Path, cache: Path) -> None:
-    """Train somebody else for a step: class pictures are drawn, kernels chosen, memory taken."""
+def _warm_training(setting: Setting, name: str, images: int, folder: Path, cache: Path) -> None:
+    """Train somebody else for a step: class images are drawn, kernels chosen, memory taken."""
     quick = replace(setting, recipe=replace(setting.recipe, steps=1))
-    _train(quick, [name], pictures, folder, cache)
+    _train(quick, [name], images, folder, cache)
 
 
 def _edits(

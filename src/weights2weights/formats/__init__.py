@@ -6,7 +6,7 @@
 | diffusers | one safetensors file | its header | diffusers |
 | kohya | one safetensors file | a scalar for each module | A1111, ComfyUI, diffusers |
 
-`read_lora` and `write_lora` turn a file into a weight vector with its layout and back, bit for bit.
+`load_lora` and `save_lora` turn a file into a weight vector with its layout and back, bit for bit.
 Alpha is the part that goes missing: a file without it loads elsewhere at another strength and
 without a word, so reading one here is an error until the caller says what alpha is.
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from .._files import make_folder
 from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, shown
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ..layout import WeightLayout
 from . import diffusers, kohya, peft
 from ._parts import Described, refuse_key
@@ -38,9 +38,9 @@ __all__ = [
     "AlphaMissing",
     "LoRAFile",
     "LoRAFormat",
-    "read_lora",
+    "load_lora",
+    "save_lora",
     "sniff",
-    "write_lora",
 ]
 
 LoRAFormat = Literal["peft", "diffusers", "kohya"]
@@ -50,7 +50,7 @@ _FORMATS = {"peft": peft, "diffusers": diffusers, "kohya": kohya}
 _NUMBERS = {"F32", "F16", "BF16"}
 
 
-class AlphaMissing(W2WError):
+class AlphaMissing(InputError):
     """A LoRA whose file does not state alpha, and for which none was given."""
 
 
@@ -82,7 +82,7 @@ def sniff(path: str | Path) -> LoRAFormat:
         return _format_of(file)
 
 
-def read_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
+def load_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
     """Read a LoRA: a PEFT or diffusers folder, or a safetensors file of any of the three kinds.
 
     The peak of memory is the numbers once, plus less than 200 MB for the header.
@@ -113,7 +113,7 @@ def read_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
             return LoRAFile(layout, weights, kind, file.metadata)
 
 
-def write_lora(
+def save_lora(
     path: str | Path,
     weights: Float[Tensor, " d"],
     layout: WeightLayout,
@@ -142,16 +142,16 @@ def write_lora(
 
     Example:
         >>> layout = WeightLayout((LoRAModule("mid_block.attentions.0.proj_in", 2, 3),), 1, 27.0)
-        >>> path = write_lora("somebody.safetensors", torch.arange(5.0), layout, "kohya")
-        >>> lora = read_lora(path)
+        >>> path = save_lora("somebody.safetensors", torch.arange(5.0), layout, "kohya")
+        >>> lora = load_lora(path)
         >>> lora.format, lora.layout.alpha, lora.weights
         ('kohya', 27.0, tensor([0., 1., 2., 3., 4.]))
     """
     path = Path(path)
     if format not in _FORMATS:
-        raise W2WError(f"format {shown(format)}: expected one of {', '.join(FORMATS)}")
+        raise InputError(f"format {shown(format)}: expected one of {', '.join(FORMATS)}")
     if format != "peft" and not path.is_dir() and path.suffix != ".safetensors":
-        raise W2WError(f"{path} would not be recognised: expected a name ending in .safetensors")
+        raise InputError(f"{path} would not be recognised: expected a name ending in .safetensors")
     tensors = _writable_tensors(weights, layout)
     metadata = _without_stated(metadata or {})
     make_folder(path.parent)
@@ -160,13 +160,13 @@ def write_lora(
 
 def _writable_tensors(weights: Tensor, layout: WeightLayout) -> dict[str, Tensor]:
     """Cut one weight vector into its tensors, once sure that reading would take them back."""
-    if weights.shape != (layout.numbers,):
-        raise W2WError(
-            f"weights of shape {list(weights.shape)}: expected [{layout.numbers}], one LoRA of the"
-            " layout; write the rows of a batch one by one"
+    if weights.shape != (layout.num_parameters,):
+        raise InputError(
+            f"weights of shape {list(weights.shape)}: expected [{layout.num_parameters}], one LoRA"
+            " of the layout; write the rows of a batch one by one"
         )
     if weights.dtype not in {DTYPES[name] for name in _NUMBERS}:
-        raise W2WError(f"weights of {weights.dtype}: expected float32, float16 or bfloat16")
+        raise InputError(f"weights of {weights.dtype}: expected float32, float16 or bfloat16")
     tensors = layout.unflatten(weights.detach().cpu())
     for key, tensor in tensors.items():
         _require_finite(tensor, key)
@@ -176,7 +176,7 @@ def _writable_tensors(weights: Tensor, layout: WeightLayout) -> dict[str, Tensor
 def _without_stated(metadata: Mapping[str, str]) -> dict[str, str]:
     """Drop what any format states by itself: it would be stale in a file of another format."""
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
-        raise W2WError("metadata holds other things than strings: expected text to text")
+        raise InputError("metadata holds other things than strings: expected text to text")
     stated = set().union(*(kind.OWN_METADATA for kind in _FORMATS.values()))
     return {key: value for key, value in metadata.items() if key not in stated}
 
@@ -190,11 +190,11 @@ def _told_with(path: str | Path) -> Iterator[None]:
         raise type(error)(f"{os.fspath(path)}: {error}") from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise W2WError(f"{os.fspath(path)}: cannot be read ({reason}); check the path") from error
+        raise InputError(f"{os.fspath(path)}: cannot be read ({reason}); check the path") from error
 
 
 def _locate(path: Path) -> Path:
-    """Give the safetensors file that a file or folder stands for."""
+    """Return the safetensors file that a file or folder stands for."""
     refuse_pickle(path)
     if not path.is_dir():
         return path
@@ -203,25 +203,25 @@ def _locate(path: Path) -> Path:
     if len(names) == 1:
         return path / names[0]
     if names:
-        raise W2WError(
+        raise InputError(
             f"a folder with {len(names)} LoRA files ({shown(', '.join(names))}): name one of them"
         )
     for entry in sorted(path.iterdir()):
         refuse_pickle(entry)
-    raise W2WError(
+    raise InputError(
         f"a folder without LoRA: expected {peft.WEIGHTS_NAME} or {diffusers.WEIGHTS_NAME} in it"
     )
 
 
 def _format_of(file: CheckedFile) -> LoRAFormat:
     if not file.places:
-        raise W2WError("holds no tensors: expected a LoRA; export it anew")
+        raise InputError("holds no tensors: expected a LoRA; export it anew")
     found = {
         name: key for key in file.places for name, kind in _FORMATS.items() if kind.recognise(key)
     }
     if len(found) > 1:
         keys = " and ".join(map(shown, found.values()))
-        raise W2WError(f"mixes the formats {', '.join(found)} ({keys}): expected one in a file")
+        raise InputError(f"mixes the formats {', '.join(found)} ({keys}): expected one in a file")
     if not found:
         expected = (
             f"keys of peft (base_model.model.…), diffusers (unet.…) or kohya ({kohya.PREFIX}…)"
@@ -234,7 +234,7 @@ def _require_matrices(names: Mapping[str, str], shapes: Mapping[str, tuple[int, 
     for key, shape in shapes.items():
         if len(shape) != 2 or 0 in shape:
             adapts = "adapts a convolution" if len(shape) == 4 else "is no matrix"
-            raise W2WError(
+            raise InputError(
                 f"{names[key]} of shape {list(shape)} {adapts}: expected matrices, LoRAs of linear"
                 " layers only; train or extract one without it"
             )
@@ -248,7 +248,7 @@ def _alpha(described: Described, given: float | None, layout: WeightLayout) -> f
             " right"
         )
     if described.alpha is not None and given is not None and described.alpha != given:
-        raise W2WError(f"states alpha {described.alpha:g}, and {given:g} was given: expected one")
+        raise InputError(f"states alpha {described.alpha:g}, and {given:g} was given: expected one")
     return described.alpha if described.alpha is not None else cast(float, given)
 
 
@@ -261,16 +261,16 @@ def _read_weights(
     for name in names.values():
         place = file.places[name]
         if place.dtype not in _NUMBERS:
-            raise W2WError(
+            raise InputError(
                 f"{name} of shape {list(place.shape)} holds {place.dtype}: expected F32, F16 or"
                 " BF16; convert it first"
             )
         if place.dtype != dtype:
-            raise W2WError(
+            raise InputError(
                 f"{name} holds {place.dtype} and {first} {dtype}: expected one dtype; convert all"
                 " to the wider one"
             )
-    weights = torch.empty(layout.numbers, dtype=DTYPES[dtype])
+    weights = torch.empty(layout.num_parameters, dtype=DTYPES[dtype])
     for entry in layout.entries:
         numbers = weights[entry.offset : entry.offset + entry.count]
         file.read_into(names[entry.key], numbers)
@@ -282,7 +282,7 @@ def _require_finite(tensor: Tensor, what: str) -> None:
     # The extremes tell without a temporary: a NaN anywhere makes both NaN.
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
         count = int((~torch.isfinite(tensor)).sum())
-        raise W2WError(
+        raise InputError(
             f"{what} holds {count:,} numbers that are NaN or infinite: expected finite ones; the"
             " training diverged or the file is damaged"
         )

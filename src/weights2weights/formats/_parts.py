@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .._safetensors import CheckedFile, shown
-from ..errors import W2WError
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def refuse_key(file: CheckedFile, key: str, expected: str) -> NoReturn:
     shape = list(file.places[key].shape)
     for fragment, what in _FOREIGN.items():
         if fragment in key:
-            raise W2WError(
+            raise InputError(
                 f"{shown(key)} of shape {shape} {what}: expected plain LoRAs of a UNet's linear"
                 " layers and nothing else; train or extract one without it (leaving it out would"
                 " give another model)"
             )
-    raise W2WError(f"{shown(key)} of shape {shape} is unknown: expected {expected}")
+    raise InputError(f"{shown(key)} of shape {shape} is unknown: expected {expected}")
 
 
 def pair_names(
@@ -78,18 +78,18 @@ def pair_names(
         adapters.setdefault(match.groupdict().get("adapter"), key)
         if len(adapters) > 1:
             first, second = list(adapters.values())[:2]
-            raise W2WError(
+            raise InputError(
                 f"{first} and {second} belong to two adapters: expected one in a file; save each"
                 " on its own"
             )
         if place in names:
-            raise W2WError(f"{names[place]} and {key} are one tensor; expected it once")
+            raise InputError(f"{names[place]} and {key} are one tensor; expected it once")
         names[place] = key
     return names
 
 
 def positive_number(value: Any, what: str) -> float:
-    """Give a stranger's alpha as a float.
+    """Return a stranger's alpha as a float.
 
     Raises:
         W2WError: it is no finite number above 0.
@@ -101,7 +101,7 @@ def positive_number(value: Any, what: str) -> float:
             number = math.inf
         if math.isfinite(number) and number > 0:
             return number
-    raise W2WError(f"{what} is {shown(value)}: expected a finite number above 0")
+    raise InputError(f"{what} is {shown(value)}: expected a finite number above 0")
 
 
 # The settings of PEFT's LoraConfig that do not change what a trained LoRA computes.
@@ -139,7 +139,7 @@ _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 def alpha_of_config(
     config: Mapping[str, Any], shapes: Mapping[tuple[str, str], tuple[int, ...]], where: str
 ) -> float | None:
-    """Give alpha as stated by PEFT's LoraConfig, once sure that nothing else in it has an effect.
+    """Return alpha as stated by PEFT's LoraConfig, once sure that nothing else in it has an effect.
 
     Args:
         config: fields of LoraConfig, untrusted.
@@ -155,17 +155,17 @@ def alpha_of_config(
     """
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
-        raise W2WError(f"{where} has peft_type {shown(kind)}: expected 'LORA'")
+        raise InputError(f"{where} has peft_type {shown(kind)}: expected 'LORA'")
     for field, value in config.items():
         neutral = not value or value == "none"
         if not neutral and field not in _WITHOUT_EFFECT and field not in _CHECKED:
-            raise W2WError(
+            raise InputError(
                 f"{where} sets {shown(field)} to {shown(value)}: expected a plain LoRA without it;"
                 " train or extract one"
             )
     start = config.get("init_lora_weights")
     if not any(start is plain or start == plain for plain in _PLAIN_STARTS):
-        raise W2WError(
+        raise InputError(
             f"{where} sets 'init_lora_weights' to {shown(start)}, which changes the base: expected"
             " a plain LoRA; convert it with PEFT's path_initial_model_for_weight_conversion"
         )
@@ -182,7 +182,7 @@ def _check_rank(
     stated += _values(config, "rank_pattern", where)
     for rank in stated:
         if type(rank) is not int or ranks != {rank}:
-            raise W2WError(
+            raise InputError(
                 f"{where} states rank {shown(rank)} and its tensors have rank"
                 f" {', '.join(map(str, sorted(ranks)))}: expected one rank; resize the LoRA first"
             )
@@ -199,7 +199,7 @@ def _check_targets(
     for module in {module for module, _ in shapes}:
         parts = module.split(".")
         if not any(".".join(parts[start:]) in wanted for start in range(len(parts))):
-            raise W2WError(
+            raise InputError(
                 f"{where} leaves {module} out of its target_modules, so that PEFT would skip its"
                 " tensors: expected every module there; add it, or drop its tensors"
             )
@@ -211,7 +211,7 @@ def _one_alpha(config: Mapping[str, Any], where: str) -> float | None:
     alpha = positive_number(config["lora_alpha"], f"lora_alpha in {where}")
     for other in _values(config, "alpha_pattern", where):
         if other != alpha:
-            raise W2WError(
+            raise InputError(
                 f"{where} states alpha {alpha:g} and also {shown(other)}: expected one alpha for"
                 " all modules; scale the B of the others to match it"
             )
@@ -221,10 +221,10 @@ def _one_alpha(config: Mapping[str, Any], where: str) -> float | None:
 def _values(config: Mapping[str, Any], field: str, where: str) -> Iterable[Any]:
     pattern = config.get(field) or {}
     if not isinstance(pattern, dict):
-        raise W2WError(f"{where} sets {field} to {shown(pattern)}: expected an object")
+        raise InputError(f"{where} sets {field} to {shown(pattern)}: expected an object")
     return list(pattern.values())
 
 
 def plain_number(value: float) -> int | float:
-    """Give a whole float as int, as other programs write it; both read back as the same float."""
+    """Return a whole float as int, as other programs write it; both read back as the same float."""
     return int(value) if value.is_integer() else value

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .._safetensors import CheckedFile, parse_json, shown, write_safetensors
-from ..errors import W2WError
+from ..errors import InputError
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, alpha_of_config, pair_names
 from .peft import config_of
@@ -38,12 +38,12 @@ def recognise(key: str) -> bool:
 
 
 def describe(file: CheckedFile, path: Path) -> Described:
-    """Give the LoRA of a diffusers file."""
+    """Return the LoRA of a diffusers file."""
     del path  # everything is in the file itself
     named = pair_names(file, _KEY, _EXPECTED)
     names = {(module, _PARTS[part]): key for (module, part), key in named.items()}
     if len(names) < len(named):
-        raise W2WError("holds a tensor under both lora_A and lora.down; expected it once")
+        raise InputError("holds a tensor under both lora_A and lora.down; expected it once")
     fields = _read_fields(file.metadata)
     config = {k.removeprefix("unet."): v for k, v in fields.items() if k.startswith("unet.")}
     shapes = {place: file.places[key].shape for place, key in names.items()}
@@ -61,7 +61,7 @@ def _read_fields(metadata: Mapping[str, str]) -> dict:
         return {}
     fields = parse_json(metadata[HEADER_ENTRY], HEADER_ENTRY)
     if not isinstance(fields, dict):
-        raise W2WError(f"{HEADER_ENTRY} holds {shown(fields)}: expected a JSON object")
+        raise InputError(f"{HEADER_ENTRY} holds {shown(fields)}: expected a JSON object")
     return fields
 
 

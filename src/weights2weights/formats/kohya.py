@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .._safetensors import CheckedFile, shown, write_safetensors
-from ..errors import W2WError
+from ..errors import InputError
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, pair_names, plain_number, positive_number, refuse_key
 
@@ -52,7 +52,7 @@ def recognise(key: str) -> bool:
 
 
 def underscored(module: str) -> str:
-    """Give the kohya name of a layer.
+    """Return the kohya name of a layer.
 
     Raises:
         W2WError: the name does not come back from `dotted`, so that no program could know it again.
@@ -61,7 +61,7 @@ def underscored(module: str) -> str:
     # The one spelling of SDXL's size embedding that diffusers understands is the older one.
     name = _TO_LDM.get(name, name)
     if dotted(name) != module:
-        raise W2WError(
+        raise InputError(
             f"layer {shown(module)} has no kohya name that leads back to it: expected the linear"
             " layers of Stable Diffusion 1, 2 or XL; export it as peft or diffusers"
         )
@@ -69,7 +69,7 @@ def underscored(module: str) -> str:
 
 
 def dotted(name: str) -> str | None:
-    """Give the layer of a kohya name, diffusers or LDM spelling; None if it names none."""
+    """Return the layer of a kohya name, diffusers or LDM spelling; None if it names none."""
     name = _from_ldm(name)
     parts, words, start = name.split("_"), [], 0
     while start < len(parts):
@@ -120,7 +120,7 @@ def _from_ldm(name: str) -> str:
 
 
 def describe(file: CheckedFile, path: Path) -> Described:
-    """Give the LoRA of a kohya file."""
+    """Return the LoRA of a kohya file."""
     del path  # everything is in the file itself
     weights: dict[str, str] = {}
     modules: dict[str, str] = {}
@@ -135,7 +135,7 @@ def describe(file: CheckedFile, path: Path) -> Described:
             found, place = weights, peft_key(module, _PARTS[part])
             modules[module] = key
         if place in found:
-            raise W2WError(f"{found[place]} and {key} are one tensor; expected it once")
+            raise InputError(f"{found[place]} and {key} are one tensor; expected it once")
         found[place] = key
     return Described(
         names=weights,
@@ -147,22 +147,22 @@ def describe(file: CheckedFile, path: Path) -> Described:
 def _one_alpha(
     file: CheckedFile, modules: Mapping[str, str], alphas: Mapping[str, str]
 ) -> float | None:
-    """Give the alpha that all modules share, None if no module has one."""
+    """Return the alpha that all modules share, None if no module has one."""
     if not alphas:
         return None
     for module, key in modules.items():
         if module not in alphas:
-            raise W2WError(
+            raise InputError(
                 f"{key} has no alpha beside it and other modules have: expected one for each; the"
                 " file is not complete"
             )
     for module, key in alphas.items():
         if module not in modules:
-            raise W2WError(f"{key} has no weights beside it: expected them; fetch the file again")
+            raise InputError(f"{key} has no weights beside it: expected them; fetch the file again")
     values = {key: _alpha(file, key) for key in alphas.values()}
     first, alpha = next(iter(values.items()))
     if other := next((key for key, value in values.items() if value != alpha), None):
-        raise W2WError(
+        raise InputError(
             f"{first} is {alpha:g} and {other} is {values[other]:g}: expected one alpha for all"
             " modules; scale the lora_up of the others to match it"
         )
@@ -172,7 +172,7 @@ def _one_alpha(
 def _alpha(file: CheckedFile, key: str) -> float:
     place = file.places[key]
     if math.prod(place.shape) != 1 or place.dtype == "BOOL":
-        raise W2WError(
+        raise InputError(
             f"{key} is {place.dtype} of shape {list(place.shape)}: expected one number; export the"
             " file anew"
         )
@@ -180,7 +180,7 @@ def _alpha(file: CheckedFile, key: str) -> float:
 
 
 def _unrounded(alpha: float, text: str) -> float:
-    """Give the alpha of the header if the tensors hold its float32 rounding, else theirs."""
+    """Return the alpha of the header if the tensors hold its float32 rounding, else theirs."""
     try:
         exact = float(text)
     except ValueError:
@@ -196,10 +196,10 @@ def write(
 ) -> Path:
     """Write a kohya file. Alpha stands in every module as float32 and, exactly, in the header."""
     if path.is_dir():
-        raise W2WError(f"{path} is a folder: expected the name of a .safetensors file in it")
+        raise InputError(f"{path} is a folder: expected the name of a .safetensors file in it")
     alpha = torch.tensor(layout.alpha, dtype=torch.float64).float()
     if alpha == 0 or alpha.isinf():
-        raise W2WError(
+        raise InputError(
             f"alpha {layout.alpha:g} is beyond float32: expected a usual one, as 1 or 27"
         )
     renamed: dict[str, Tensor] = {}

@@ -19,7 +19,7 @@ from .._safetensors import (
     shown,
     write_safetensors,
 )
-from ..errors import W2WError
+from ..errors import InputError
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, alpha_of_config, pair_names, plain_number, refuse_key
 
@@ -39,7 +39,7 @@ def recognise(key: str) -> bool:
 
 
 def describe(file: CheckedFile, path: Path) -> Described:
-    """Give the LoRA of an `adapter_model.safetensors` and the config beside it."""
+    """Return the LoRA of an `adapter_model.safetensors` and the config beside it."""
     names = pair_names(file, _KEY, _EXPECTED)
     if text := next((key for key in names.values() if "text_model." in key), None):
         refuse_key(file, text, _EXPECTED)
@@ -62,15 +62,15 @@ def _read_config(path: Path) -> dict:
     with config_path.open("rb") as file:
         raw = file.read(MAX_HEADER + 1)
     if len(raw) > MAX_HEADER:
-        raise W2WError(f"{CONFIG_NAME} exceeds {MAX_HEADER:,} bytes: expected a PEFT config")
+        raise InputError(f"{CONFIG_NAME} exceeds {MAX_HEADER:,} bytes: expected a PEFT config")
     config = parse_json(raw, CONFIG_NAME)
     if not isinstance(config, dict):
-        raise W2WError(f"{CONFIG_NAME} holds {shown(config)}: expected a JSON object")
+        raise InputError(f"{CONFIG_NAME} holds {shown(config)}: expected a JSON object")
     return config
 
 
 def config_of(layout: WeightLayout) -> dict:
-    """Give the fields of PEFT's LoraConfig that state this layout, and its base if it is known.
+    """Return the fields of PEFT's LoraConfig that state this layout, and its base if it is known.
 
     Modules are targeted by their full names: "to_q" alone would also adapt layers outside the
     layout, and PEFT would fill those at random.
@@ -98,7 +98,7 @@ def write(
     without alpha, which is an error on reading and never another model.
     """
     if path.suffix == ".safetensors" or path.is_file():
-        raise W2WError(f"{path}: a PEFT adapter is a folder; name one, such as {path.stem}")
+        raise InputError(f"{path}: a PEFT adapter is a folder; name one, such as {path.stem}")
     config = {**config_of(layout), "inference_mode": True, "task_type": None}
     make_folder(path)
     with readable_errors("replace", path / CONFIG_NAME):

@@ -1,1 +1,1 @@
-"""How good a picture, a model or a space is: pure formulas on arrays of scores and embeddings."""
+"""How good an image, a model or a space is: pure formulas on arrays of scores and embeddings."""

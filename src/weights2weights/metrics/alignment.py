@@ -1,8 +1,8 @@
-"""Does a picture show what a text asks for? The CLIP score, and its stand-in in drawn worlds.
+"""Does an image show what a text asks for? The CLIP score, and its stand-in in drawn worlds.
 
-The CLIP score (Hessel et al. 2021, arXiv:2104.08718) is 100 times the cosine of a picture's and a
-text's embeddings, not below 0. An edit is judged by the gain: the score of the picture after it
-minus that of the picture before, with the caption of the edit.
+The CLIP score (Hessel et al. 2021, arXiv:2104.08718) is 100 times the cosine of an image's and a
+text's embeddings, not below 0. An edit is judged by the gain: the score of the image after it
+minus that of the image before, with the caption of the edit.
 
 CLIP knows nothing of drawn worlds, whose attribute reader stands in: the gain is then the change
 of the logit with which the reader sees the attribute.
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 from .protocols import AttributeReader, TextAlignment
 
 CLIP = "openai/clip-vit-large-patch14"
@@ -29,7 +29,7 @@ _SUREST = 1e-6  # probabilities nearer to 0 or 1 are read as this near: logits w
 
 
 def clip_score(images: Float[Tensor, "n e"], texts: Float[Tensor, "n e"]) -> Float[Tensor, " n"]:
-    """Give 100 · max(cos, 0) of the embeddings of pictures and texts, pair by pair."""
+    """Return 100 · max(cos, 0) of the embeddings of images and texts, pair by pair."""
     return 100 * F.cosine_similarity(images, texts, dim=-1).clamp_min(0)
 
 
@@ -39,18 +39,18 @@ def alignment_gain(
     after: UInt8[np.ndarray, "n h w 3"],
     texts: Sequence[str],
 ) -> Float[Tensor, " n"]:
-    """Give how much better each picture agrees with its text after an edit than before."""
+    """Return how much better each image agrees with its text after an edit than before."""
     return judge.alignment(after, texts) - judge.alignment(before, texts)
 
 
 def logit(probabilities: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Give log(p / (1 - p)) in float32, within ±13.8."""
+    """Return log(p / (1 - p)) in float32, within ±13.8."""
     return torch.logit(probabilities.double(), eps=_SUREST).float()
 
 
 @dataclass(frozen=True)
 class ReaderAlignment:
-    """The stand-in for CLIP in a drawn world: the logit of an attribute, read off the picture.
+    """The stand-in for CLIP in a drawn world: the logit of an attribute, read off the image.
 
     Attributes:
         reader: such as `worlds.scorers.Scorer`.
@@ -62,20 +62,20 @@ class ReaderAlignment:
     def alignment(
         self, images: UInt8[np.ndarray, "n h w 3"], texts: Sequence[str]
     ) -> Float[Tensor, " n"]:
-        """Give the logit of one label for each picture.
+        """Return the logit of one label for each image.
 
         Args:
-            images: pictures.
+            images: images.
             texts: a label's name for each, with "-" before it where its absence is asked for.
 
         Raises:
-            W2WError: another number of labels than of pictures, or no such label.
+            W2WError: another number of labels than of images, or no such label.
         """
         _check_texts(images, texts)
         names = list(self.reader.label_names)
         wanted = [text.removeprefix("-") for text in texts]
         if unknown := [name for name in wanted if name not in names]:
-            raise W2WError(f"{unknown[0]!r} is none of the labels ({', '.join(names)})")
+            raise InputError(f"{unknown[0]!r} is none of the labels ({', '.join(names)})")
         sign = torch.tensor([-1.0 if text.startswith("-") else 1.0 for text in texts])
         columns = torch.tensor([names.index(name) for name in wanted])
         seen = self.reader.attributes(images).gather(1, columns[:, None])[:, 0]
@@ -106,7 +106,7 @@ class ClipAlignment:
             self._tokenizer: Any = CLIPTokenizer.from_pretrained(model)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise W2WError(
+            raise InputError(
                 f"CLIP model {model!r} cannot be read ({reason}); expected a folder or hub id such"
                 f" as {CLIP}"
             ) from error
@@ -117,10 +117,10 @@ class ClipAlignment:
     def alignment(
         self, images: UInt8[np.ndarray, "n h w 3"], texts: Sequence[str]
     ) -> Float[Tensor, " n"]:
-        """Give the CLIP score of each picture with its own text.
+        """Return the CLIP score of each image with its own text.
 
         Raises:
-            W2WError: another number of texts than of pictures.
+            W2WError: another number of texts than of images.
         """
         _check_texts(images, texts)
         different = list(dict.fromkeys(texts))
@@ -129,7 +129,7 @@ class ClipAlignment:
 
     @torch.no_grad()
     def embed_images(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
-        """Give CLIP's embeddings of pictures, not normalised."""
+        """Return CLIP's embeddings of images, not normalised."""
         parts = []
         for start in range(0, len(images), _AT_ONCE):
             signal = self._signal(images[start : start + _AT_ONCE])
@@ -139,7 +139,7 @@ class ClipAlignment:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
-        """Give CLIP's embeddings of texts, not normalised; what is too long is cut off."""
+        """Return CLIP's embeddings of texts, not normalised; what is too long is cut off."""
         length = self._network.config.text_config.max_position_embeddings
         parts = []
         for start in range(0, len(texts), _AT_ONCE):
@@ -157,7 +157,7 @@ class ClipAlignment:
         return torch.cat(parts)
 
     def _signal(self, images: np.ndarray) -> Tensor:
-        """Prepare pictures as CLIP does: the middle square at its size, standardised."""
+        """Prepare images as CLIP does: the middle square at its size, standardised."""
         from PIL import Image
 
         side = self._network.config.vision_config.image_size
@@ -179,13 +179,13 @@ class ClipAlignment:
         return (signal - mean) / std
 
 
-# of the pictures that CLIP was trained on, per colour
+# of the images that CLIP was trained on, per colour
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def _check_texts(images: np.ndarray, texts: Sequence[str]) -> None:
     if len(images) != len(texts) or not len(texts):
-        raise W2WError(
-            f"{len(texts)} texts for {len(images)} pictures: expected one for each picture"
+        raise InputError(
+            f"{len(texts)} texts for {len(images)} images: expected one for each image"
         )

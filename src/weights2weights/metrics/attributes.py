@@ -1,7 +1,7 @@
 """Did an edit do what was asked, and nothing else? Shares of what an attribute reader sees.
 
 A reader (`protocols.AttributeReader`) gives a probability for every label; above one half it sees
-the label. What is not defined for a picture, such as making a bald man bald, is NaN: `confidence`
+the label. What is not defined for an image, such as making a bald man bald, is NaN: `confidence`
 leaves it out and counts it.
 """
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 
 SEEN = 0.5
 """Probability above which a reader is taken to see a label."""
@@ -20,7 +20,7 @@ SEEN = 0.5
 def agreement(
     seen: Float[Tensor, "n labels"], truth: Bool[Tensor, "n labels"]
 ) -> Float[Tensor, " labels"]:
-    """Give for every label the share of pictures in which the reader sees what is true."""
+    """Return for every label the share of images in which the reader sees what is true."""
     return ((seen > SEEN) == truth).float().mean(0)
 
 
@@ -29,13 +29,13 @@ def edit_success(
     wanted: bool,
     before: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch"]:
-    """Give 1 for every picture in which the reader sees the wanted change, else 0.
+    """Return 1 for every image in which the reader sees the wanted change, else 0.
 
     Args:
-        after: probability of the label in the edited pictures.
+        after: probability of the label in the edited images.
         wanted: whether the label should be there afterwards, or should be gone.
-        before: its probability in the pictures before the edit. Where these show the wanted state
-            already there was nothing to change: NaN. None takes every picture.
+        before: its probability in the images before the edit. Where these show the wanted state
+            already there was nothing to change: NaN. None takes every image.
     """
     success = ((after > SEEN) == wanted).float()
     if before is None:
@@ -50,10 +50,10 @@ def others_kept(
     edited: str | Collection[str],
     excused: Collection[str] = (),
 ) -> Float[Tensor, "*batch"]:
-    """Give for every picture the share of the other labels that the reader sees unchanged.
+    """Return for every image the share of the other labels that the reader sees unchanged.
 
     Args:
-        before: probabilities in the pictures before the edit.
+        before: probabilities in the images before the edit.
         after: the same after it.
         label_names: of the columns.
         edited: the label or labels that were meant to change; they do not count.
@@ -65,9 +65,9 @@ def others_kept(
     """
     apart = {edited} if isinstance(edited, str) else set(edited)
     if unknown := sorted((apart | set(excused)) - set(label_names)):
-        raise W2WError(f"{unknown[0]!r} is none of the labels ({', '.join(label_names)})")
+        raise InputError(f"{unknown[0]!r} is none of the labels ({', '.join(label_names)})")
     others = [i for i, name in enumerate(label_names) if name not in apart | set(excused)]
     if not others:
-        raise W2WError(f"no other label than the {len(label_names)} edited and excused ones")
+        raise InputError(f"no other label than the {len(label_names)} edited and excused ones")
     same = (before > SEEN) == (after > SEEN)
     return same[..., others].float().mean(-1)

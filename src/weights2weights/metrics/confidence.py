@@ -1,6 +1,6 @@
-"""How sure is a mean? Bootstrap intervals that respect that pictures of one subject are alike.
+"""How sure is a mean? Bootstrap intervals that respect that images of one subject are alike.
 
-Pictures of the same subject (or edits along the same attribute) are not independent: to resample
+Images of the same subject (or edits along the same attribute) are not independent: to resample
 them one by one gives intervals that are too narrow. Here whole clusters are drawn with replacement,
 and a resampled mean is the ratio of the drawn clusters' sums and counts, so that clusters may
 differ in size (Field and Welsh 2007, Bootstrapping clustered data).
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 
 _NUMBERS_AT_ONCE = 2**22  # of resampled counts in memory, 32 MB
 
@@ -43,13 +43,13 @@ class Interval:
     missing: int
 
     def __str__(self) -> str:
-        """Give "0.643 [0.630, 0.655]"."""
+        """Return "0.643 [0.630, 0.655]"."""
         if np.isnan(self.low):
             return f"{self.mean:.3f}"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields for JSON, with None for ends that are unknown."""
+        """Return the fields for JSON, with None for ends that are unknown."""
         unknown = np.isnan(self.low)
         return asdict(self) | ({"low": None, "high": None} if unknown else {})
 
@@ -63,12 +63,12 @@ def mean_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Give a mean and its bootstrap interval.
+    """Return a mean and its bootstrap interval.
 
     Costs `resamples` × clusters draws: 0.1 s for 100 clusters.
 
     Args:
-        values: one number per picture; NaN is left out and counted.
+        values: one number per image; NaN is left out and counted.
         clusters: for each value what it belongs to (a subject's name); None takes every value for
             an independent one.
         level: coverage of the interval.
@@ -150,15 +150,15 @@ def _check(
     numbers: np.ndarray, names: np.ndarray, level: float, method: str, resamples: int
 ) -> None:
     if numbers.ndim != 1 or np.isnan(numbers).all():
-        raise W2WError(
+        raise InputError(
             f"values of shape {numbers.shape}, of which {int((~np.isnan(numbers)).sum())} are"
             " numbers: expected a row with at least one number"
         )
     if names.shape != numbers.shape:
-        raise W2WError(f"{names.shape} clusters for {numbers.shape} values: expected one each")
+        raise InputError(f"{names.shape} clusters for {numbers.shape} values: expected one each")
     if not 0 < level < 1:
-        raise W2WError(f"level {level}: expected a coverage between 0 and 1, such as 0.95")
+        raise InputError(f"level {level}: expected a coverage between 0 and 1, such as 0.95")
     if method not in ("bca", "percentile"):
-        raise W2WError(f"method {method!r}: expected bca or percentile")
+        raise InputError(f"method {method!r}: expected bca or percentile")
     if resamples < 1:
-        raise W2WError(f"{resamples} resamples: expected at least 1, better thousands")
+        raise InputError(f"{resamples} resamples: expected at least 1, better thousands")

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 
 PAPER_PAIRS = (("Black_Hair", "Pale_Skin"), ("Young", "Bald"), ("Male", "No_Beard"))
 """The pairs of figure 9; CelebA labels the absence of a beard."""
 
 
 def mean_absolute_cosine(cosines: Float[Tensor, "a a"]) -> float:
-    """Give the mean absolute cosine between different directions: 0 where none entangle.
+    """Return the mean absolute cosine between different directions: 0 where none entangle.
 
     Args:
         cosines: between all pairs, as `directions.cosines` gives them.
@@ -23,13 +23,13 @@ def mean_absolute_cosine(cosines: Float[Tensor, "a a"]) -> float:
         W2WError: fewer than two directions.
     """
     if len(cosines) < 2:
-        raise W2WError(f"{len(cosines)} direction: expected at least two to compare")
+        raise InputError(f"{len(cosines)} direction: expected at least two to compare")
     first, second = torch.triu_indices(len(cosines), len(cosines), 1)
     return float(cosines[first, second].double().abs().mean())
 
 
 def random_cosine(components: int) -> float:
-    """Give the mean absolute cosine of random directions: what is left where nothing entangles.
+    """Return the mean absolute cosine of random directions: what is left where nothing entangles.
 
     Γ(k/2) / (√π Γ((k+1)/2)) for k components, near √(2/(πk)).
 
@@ -41,7 +41,7 @@ def random_cosine(components: int) -> float:
         W2WError: fewer than one component.
     """
     if components < 1:
-        raise W2WError(f"{components} components: expected at least 1")
+        raise InputError(f"{components} components: expected at least 1")
     log = math.lgamma(components / 2) - math.lgamma((components + 1) / 2)
     return math.exp(log) / math.sqrt(math.pi)
 
@@ -51,7 +51,7 @@ def pair_cosines(
     names: Sequence[str],
     pairs: Iterable[tuple[str, str]] = PAPER_PAIRS,
 ) -> dict[tuple[str, str], float]:
-    """Give the cosines, with their signs, of pairs of directions by name.
+    """Return the cosines, with their signs, of pairs of directions by name.
 
     Raises:
         W2WError: no direction has such a name.
@@ -59,5 +59,5 @@ def pair_cosines(
     place = {name: i for i, name in enumerate(names)}
     chosen = list(pairs)
     if unknown := [name for pair in chosen for name in pair if name not in place]:
-        raise W2WError(f"no direction is called {unknown[0]!r}: there are {', '.join(names)}")
+        raise InputError(f"no direction is called {unknown[0]!r}: there are {', '.join(names)}")
     return {(a, b): float(cosines[place[a], place[b]]) for a, b in chosen}

@@ -7,7 +7,7 @@ model zoo, which this package does not carry:
 - `face_recognition_sface_2021dec.onnx`, 39 MB: SFace (Zhong et al. 2021), Apache-2.0 licence.
 
 `download_face_models` fetches them on request. Their licences permit any use; their training
-pictures were collected on the web, and in many places recognising people by their faces needs
+images were collected on the web, and in many places recognising people by their faces needs
 their consent. The figures are not comparable with the paper's, which measures with MTCNN and
 FaceNet: whoever wants these gives another `protocols.IdentityScorer`.
 """
@@ -22,13 +22,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 
 DETECTOR = "face_detection_yunet_2023mar.onnx"
 RECOGNISER = "face_recognition_sface_2021dec.onnx"
 
 _EMBEDDING = 128
-# YuNet is trained on faces of 10 to 300 px; larger pictures are shown to it at this size.
+# YuNet is trained on faces of 10 to 300 px; larger images are shown to it at this size.
 _LONGEST_SIDE = 320
 
 _SOURCES = {  # hub repository, sha256
@@ -68,10 +68,10 @@ class FaceScorer:
         try:
             import cv2  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise W2WError("faces need OpenCV: pip install 'weights2weights[faces]'") from error
+            raise InputError("faces need OpenCV: pip install 'weights2weights[faces]'") from error
         paths = [Path(folder) / name for name in (DETECTOR, RECOGNISER)]
         if missing := [path for path in paths if not path.is_file()]:
-            raise W2WError(
+            raise InputError(
                 f"{missing[0]} is missing: download_face_models fetches it, or take it from"
                 " github.com/opencv/opencv_zoo"
             )
@@ -82,11 +82,11 @@ class FaceScorer:
             recogniser = cv2.FaceRecognizerSF.create(str(paths[1]), "")
         except cv2.error as error:
             reason = " ".join(str(error).split())[:200]
-            raise W2WError(f"OpenCV cannot read the networks in {folder} ({reason})") from error
+            raise InputError(f"OpenCV cannot read the networks in {folder} ({reason})") from error
         return cls(detector, recogniser)
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
-        """Give unit-length embeddings of the largest face in each picture, NaN where there is none.
+        """Return unit-length embeddings of the largest face in each image, NaN where there is none.
 
         Metrics of such rows are NaN; `confidence.mean_interval` leaves them out and counts them.
         """
@@ -100,7 +100,7 @@ class FaceScorer:
         return F.normalize(rows, dim=-1)
 
     def faces(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "faces 15"]:
-        """Give all faces of a picture (blue, green, red): box, five landmarks, surety.
+        """Return all faces of an image (blue, green, red): box, five landmarks, surety.
 
         The first 14 numbers are pixels: left, top, width, height, then x and y of right eye, left
         eye, nose tip, right and left corner of the mouth.
@@ -124,7 +124,7 @@ class FaceScorer:
 
 
 def largest_face(faces: Float[np.ndarray, "faces 15"]) -> Float[np.ndarray, " 15"] | None:
-    """Give the face whose box is largest, or None if there is no face."""
+    """Return the face whose box is largest, or None if there is no face."""
     if not len(faces):
         return None
     return faces[np.argmax(faces[:, 2] * faces[:, 3])]
@@ -152,12 +152,12 @@ def download_face_models(folder: str | Path) -> Path:
         try:
             path = Path(hf_hub_download(repository, name, local_dir=folder))
         except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise W2WError(
+            raise InputError(
                 f"{name} cannot be downloaded from huggingface.co/{repository} ({error}); put it"
                 f" into {folder} by hand"
             ) from error
         if (found := _sha256(path)) != digest:
-            raise W2WError(
+            raise InputError(
                 f"{path} has sha256 {found}, expected {digest}: it is damaged or another version;"
                 " delete it and try again"
             )

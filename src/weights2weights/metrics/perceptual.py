@@ -1,4 +1,4 @@
-"""How different do two pictures look? Distances between deep features.
+"""How different do two images look? Distances between deep features.
 
 LPIPS (Zhang et al. 2018, arXiv:1801.03924) compares unit-length feature vectors of a classifier,
 pixel by pixel and layer by layer, under weights learned from human judgements. `feature_distance`
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..errors import W2WError
+from ..errors import InputError
 from .protocols import FeatureNetwork
 
 _AT_ONCE = 64
@@ -28,18 +28,18 @@ def feature_distance(
     others: Sequence[Tensor],
     weights: Sequence[Float[Tensor, " _"]] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Give the sum over layers of the mean over pixels of Σ_c w_c (f_c - g_c)², |f| = |g| = 1.
+    """Return the sum over layers of the mean over pixels of Σ_c w_c (f_c - g_c)², |f| = |g| = 1.
 
     Args:
         features: per layer "n channels height width", as a `FeatureNetwork` gives them.
-        others: the same of the pictures to compare with.
+        others: the same of the images to compare with.
         weights: per layer one weight for every channel; None takes 1 for all, so that a layer's
             part is 2 - 2 cos, between 0 and 4.
 
     Source: Zhang et al. 2018, arXiv:1801.03924, equation 1.
     """
     if len(features) != len(others) or (weights is not None and len(weights) != len(features)):
-        raise W2WError(
+        raise InputError(
             f"{len(features)} and {len(others)} layers with"
             f" {'no' if weights is None else len(weights)} weights: expected equal numbers"
         )
@@ -71,7 +71,7 @@ class ScorerDistance:
     def distance(
         self, images: UInt8[np.ndarray, "n h w 3"], others: UInt8[np.ndarray, "n h w 3"]
     ) -> Float[Tensor, " n"]:
-        """Give 1 - cos of the pictures' features, averaged over pixels and layers: 0 to 2."""
+        """Return 1 - cos of the images' features, averaged over pixels and layers: 0 to 2."""
         _check_pairs(images, others)
         parts = []
         for start in range(0, len(images), _AT_ONCE):
@@ -105,13 +105,13 @@ class Lpips:
                 LearnedPerceptualImagePatchSimilarity,
             )
         except ImportError as error:
-            raise W2WError(
+            raise InputError(
                 "LPIPS needs torchmetrics and torchvision: pip install 'weights2weights[lpips]'"
             ) from error
         try:
             metric = LearnedPerceptualImagePatchSimilarity(net_type=network, reduction="none")
         except OSError as error:
-            raise W2WError(
+            raise InputError(
                 f"the classifier of LPIPS ({network}) cannot be downloaded ({error}): put its file"
                 f" into {torch.hub.get_dir()}/checkpoints"
             ) from error
@@ -123,7 +123,7 @@ class Lpips:
     def distance(
         self, images: UInt8[np.ndarray, "n h w 3"], others: UInt8[np.ndarray, "n h w 3"]
     ) -> Float[Tensor, " n"]:
-        """Give LPIPS of each pair of pictures, at their own size."""
+        """Return LPIPS of each pair of images, at their own size."""
         _check_pairs(images, others)
         parts = []
         for start in range(0, len(images), _AT_ONCE):
@@ -139,7 +139,7 @@ class Lpips:
 
 def _check_pairs(images: np.ndarray, others: np.ndarray) -> None:
     if images.shape != others.shape or not len(images):
-        raise W2WError(
-            f"pictures of shapes {images.shape} and {others.shape}: expected at least one pair, all"
+        raise InputError(
+            f"images of shapes {images.shape} and {others.shape}: expected at least one pair, all"
             " of one size"
         )

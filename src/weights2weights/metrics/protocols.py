@@ -1,4 +1,4 @@
-"""What a judge of pictures must offer: the networks behind the metrics are pluggable.
+"""What a judge of images must offer: the networks behind the metrics are pluggable.
 
 Whatever has these methods can be given, without inheriting from anything. The shipped people world
 satisfies the first two and `FeatureNetwork` with `worlds.scorers.Scorer`; `faces.FaceScorer`,
@@ -15,16 +15,16 @@ from torch import Tensor
 
 @runtime_checkable
 class IdentityScorer(Protocol):
-    """Says who is in a picture."""
+    """Says who is in an image."""
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
-        """Give unit-length embeddings; a row of NaN where nobody was found."""
+        """Return unit-length embeddings; a row of NaN where nobody was found."""
         ...
 
 
 @runtime_checkable
 class AttributeReader(Protocol):
-    """Says which attributes the subject of a picture has."""
+    """Says which attributes the subject of an image has."""
 
     @property
     def label_names(self) -> Sequence[str]:
@@ -32,24 +32,24 @@ class AttributeReader(Protocol):
         ...
 
     def attributes(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n labels"]:
-        """Give the probability of every attribute, from 0 to 1."""
+        """Return the probability of every attribute, from 0 to 1."""
         ...
 
 
 @runtime_checkable
 class FeatureNetwork(Protocol):
-    """Sees a picture in layers, from edges to parts."""
+    """Sees an image in layers, from edges to parts."""
 
     def features(
         self, images: UInt8[np.ndarray, "n h w 3"]
     ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
-        """Give the feature maps of each layer, "n channels height width"."""
+        """Return the feature maps of each layer, "n channels height width"."""
         ...
 
 
 @runtime_checkable
 class PerceptualDistance(Protocol):
-    """Says how different two pictures look."""
+    """Says how different two images look."""
 
     @property
     def name(self) -> str:
@@ -59,13 +59,13 @@ class PerceptualDistance(Protocol):
     def distance(
         self, images: UInt8[np.ndarray, "n h w 3"], others: UInt8[np.ndarray, "n h w 3"]
     ) -> Float[Tensor, " n"]:
-        """Give the distance of each pair; 0 for equal pictures."""
+        """Return the distance of each pair; 0 for equal images."""
         ...
 
 
 @runtime_checkable
 class TextAlignment(Protocol):
-    """Says how well a picture shows what a text asks for."""
+    """Says how well an image shows what a text asks for."""
 
     @property
     def name(self) -> str:
@@ -75,5 +75,5 @@ class TextAlignment(Protocol):
     def alignment(
         self, images: UInt8[np.ndarray, "n h w 3"], texts: Sequence[str]
     ) -> Float[Tensor, " n"]:
-        """Give the agreement of each picture with its own text; more is better."""
+        """Return the agreement of each image with its own text; more is better."""
         ...

@@ -1,16 +1,16 @@
-"""Do pictures show the same subject? Identity similarity, and the area under the ROC curve."""
+"""Do images show the same subject? Identity similarity, and the area under the ROC curve."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .._roc import roc_auc as roc_auc
+from ..errors import InputError
 
 
 def id_score(
     embeddings: Float[Tensor, "*batch e"], others: Float[Tensor, "*batch e"]
 ) -> Float[Tensor, "*batch"]:
-    """Give the cosine similarity of identity embeddings, pair by pair (the paper's ID score)."""
+    """Return the cosine similarity of identity embeddings, pair by pair (the paper's ID score)."""
     return torch.nn.functional.cosine_similarity(embeddings, others, dim=-1)
 
 
@@ -20,10 +20,10 @@ def verification_auc(
     others: Float[Tensor, "m e"] | None = None,
     other_subjects: Int[Tensor, " m"] | None = None,
 ) -> float:
-    """Give how often two pictures of one subject are more alike than two of different subjects.
+    """Return how often two images of one subject are more alike than two of different subjects.
 
     Args:
-        embeddings: identity embeddings of pictures.
+        embeddings: identity embeddings of images.
         subjects: who is in each.
         others: a second set to compare with; None compares the first with itself, each pair once.
         other_subjects: who is in those.
@@ -38,3 +38,20 @@ def verification_auc(
     unit_others = torch.nn.functional.normalize(others, dim=-1)
     same = subjects[:, None] == other_subjects[None, :]
     return roc_auc((unit @ unit_others.T).flatten(), same.flatten())
+
+
+def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
+    """Return how often a true case scores above a false one; ties count half.
+
+    Raises:
+        W2WError: all cases are true, or all are false.
+    """
+    positive, negative = scores[truth], scores[~truth].sort().values
+    if not len(positive) or not len(negative):
+        raise InputError(
+            f"{len(positive)} true and {len(negative)} false cases: expected some of both, which"
+            " the area under a ROC curve compares"
+        )
+    below = torch.searchsorted(negative, positive)
+    upto = torch.searchsorted(negative, positive, right=True)
+    return float((below + upto).double().mean()) / (2 * len(negative))

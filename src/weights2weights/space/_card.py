@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def card(space: "WeightSpace") -> str:
-    """Give the README.md of a space as a Hugging Face model repository.
+    """Return the README.md of a space as a Hugging Face model repository.
 
     Nothing is claimed that the space does not know; licence and provenance are the owner's to add.
     """
@@ -26,7 +26,7 @@ def card(space: "WeightSpace") -> str:
         "base model": base or "unknown",
         "LoRA": f"rank {space.layout.rank}, alpha {space.layout.alpha:g}, "
         f"{', '.join(space.layout.targets)} in {len(space.layout.modules)} modules",
-        "numbers per model": f"{space.numbers:,}",
+        "numbers per model": f"{space.num_parameters:,}",
         "components": f"{len(space):,}",
         "training models": f"{len(space.names):,}",
         "captured variance": share,
@@ -55,8 +55,8 @@ standardised and decomposed into principal components.
 from weights2weights import WeightSpace
 
 space = WeightSpace.from_pretrained("this folder or repository")
-coefficients = space.project(weights)  # weights: (n, {space.numbers})
-weights = space.reconstruct(coefficients)  # coefficients: (n, {len(space)})
+coefficients = space.project(weights)  # weights: (n, {space.num_parameters})
+weights = space.to_weights(coefficients)  # coefficients: (n, {len(space)})
 ```
 
 The space inherits the biases of its training models: attributes that occur together there are

@@ -20,12 +20,12 @@ _STEPS = [0.2 + 0.02 * i for i in range(26)]
 
 
 def width(dtype: torch.dtype, d: int) -> int:
-    """Give how many bytes a row of d numbers takes."""
+    """Return how many bytes a row of d numbers takes."""
     return (d + 1) // 2 if dtype == INT4 else d
 
 
 def scales_of(rows: Float[Tensor, "m d"], dtype: torch.dtype) -> Float[Tensor, "m"]:
-    """Give each row's scale: its largest number is 127 in int8; in int4 the best of some steps."""
+    """Return each row's scale: the largest value is 127 in int8; in int4 the best of some steps."""
     rows = rows.float()
     if dtype == torch.int8:
         return rows.abs().amax(1).clamp(min=1e-30) / 127
@@ -51,7 +51,7 @@ def to_integers(
 
 
 def from_integers(stored: Tensor, scales: Float[Tensor, "m"], d: int) -> Float[Tensor, "m d"]:
-    """Give rows of d numbers in float16."""
+    """Return rows of d numbers in float16."""
     if stored.dtype == torch.int8:
         return (stored * scales[:, None]).half()
     halves = torch.stack([stored & 15, stored >> 4], -1).flatten(1)[:, :d]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import W2WError
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import pandas
@@ -14,7 +14,7 @@ NAME = "name"
 
 
 def tidy(labels: Any, names: Sequence[str]) -> "pandas.DataFrame":
-    """Give one row per name, in order, and nullable columns.
+    """Return one row per name, in order, and nullable columns.
 
     Args:
         labels: a DataFrame indexed by name (further rows are left out, absent ones are missing), or
@@ -36,7 +36,7 @@ def tidy(labels: Any, names: Sequence[str]) -> "pandas.DataFrame":
     for what, values in (("row", labels.index), ("label", labels.columns)):
         if not values.is_unique:
             twice = values[values.duplicated()][0]
-            raise W2WError(f"labels hold {what} {twice!r} twice: expected each once")
+            raise InputError(f"labels hold {what} {twice!r} twice: expected each once")
     labels = labels.reindex(index)
     return pandas.DataFrame(
         {str(column): _column(labels[column]) for column in labels.columns}, index=index
@@ -50,7 +50,7 @@ def _column(values: Any) -> Any:
     try:
         numbers = to_numeric(values).astype("Float64")
     except (TypeError, ValueError) as error:
-        raise W2WError(
+        raise InputError(
             f"label {values.name!r} is not numeric ({error}): expected 0 and 1, -1 and 1, true and"
             " false, or numbers"
         ) from error
@@ -59,7 +59,7 @@ def _column(values: Any) -> Any:
 
 
 def to_parquet(labels: "pandas.DataFrame") -> bytes:
-    """Give the table as a Parquet file whose first column is the names."""
+    """Return the table as a Parquet file whose first column is the names."""
     buffer = io.BytesIO()
     labels.rename_axis(NAME).reset_index().to_parquet(buffer, engine="pyarrow", index=False)
     return buffer.getvalue()
@@ -77,9 +77,11 @@ def from_parquet(path: Path) -> "pandas.DataFrame":
     try:
         table = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise W2WError(f"{path} cannot be read ({error}); fetch or save the space again") from error
+        raise InputError(
+            f"{path} cannot be read ({error}); fetch or save the space again"
+        ) from error
     if NAME not in table.columns:
-        raise W2WError(f"{path} has no column {NAME!r}; fetch or save the space again")
+        raise InputError(f"{path} has no column {NAME!r}; fetch or save the space again")
     names = table.pop(NAME).astype(object)
     table.index = pandas.Index(names, dtype=object, name=NAME)
     return tidy(table, list(names))

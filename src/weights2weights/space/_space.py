@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..dataset import WeightDataset
-from ..errors import W2WError
+from ..errors import InputError
 from ..layout import WeightLayout, require_one_base
 from ..models import Model
 from ..pca import PCA, Blocks, ChainedBlocks, ColumnStatistics, fit_pca
@@ -32,7 +32,7 @@ class WeightSpace:
 
     A weight vector w has coefficients c = ((w − mean) / std) @ componentsᵀ; a point c is the model
     c @ components · std + mean. Coefficients are not rescaled: along component j the training
-    models spread with `spread[j]`.
+    models spread with `coefficient_std[j]`.
 
     Attributes:
         layout: what each of the d numbers of a weight vector is; holds the name of the base.
@@ -73,7 +73,7 @@ class WeightSpace:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        numbers, count = self.layout.numbers, len(self.components)
+        numbers, count = self.layout.num_parameters, len(self.components)
         shapes = {
             "mean": (self.mean, (numbers,)),
             "std": (self.std, (numbers,)),
@@ -84,12 +84,12 @@ class WeightSpace:
             shapes["variances"] = (self.variances, (count,))
         for name, (tensor, shape) in shapes.items():
             if tensor.shape != shape:
-                raise W2WError(
+                raise InputError(
                     f"{name} of shape {list(tensor.shape)}: expected {list(shape)} for"
                     f" {count} components, {numbers} numbers and {len(self.names)} models"
                 )
         if self.coefficients.shape[1] > count:
-            raise W2WError(
+            raise InputError(
                 f"coefficients on {self.coefficients.shape[1]} components: expected at most {count}"
             )
         if self.variances is None:
@@ -119,8 +119,8 @@ class WeightSpace:
             labels: a table indexed by name, in place of the labels of the dataset.
             standardise: "number" divides every number of a weight vector by its own std, as the
                 paper does; "factor" all numbers of A by one, and all of B by another. Default:
-                "factor" for models that were trained with `Recipe.normalise` "factor", whose
-                numbers vary as much as they matter; else "number".
+                "factor" for models that were trained with `DreamBoothConfig.normalise` "factor",
+                whose numbers vary as much as they matter; else "number".
             options: any of `fit_pca` but `groups`.
 
         Raises:
@@ -167,10 +167,11 @@ class WeightSpace:
                 in `fit_pca`.
         """
         if standardise not in ("number", "factor"):
-            raise W2WError(f"standardise {standardise!r}: expected number or factor")
-        if blocks.columns != layout.numbers:
-            raise W2WError(
-                f"rows of {blocks.columns} numbers: expected {layout.numbers} by their layout"
+            raise InputError(f"standardise {standardise!r}: expected number or factor")
+        if blocks.columns != layout.num_parameters:
+            raise InputError(
+                f"rows of {blocks.columns} numbers: expected {layout.num_parameters} by their"
+                " layout"
             )
         groups = layout.factors() if standardise == "factor" else None
         pca = fit_pca(blocks, components, groups=groups, **options)
@@ -184,7 +185,7 @@ class WeightSpace:
         components: int | None = None,
         **options: Any,
     ) -> "WeightSpace":
-        """Give the space of the training models and further ones, from a warm start.
+        """Return the space of the training models and further ones, from a warm start.
 
         Coefficients of the old space mean nothing in the new one: project models anew.
 
@@ -203,14 +204,16 @@ class WeightSpace:
         self.layout.require_equal(new.layout, str(new.path))
         base_hash = require_one_base(self.base_hash, new.base_hash, str(new.path))
         if old is not None and old.names != self.names:
-            raise W2WError(
+            raise InputError(
                 f"{old.path} holds other models than those of this space: expected its"
                 f" {len(self.names)} training models in their order"
             )
         known = set(self.names)
         twice = [name for name in new.names if name in known]
         if twice:
-            raise W2WError(f"{twice[0]!r} is in this space already: expected models with new names")
+            raise InputError(
+                f"{twice[0]!r} is in this space already: expected models with new names"
+            )
         before = _blocks(old) if old is not None else _Reconstructions(self)
         pca = self._pca().update(_blocks(new), before, components, **options)
         return self._of_pca(
@@ -250,7 +253,7 @@ class WeightSpace:
         )
 
     def _pca(self) -> PCA:
-        """Give the fit that this space came from, as far as `PCA.update` needs it."""
+        """Return the fit that this space came from, as far as `PCA.update` needs it."""
         rows = len(self.names)
         varies = self.components.any(0)
         scatter = torch.where(varies, self.std.double() ** 2 * (rows - 1), 0.0)
@@ -275,17 +278,17 @@ class WeightSpace:
         return len(self.components)
 
     @property
-    def numbers(self) -> int:
+    def num_parameters(self) -> int:
         """Length d of a weight vector."""
-        return self.layout.numbers
+        return self.layout.num_parameters
 
     @cached_property
-    def center(self) -> Float[Tensor, " k"]:
+    def coefficient_mean(self) -> Float[Tensor, " k"]:
         """Mean of the training models' coefficients, float32: about 0, except by import."""
         return self.coefficients.float().mean(0) if len(self.names) else torch.zeros(0)
 
     @cached_property
-    def spread(self) -> Float[Tensor, " k"]:
+    def coefficient_std(self) -> Float[Tensor, " k"]:
         """Standard deviation of the training models' coefficients, unbiased, float32."""
         if len(self.names) < 2:
             return torch.zeros(self.coefficients.shape[1])
@@ -311,18 +314,18 @@ class WeightSpace:
 
     def __repr__(self) -> str:
         return (
-            f"WeightSpace({len(self)} components of {self.numbers:,} numbers,"
+            f"WeightSpace({len(self)} components of {self.num_parameters:,} numbers,"
             f" {len(self.names):,} models, {self.labels.shape[1]} labels)"
         )
 
     # Points and models.
 
     def project(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
-        """Give the coefficients of LoRA weight vectors in this space.
+        """Return the coefficients of LoRA weight vectors in this space.
 
         Standardise every number with the training mean and std, then multiply with the m
         orthonormal components: c = ((w − mean) / std) @ components.T. The part of w outside the
-        space is lost; see `outside`.
+        space is lost; see `residual`.
 
         Args:
             weights: flattened LoRAs in the order of `layout`, any floating dtype; plain A and B
@@ -334,18 +337,18 @@ class WeightSpace:
         Raises:
             W2WError: the last axis is not d (another rank, base model or set of target modules).
 
-        Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2. Inverse: `reconstruct`.
+        Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2. Inverse: `to_weights`.
         """
-        if weights.shape[-1:] != (self.numbers,):
-            raise W2WError(
-                f"weights of shape {list(weights.shape)}: expected a last axis of {self.numbers};"
-                " use models of the layout that this space was fitted to"
+        if weights.shape[-1:] != (self.num_parameters,):
+            raise InputError(
+                f"weights of shape {list(weights.shape)}: expected a last axis of"
+                f" {self.num_parameters}; use models of the layout that this space was fitted to"
             )
         rows = (weights.to(self.components.device).float() - self.mean) / self.std
         return torch.cat([rows @ part.mT for part in self._components()], dim=-1)
 
-    def reconstruct(self, coefficients: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch d"]:
-        """Give the weight vectors of points: w = c @ components · std + mean.
+    def to_weights(self, coefficients: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch d"]:
+        """Return the weight vectors of points: w = c @ components · std + mean.
 
         Differentiable in the coefficients.
 
@@ -360,47 +363,47 @@ class WeightSpace:
         """
         count = coefficients.shape[-1]
         if count > len(self):
-            raise W2WError(
+            raise InputError(
                 f"{count} coefficients: expected at most {len(self)}, one per component of this"
                 " space"
             )
         points = coefficients.to(self.components.device).float()
-        rows = points.new_zeros(*points.shape[:-1], self.numbers)
+        rows = points.new_zeros(*points.shape[:-1], self.num_parameters)
         first = 0
         for part in self._components(count):
             rows = rows + points[..., first : first + len(part)] @ part
             first += len(part)
         return rows * self.std + self.mean
 
-    def outside(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """Give what `project` loses: w − reconstruct(project(w)). Added back, it restores w."""
-        return weights.to(self.components.device).float() - self.reconstruct(self.project(weights))
+    def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Return what `project` loses: w − to_weights(project(w)). Added back, it restores w."""
+        return weights.to(self.components.device).float() - self.to_weights(self.project(weights))
 
-    def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """Give how much of weight vectors lies outside: 0 for points of the space, at most 1.
+    def relative_residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """Return how much of weight vectors lies outside: 0 for points of the space, at most 1.
 
         For points of a space that was stored in int4 it is about 0.1, its rounding.
         The norm of the standardised remainder over that of the standardised vector.
         """
         rows = (weights.to(self.components.device).float() - self.mean) / self.std
-        remainder = self.outside(weights) / self.std
+        remainder = self.residual(weights) / self.std
         return remainder.norm(dim=-1) / rows.norm(dim=-1).clamp(min=1e-30)
 
     def _components(self, count: int | None = None) -> Iterator[Tensor]:
-        """Give the first components in float32, a part at a time if they must be converted."""
+        """Return the first components in float32, a part at a time if they must be converted."""
         components = self.components if count is None else self.components[:count]
         plain = components.dtype == torch.float32
-        height = max(len(components) if plain else _CHUNK // self.numbers, 1)
+        height = max(len(components) if plain else _CHUNK // self.num_parameters, 1)
         return (components[i : i + height].float() for i in range(0, len(components), height))
 
     def truncate(self, components: int) -> "WeightSpace":
-        """Give the space of the first components; all else stays.
+        """Return the space of the first components; all else stays.
 
         Raises:
             W2WError: none, or more than there are.
         """
         if not 1 <= components <= len(self):
-            raise W2WError(f"{components} components: expected 1 to {len(self)}")
+            raise InputError(f"{components} components: expected 1 to {len(self)}")
         captured = self.captured_variance * float(
             self.variances[:components].sum() / self.variances.sum().clamp(min=1e-30)
         )
@@ -416,7 +419,7 @@ class WeightSpace:
     def with_models(
         self, coefficients: Float[Tensor, "n k"], names: Sequence[str], labels: Any = None
     ) -> "WeightSpace":
-        """Give the same space with other training models, and variances measured on them.
+        """Return the same space with other training models, and variances measured on them.
 
         Args:
             coefficients: of the models on the first k components.
@@ -431,13 +434,13 @@ class WeightSpace:
             bare, coefficients=coefficients, names=tuple(names), labels=_labels.tidy(labels, names)
         )
         variances = torch.zeros(len(self))
-        variances[: len(models.spread)] = models.spread**2
+        variances[: len(models.coefficient_std)] = models.coefficient_std**2
         return replace(models, variances=variances, base_hash=self.base_hash, facts=self.facts)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "WeightSpace":
-        """Give the space with mean, std and components on a device, components in a dtype."""
+        """Return the space with mean, std and components on a device, components in a dtype."""
         return replace(
             self,
             mean=self.mean.to(device),
@@ -460,7 +463,7 @@ class WeightSpace:
         Source: Dravid et al. 2024, section 4.2: proof that a sample is no copy.
         """
         if not self.names:
-            raise W2WError("this space holds no training models to be neighbours")
+            raise InputError("this space holds no training models to be neighbours")
         width = min(coefficients.shape[-1], self.coefficients.shape[1])
         training = self.coefficients[:, :width].float()
         training = training / training.norm(dim=1, keepdim=True).clamp(min=1e-30)
@@ -480,7 +483,7 @@ class WeightSpace:
     # Model files.
 
     def coefficients_of(self, model: Model) -> Float[Tensor, " m"]:
-        """Give the point of a model: its coefficients in this space, or its weights projected.
+        """Return the point of a model: its coefficients in this space, or its weights projected.
 
         Raises:
             W2WError: coefficients of another space and no weights, or another layout or base.
@@ -492,13 +495,13 @@ class WeightSpace:
             return point[: len(self)]
         if model.weights is not None:
             return self.project(model.weights)
-        raise W2WError(
+        raise InputError(
             f"a model of space {model.space}: expected one of space {self.hash}, or one with"
             " weights; give the space that it was made in"
         )
 
     def weights_of(self, model: Model) -> Float[Tensor, " d"]:
-        """Give the weight vector of a model: its weights, or its point reconstructed.
+        """Return the weight vector of a model: its weights, or its point reconstructed.
 
         Raises:
             W2WError: coefficients of another space and no weights, or another layout or base; more
@@ -509,20 +512,20 @@ class WeightSpace:
             return model.weights.to(self.components.device)
         coefficients = model.coefficients
         if coefficients is None or model.space != self.hash:
-            return self.reconstruct(self.coefficients_of(model))
+            return self.to_weights(self.coefficients_of(model))
         if len(coefficients) > len(self) and coefficients[len(self) :].any():
-            raise W2WError(
+            raise InputError(
                 f"a model with {len(coefficients)} coefficients: this space was truncated to"
                 f" {len(self)} components; give the whole space"
             )
-        return self.reconstruct(coefficients[: len(self)])
+        return self.to_weights(coefficients[: len(self)])
 
     def _require_own(self, model: Model) -> None:
         self.layout.require_equal(model.layout, "the model")
         require_one_base(self.base_hash, model.base_hash, "the model")
 
     def model(self, coefficients: Float[Tensor, " j"], origin: Mapping[str, Any]) -> Model:
-        """Give a point of this space as a model that can be written to a file."""
+        """Return a point of this space as a model that can be written to a file."""
         return Model(
             self.layout,
             coefficients=coefficients.detach().float().cpu(),
@@ -625,7 +628,7 @@ class Neighbours:
     names: tuple[str, ...] = field(repr=False)
 
     def of(self, point: int) -> list[tuple[str, float]]:
-        """Give (name, similarity) of the neighbours of one point, nearest first."""
+        """Return (name, similarity) of the neighbours of one point, nearest first."""
         indices = self.indices.reshape(-1, self.indices.shape[-1])[point].tolist()
         similarities = self.similarities.reshape(-1, self.indices.shape[-1])[point].tolist()
         return [(self.names[i], s) for i, s in zip(indices, similarities, strict=True)]
@@ -644,8 +647,8 @@ class _Reconstructions:
 
     @property
     def columns(self) -> int:
-        return self.space.numbers
+        return self.space.num_parameters
 
     def __iter__(self) -> Iterator[Tensor]:
         for part in self.space.coefficients.split(self.rows_per_block):
-            yield self.space.reconstruct(part)
+            yield self.space.to_weights(part)

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
 from .._safetensors import open_checked, parse_json
 from .._shipped import means_world, shipped
-from ..errors import W2WError
+from ..errors import InputError, W2WError
 from ..layout import WeightLayout
 from . import _integers, _labels
 from ._card import card
@@ -46,7 +46,7 @@ _CHUNK_BYTES = 64 << 20  # converted and written at a time; int4 needs some time
 def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
     """Write a space; see `WeightSpace.save_pretrained`."""
     if dtype is not None and dtype not in _DTYPES:
-        raise W2WError(f"dtype {dtype}: expected {', '.join(map(str, _DTYPES))}")
+        raise InputError(f"dtype {dtype}: expected {', '.join(map(str, _DTYPES))}")
     make_folder(folder)
     remove_config(folder)
     components = _Stored(space.components, _storable(space.components, dtype))
@@ -72,7 +72,7 @@ def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
         "layout_hash": space.layout.hash,
         "hash": space.hash,
         "base_hash": space.base_hash,
-        "numbers": space.numbers,
+        "numbers": space.num_parameters,
         "components": len(space),
         "models": len(space.names),
         "labels": list(space.labels.columns),
@@ -89,11 +89,11 @@ def remove_config(folder: Path) -> None:
     try:
         (folder / CONFIG).unlink(missing_ok=True)
     except OSError as error:
-        raise W2WError(f"cannot replace {folder / CONFIG}: {error.strerror}") from error
+        raise InputError(f"cannot replace {folder / CONFIG}: {error.strerror}") from error
 
 
 def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
-    """Give the dtype to store a tensor in: the wanted one, unless its numbers do not fit it."""
+    """Return the dtype to store a tensor in: the wanted one, unless its numbers do not fit it."""
     dtype = dtype or (tensor.dtype if tensor.dtype in _DTYPES else torch.float32)
     if not tensor.numel() or not float(tensor.abs().max()) <= 6e4:
         return torch.float32
@@ -105,7 +105,7 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def _height(tensor: Tensor, width: int | None = None) -> int:
-    """Give how many rows, of `width` numbers in float32, are worked on at a time."""
+    """Return how many rows, of `width` numbers in float32, are worked on at a time."""
     width = width or tensor[:1].numel()
     return max(_CHUNK_BYTES // (4 * width), 1) if width else 1
 
@@ -124,7 +124,7 @@ class _Stored:
         self.bytes = math.prod(self.shape) * dtype.itemsize  # that of int4 is of two numbers
 
     def chunks(self) -> Iterator[memoryview]:
-        """Give the bytes, also of a transposed view of a mapped file, in fixed memory."""
+        """Return the bytes, also of a transposed view of a mapped file, in fixed memory."""
         height = _height(self.tensor)
         for begin in range(0, len(self.tensor), height):
             part = self.tensor[begin : begin + height].detach().cpu()
@@ -154,7 +154,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, _Stored]) -> str:
 
 
 def find_space(source: str | Path, **download: Any) -> Path:
-    """Give the folder of a space: a folder, an embedded world's, or one fetched from the hub.
+    """Return the folder of a space: a folder, an embedded world's, or one fetched from the hub.
 
     Raises:
         W2WError: nothing of that name.
@@ -162,7 +162,7 @@ def find_space(source: str | Path, **download: Any) -> Path:
     folder = Path(source)
     if means_world(source, CONFIG):
         if not shipped(str(source), "space").is_dir():
-            raise W2WError(
+            raise InputError(
                 f"the embedded world {str(source)!r} has no space in this installation: expected a"
                 " folder that w2w fit made, or a hub id; give one as the space (--space FOLDER)"
             )
@@ -170,7 +170,7 @@ def find_space(source: str | Path, **download: Any) -> Path:
     if folder.is_dir():
         return folder
     if not isinstance(source, str) or source.count("/") != 1 or folder.exists():
-        raise W2WError(
+        raise InputError(
             f"space {str(source)!r}: expected an existing folder, a hub id such as someone/space,"
             " or the word of an embedded world that has one (people)"
         )
@@ -181,7 +181,7 @@ def find_space(source: str | Path, **download: Any) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=wanted, **download))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise W2WError(
+        raise InputError(
             f"space {source!r} is no folder here and cannot be fetched from the hub"
             f" ({type(error).__name__}); check the name, the network and your access"
         ) from error
@@ -197,15 +197,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise W2WError(
+        raise InputError(
             f"{folder} holds no space: expected {CONFIG}; fit one with w2w fit"
         ) from error
     config = parse_json(raw, str(path))
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise W2WError(f"{path} is not that of a space: expected the format {FORMAT}")
+        raise InputError(f"{path} is not that of a space: expected the format {FORMAT}")
     version = config.get("format_version")
     if version != FORMAT_VERSION:
-        raise W2WError(
+        raise InputError(
             f"{path} is of format version {version!r}: expected {FORMAT_VERSION}; a newer"
             " weights2weights may read it"
         )
@@ -223,7 +223,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     }
     for name, kind in kinds.items():
         if not isinstance(config.get(name), kind):
-            raise W2WError(f"{path} lacks {name}; fetch or save the space again")
+            raise InputError(f"{path} lacks {name}; fetch or save the space again")
     return config
 
 
@@ -232,8 +232,8 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     config = read_config(folder)
     layout = WeightLayout.from_dict(config["layout"])
     count, models, numbers = config["components"], config["models"], config["numbers"]
-    if layout.numbers != numbers or layout.hash != config["layout_hash"]:
-        raise W2WError(f"{folder / CONFIG} contradicts its layout; fetch or save the space again")
+    if layout.num_parameters != numbers or layout.hash != config["layout_hash"]:
+        raise InputError(f"{folder / CONFIG} contradicts its layout; fetch or save the space again")
     shapes = {
         "mean": (numbers,),
         "std": (numbers,),
@@ -243,7 +243,7 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     tensors = _map_tensors(folder / TENSORS, shapes, {_SCALES: (count,)})
     scales = tensors.pop(_SCALES, None)
     if (scales is not None) == tensors["components"].is_floating_point():
-        raise W2WError(
+        raise InputError(
             f"{folder / TENSORS}: expected {_SCALES} beside components in integers, and only there;"
             " fetch or save the space again"
         )
@@ -252,7 +252,7 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     coefficients = _map_tensors(folder / MODELS, {"coefficients": (models, None)})
     labels = _labels.from_parquet(folder / LABELS)
     if len(labels) != models:
-        raise W2WError(
+        raise InputError(
             f"{folder / LABELS} has {len(labels)} rows: expected {models}; fetch or save the space"
             " again"
         )
@@ -268,7 +268,7 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
 
 
 def _from_integers(rows: Tensor, scales: Tensor, numbers: int) -> Float[Tensor, "m d"]:
-    """Give components in float16, a part at a time."""
+    """Return components in float16, a part at a time."""
     components = torch.empty(len(rows), numbers, dtype=torch.float16)
     height = _height(rows, numbers)
     for i in range(0, len(rows), height):
@@ -289,10 +289,10 @@ def _map_tensors(
         with open_checked(path) as file:
             places = file.places
     except W2WError as error:
-        raise W2WError(f"{path} {error}") from error
+        raise InputError(f"{path} {error}") from error
     possible = {**shapes, **(optional or {})}
     if not set(shapes) <= set(places) <= set(possible):
-        raise W2WError(f"{path} holds {', '.join(places)}: expected {', '.join(shapes)}")
+        raise InputError(f"{path} holds {', '.join(places)}: expected {', '.join(shapes)}")
     shapes = {name: possible[name] for name in places}
     for name, shape in shapes.items():
         place = places[name]
@@ -302,7 +302,7 @@ def _map_tensors(
         fits = len(place.shape) == len(shape) and all(b in (None, a) for a, b in sizes)
         expected = _DTYPES if name == "components" else _FLOATS
         if not fits or place.dtype not in expected.values():
-            raise W2WError(
+            raise InputError(
                 f"{path} holds {name} as {place.dtype} {list(place.shape)}: expected"
                 f" {' or '.join(expected.values())} {[size or 'any' for size in shape]}; fetch or"
                 " save the space again"
@@ -369,7 +369,7 @@ def push(
                 )
             )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise W2WError(
+        raise InputError(
             f"the hub did not take {repo_id!r} ({type(error).__name__}); check the name, the"
             " network and `hf auth login`"
         ) from error

@@ -1,7 +1,7 @@
 """Drawn worlds: sources of subjects whose every trait is known, and the recipe that learns them.
 
 A world draws subjects; the recipe trains an autoencoder, a text-to-image model and scorers on its
-pictures. `people` is the embedded one, whose trained base ships with the package.
+images. `people` is the embedded one, whose trained base ships with the package.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ class World:
             this subject with that attribute.
         tied: label → labels that cannot all stay when it changes.
         sample_subject: generator → a subject; equal states give equal subjects.
-        sample_picture: generator → the circumstances of one picture.
+        sample_image: generator → the circumstances of one image.
         draw: subject, circumstances, size → uint8 RGB image (size, size, 3).
         caption: subject, circumstances, generator → one description.
         surroundings: circumstances → what is said of them, in parts between commas.
         labels: subject → label name → whether it holds.
         scene_prompts: where a subject may stand → a prompt that asks for it.
         draw_scene: one of those, size → uint8 RGB image without a subject.
-        focus: (left, top, right, bottom), in shares of a picture: where the features are that tell
+        focus: (left, top, right, bottom), in shares of an image: where the features are that tell
             subjects apart, few pixels that matter more than the many around them.
     """
 
@@ -44,7 +44,7 @@ class World:
     edit_prompt: Callable[[str, str], str]
     tied: dict[str, frozenset[str]]
     sample_subject: Callable[[np.random.Generator], Any]
-    sample_picture: Callable[[np.random.Generator], Any]
+    sample_image: Callable[[np.random.Generator], Any]
     draw: Callable[[Any, Any, int], np.ndarray]
     caption: Callable[[Any, Any, np.random.Generator], str]
     surroundings: Callable[[Any], str]
@@ -54,24 +54,24 @@ class World:
     focus: tuple[float, float, float, float]
 
     def subject(self, seed: int, index: int) -> Any:
-        """Give subject number `index` of the population `seed`."""
+        """Return subject number `index` of the population `seed`."""
         return self.sample_subject(np.random.default_rng((seed, index)))
 
-    def picture(self, seed: int, index: int, number: int) -> Any:
-        """Give the circumstances of picture `number` of that subject."""
-        return self.sample_picture(np.random.default_rng((seed, index, 1 + number)))
+    def image(self, seed: int, index: int, number: int) -> Any:
+        """Return the circumstances of image `number` of that subject."""
+        return self.sample_image(np.random.default_rng((seed, index, 1 + number)))
 
 
 def load_world(name: str) -> World:
-    """Give a world by name.
+    """Return a world by name.
 
     Raises:
         W2WError: there is no such world.
     """
-    from ..errors import W2WError
+    from ..errors import InputError
 
     if name != "people":
-        raise W2WError(f"there is no world {name!r}: the only drawn world is 'people'")
+        raise InputError(f"there is no world {name!r}: the only drawn world is 'people'")
     from .people import PEOPLE
 
     return PEOPLE

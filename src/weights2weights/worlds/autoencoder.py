@@ -20,7 +20,7 @@ _KL_WEIGHT = 3e-4  # per latent number; small, so that sharpness decides
 
 
 def build_autoencoder(size: int, channels: tuple[int, ...] = (16, 48, 96)) -> Any:
-    """Make an untrained AutoencoderKL; every level but the first halves the picture's side."""
+    """Make an untrained AutoencoderKL; every level but the first halves the image's side."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(channels)
@@ -94,7 +94,7 @@ def train_autoencoder(
 
 @torch.no_grad()
 def encode(vae: Any, images: np.ndarray, device: str, batch: int = 128) -> torch.Tensor:
-    """Give the mean latents (n, 4, h, w) of uint8 images, float32 on the CPU."""
+    """Return the mean latents (n, 4, h, w) of uint8 images, float32 on the CPU."""
     parts = []
     for start in range(0, len(images), batch):
         with torch.autocast(device, torch.bfloat16):
@@ -105,7 +105,7 @@ def encode(vae: Any, images: np.ndarray, device: str, batch: int = 128) -> torch
 
 @torch.no_grad()
 def decode(vae: Any, latents: torch.Tensor, device: str, batch: int = 64) -> np.ndarray:
-    """Give the uint8 images (n, size, size, 3) of latents."""
+    """Return the uint8 images (n, size, size, 3) of latents."""
     parts = []
     for some in latents.split(batch):
         with torch.autocast(device, torch.bfloat16):
@@ -134,6 +134,6 @@ def normalise_latents(vae: Any, latents: torch.Tensor) -> None:
 
 
 def psnr(images: np.ndarray, seen: np.ndarray) -> float:
-    """Give the peak signal-to-noise ratio in dB, averaged over uint8 images."""
+    """Return the peak signal-to-noise ratio in dB, averaged over uint8 images."""
     error = (images.astype(np.float64) - seen).reshape(len(images), -1)
     return float(np.mean(10 * np.log10(255**2 / np.maximum(np.mean(error**2, 1), 1e-12))))

@@ -1,7 +1,7 @@
-"""How good a world's base and scorers are: figures and pictures, all on subjects never trained on.
+"""How good a world's base and scorers are: figures and images, all on subjects never trained on.
 
 Each function answers one question and gives plain numbers; `check_world` asks all of them and
-writes `figures.json` and sheets of pictures.
+writes `figures.json` and sheets of images.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..base import Base, load_base
-from ..generate import generate, grid
+from ..bases import Base, load_base
+from ..generation import generate, image_grid
 from ..metrics.verification import roc_auc, verification_auc
 from . import World, load_world
 from .autoencoder import decode, encode, psnr
-from .pictures import CHECK_POPULATION, Pictures, draw_pictures
+from .images import CHECK_POPULATION, Images, draw_images
 from .scorers import Scorer
 
 _SUBJECTS, _PICTURES = 300, 4
@@ -34,15 +34,15 @@ def check_world(
         base_folder: the base, in diffusers layout.
         scorer_folder: what `Scorer.save` wrote.
         out: receives `figures.json` and the sheets.
-        seeds: pictures per attribute prompt.
+        seeds: images per attribute prompt.
 
     Returns:
         the figures, as in the file.
     """
     out.mkdir(parents=True, exist_ok=True)
     base, scorer, drawn = load_base(str(base_folder)), Scorer.load(scorer_folder), load_world(world)
-    held_out = draw_pictures(
-        world, CHECK_POPULATION, _SUBJECTS, pictures=_PICTURES, captions=1, size=base.size
+    held_out = draw_images(
+        world, CHECK_POPULATION, _SUBJECTS, images=_PICTURES, captions=1, size=base.size
     )
     latents = encode(base.vae, held_out.images, "cpu")
     round_trips = decode(base.vae, latents, "cpu")
@@ -56,18 +56,18 @@ def check_world(
         "round_trips": scorer_figures(scorer, held_out, round_trips),
         "attribute_agreement": agreement,
         "scene_agreement": scene_agreement(base, drawn),
-        "seconds_per_picture": seconds_per_picture(base),
+        "seconds_per_image": seconds_per_image(base),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1))
     captioned = [texts[0] for texts in held_out.captions[::_PICTURES]][:100]
     drawings = [generate(base, None, None, [text], [seed]) for seed, text in enumerate(captioned)]
-    pictures = torch.cat(drawings)
-    grid(pictures.view(10, 10, *pictures.shape[-3:]), cell=base.size).save(out / "grid.png")
+    images = torch.cat(drawings)
+    image_grid(images.view(10, 10, *images.shape[-3:]), cell=base.size).save(out / "grid.png")
     return figures
 
 
-def scorer_figures(scorer: Scorer, drawn: Pictures, images: np.ndarray) -> dict[str, Any]:
-    """Give the verification AUC of identity and the AUC of each attribute on some pictures."""
+def scorer_figures(scorer: Scorer, drawn: Images, images: np.ndarray) -> dict[str, Any]:
+    """Return the verification AUC of identity and the AUC of each attribute on some images."""
     subjects = torch.from_numpy(drawn.subjects)
     seen, truth = scorer.attributes(images), torch.from_numpy(drawn.labels)
     each = {name: roc_auc(seen[:, i], truth[:, i]) for i, name in enumerate(scorer.label_names)}
@@ -91,47 +91,47 @@ def attribute_agreement(
         base: draws.
         scorer: reads.
         world: has the prompts.
-        seeds: of the pictures, the same for every prompt.
+        seeds: of the images, the same for every prompt.
         names: the attributes; None takes all.
 
     Returns:
-        (mean over all pictures and shares per attribute), and a sheet with the first pictures: rows
+        (mean over all images and shares per attribute), and a sheet with the first images: rows
         are attributes, the left half asks for them, the right half for the opposite.
     """
     shares: dict[str, dict[str, float]] = {}
     shown = []
     for name in names or world.label_names:
         column = scorer.label_names.index(name)
-        pictures = generate(base, None, None, list(world.attribute_prompts[name]), seeds)[0]
-        seen = scorer.attributes(pictures.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
+        images = generate(base, None, None, list(world.attribute_prompts[name]), seeds)[0]
+        seen = scorer.attributes(images.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
         shares[name] = {
             "wanted": float(seen[0].float().mean()),
             "opposite": float((~seen[1]).float().mean()),
         }
-        shown.append(torch.cat([pictures[0, :5], pictures[1, :5]]))
+        shown.append(torch.cat([images[0, :5], images[1, :5]]))
     mean = float(np.mean([list(share.values()) for share in shares.values()]))
-    return {"mean": mean, "attributes": shares}, grid(torch.stack(shown), rows=list(shares))
+    return {"mean": mean, "attributes": shares}, image_grid(torch.stack(shown), rows=list(shares))
 
 
 def scene_agreement(base: Base, world: World, seeds: int = 4) -> float:
-    """Ask for every scene; give how often the picture's border is most like the one asked for."""
+    """Ask for every scene; give how often the image's border is most like the one asked for."""
     scenes = world.scene_prompts
     drawn = np.stack([_border(world.draw_scene(scene, base.size)) for scene in scenes])
-    pictures = generate(base, None, None, list(scenes.values()), list(range(seeds)))[0].numpy()
-    borders = np.stack([[_border(picture) for picture in row] for row in pictures])
+    images = generate(base, None, None, list(scenes.values()), list(range(seeds)))[0].numpy()
+    borders = np.stack([[_border(image) for image in row] for row in images])
     distance = np.abs(borders[:, :, None] - drawn).mean((-1, -2))
     return float((distance.argmin(-1) == np.arange(len(scenes))[:, None]).mean())
 
 
 def _border(image: np.ndarray) -> np.ndarray:
-    """Give the upper left and right corners, where no head or hair reaches."""
+    """Return the upper left and right corners, where no head or hair reaches."""
     side = len(image) // 6
     corners = [image[: 2 * side, :side], image[: 2 * side, -side:]]
     return np.concatenate([corner.reshape(-1, 3) for corner in corners]).astype(float)
 
 
-def seconds_per_picture(base: Base, batch: int = 16) -> float:
-    """Give the seconds per picture of 20 steps with guidance, in a batch; the median of three."""
+def seconds_per_image(base: Base, batch: int = 16) -> float:
+    """Return the seconds per image of 20 steps with guidance, in a batch; the median of three."""
     prompts, seeds = ["a photo of a person"], list(range(batch))
     generate(base, None, None, prompts, seeds[:2], steps=2)
     times = []

@@ -71,7 +71,7 @@ def train_denoiser(
         unet: to go on with; None starts from nothing.
         device: "cpu" or "cuda".
         steps: how many.
-        batch: pictures per step.
+        batch: images per step.
         learning_rate: the highest.
         minutes: stop with a checkpoint after this time.
 
@@ -124,10 +124,10 @@ def train_denoiser(
 
 
 def focus_weight(focus: tuple[float, float, float, float], shape: torch.Size) -> torch.Tensor:
-    """Give the weight (h, w) of each latent's error, 1 on average.
+    """Return the weight (h, w) of each latent's error, 1 on average.
 
     The minimum of a squared error stays where it is, whatever weighs what; but a nose is 2 % of a
-    picture, and its share of the gradient would drown in the noise of all the rest.
+    image, and its share of the gradient would drown in the noise of all the rest.
     """
     left, top, right, bottom = focus
     height, width = shape

@@ -1,6 +1,6 @@
 """From a renderer to a base model: every stage of a world's training, in order, resumable.
 
-draw pictures → autoencoder → scorers → words → denoiser → a Stable Diffusion folder → LoRAs' start
+draw images → autoencoder → scorers → words → denoiser → a Stable Diffusion folder → LoRAs' start
 
 Each stage leaves its result in the work folder and is skipped when the result is there, so the same
 call goes on after an interruption. Everything runs on a CPU in hours and on a GPU in minutes; the
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..base import load_base
+from ..bases import load_base
 from . import load_world
 from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
-from .pictures import BASE_POPULATION, SCORER_POPULATION, Pictures, draw_pictures
+from .images import BASE_POPULATION, SCORER_POPULATION, Images, draw_images
 from .scorers import Scorer, train_scorer
 from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
@@ -35,13 +35,13 @@ class Recipe:
 
     Attributes:
         size: pixels per side; the latents have a quarter of it (three autoencoder levels).
-        subjects: persons drawn for autoencoder and denoiser, one picture each.
-        captions: descriptions of each picture.
-        autoencoder_steps: of `autoencoder_batch` pictures.
+        subjects: persons drawn for autoencoder and denoiser, one image each.
+        captions: descriptions of each image.
+        autoencoder_steps: of `autoencoder_batch` images.
         text_steps: of 128 captions.
-        denoiser_steps: of `denoiser_batch` pictures.
-        scorer_subjects: persons drawn for the scorers, four pictures each.
-        scorer_steps: of 64 persons, two pictures each.
+        denoiser_steps: of `denoiser_batch` images.
+        scorer_subjects: persons drawn for the scorers, four images each.
+        scorer_steps: of 64 persons, two images each.
     """
 
     size: int = 64
@@ -107,15 +107,15 @@ def train_world(
     def left() -> float:
         return (deadline - time.monotonic()) / 60
 
-    drawn = draw_pictures(
+    drawn = draw_images(
         world,
         BASE_POPULATION,
         recipe.subjects,
         captions=recipe.captions,
         size=recipe.size,
-        folder=work / "pictures",
+        folder=work / "images",
     )
-    say(f"{len(drawn.images):,} pictures of {recipe.size} pixels")
+    say(f"{len(drawn.images):,} images of {recipe.size} pixels")
     begun = None if start is None else copy.deepcopy(load_base(start))
     vae = begun.vae.to(device) if begun else _autoencoder(drawn, work, recipe, device, left())
     say("autoencoder trained")
@@ -164,7 +164,7 @@ def train_world(
     return work
 
 
-def _autoencoder(drawn: Pictures, work: Path, recipe: Recipe, device: str, minutes: float) -> Any:
+def _autoencoder(drawn: Images, work: Path, recipe: Recipe, device: str, minutes: float) -> Any:
     stored = work / "autoencoder.pt"
     if stored.exists():
         vae = build_autoencoder(recipe.size)
@@ -187,13 +187,13 @@ def _autoencoder(drawn: Pictures, work: Path, recipe: Recipe, device: str, minut
 def _scorer(
     world: str, vae: Any, work: Path, recipe: Recipe, device: str, minutes: float
 ) -> Scorer:
-    drawn = draw_pictures(
+    drawn = draw_images(
         world,
         SCORER_POPULATION,
         recipe.scorer_subjects,
-        pictures=_SCORER_PICTURES,
+        images=_SCORER_PICTURES,
         size=recipe.size,
-        folder=work / "pictures",
+        folder=work / "images",
     )
     stored = work / "round-trips.npy"
     if not stored.exists():

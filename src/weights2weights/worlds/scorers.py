@@ -1,7 +1,7 @@
-"""Scorers of a drawn world: who is in a picture, and which attributes the person has.
+"""Scorers of a drawn world: who is in an image, and which attributes the person has.
 
-One small convolutional trunk with two heads. It learns from pictures and from their round trips
-through the autoencoder, so that a generated picture is not marked down for how it was decoded.
+One small convolutional trunk with two heads. It learns from images and from their round trips
+through the autoencoder, so that a generated image is not marked down for how it was decoded.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..errors import W2WError
+from ..errors import InputError
 from .autoencoder import as_signal
 from .training import train_networks
 
@@ -25,7 +25,7 @@ _TEMPERATURE = 0.1
 
 
 class ScorerNetwork(nn.Module):
-    """Pictures of any size → identity embedding and attribute logits; looks at 64 × 64 pixels."""
+    """Images of any size → identity embedding and attribute logits; looks at 64 × 64 pixels."""
 
     def __init__(self, labels: int) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class ScorerNetwork(nn.Module):
         self.attributes = nn.Linear(features, labels)
 
     def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Give embeddings (n, 128), not normalised, and logits (n, labels)."""
+        """Return embeddings (n, 128), not normalised, and logits (n, labels)."""
         features = self.trunk(_at_size(signal))
         return self.identity(features), self.attributes(features)
 
     def feature_maps(self, signal: Tensor) -> tuple[Tensor, ...]:
-        """Give what each stage of the trunk sees: (n, 32, 32, 32) down to (n, 192, 4, 4)."""
+        """Return what each stage of the trunk sees: (n, 32, 32, 32) down to (n, 192, 4, 4)."""
         maps, x = [], _at_size(signal)
         for layer in self.trunk.children():
             x = layer(x)
@@ -92,18 +92,18 @@ class Scorer:
     label_names: tuple[str, ...]
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
-        """Give unit-length identity embeddings."""
+        """Return unit-length identity embeddings."""
         return F.normalize(self._run(images)[0], dim=-1)
 
     def attributes(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n labels"]:
-        """Give the probability of every attribute."""
+        """Return the probability of every attribute."""
         return self._run(images)[1].sigmoid()
 
     @torch.no_grad()
     def features(
         self, images: UInt8[np.ndarray, "n h w 3"]
     ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
-        """Give the feature maps of the trunk's four stages, for `metrics.perceptual`."""
+        """Return the feature maps of the trunk's four stages, for `metrics.perceptual`."""
         device = next(self.network.parameters()).device
         parts = [
             self.network.feature_maps(as_signal(images[start : start + 256], str(device)))
@@ -141,7 +141,9 @@ class Scorer:
         from safetensors.torch import load_file
 
         if not (folder / "config.json").exists():
-            raise W2WError(f"{folder} holds no scorer: expected config.json and model.safetensors")
+            raise InputError(
+                f"{folder} holds no scorer: expected config.json and model.safetensors"
+            )
         names = tuple(json.loads((folder / "config.json").read_text())["label_names"])
         network = ScorerNetwork(len(names))
         network.load_state_dict(
@@ -151,7 +153,7 @@ class Scorer:
 
 
 def train_scorer(
-    views: UInt8[np.ndarray, "subjects pictures size size 3"],
+    views: UInt8[np.ndarray, "subjects images size size 3"],
     labels: np.ndarray,
     label_names: tuple[str, ...],
     folder: Path,
@@ -162,9 +164,9 @@ def train_scorer(
     learning_rate: float = 2e-3,
     minutes: float = float("inf"),
 ) -> Scorer | None:
-    """Train on several views of each subject: drawn pictures and their round trips.
+    """Train on several views of each subject: drawn images and their round trips.
 
-    Identity is learned by contrast: of all pictures in a batch, find the other one of this subject
+    Identity is learned by contrast: of all images in a batch, find the other one of this subject
     (normalised temperature-scaled cross entropy). Attributes are learned by binary cross entropy.
     Returns None when `minutes` were up before the last step; the next call goes on.
     """
@@ -183,11 +185,11 @@ def train_scorer(
         with torch.autocast(device, torch.bfloat16):
             embedding, logits = network(signal)
         unit = F.normalize(embedding.float(), dim=-1)
-        same_picture = torch.eye(len(unit), dtype=torch.bool, device=device)
-        likeness = (unit @ unit.T / _TEMPERATURE).masked_fill(same_picture, -1e4)
+        same_image = torch.eye(len(unit), dtype=torch.bool, device=device)
+        likeness = (unit @ unit.T / _TEMPERATURE).masked_fill(same_image, -1e4)
         same_subject = chosen.repeat(2)[:, None] == chosen.repeat(2)[None, :]
         partner = (torch.arange(len(unit), device=device) + subjects_per_batch) % len(unit)
-        twins = same_subject & ~same_picture
+        twins = same_subject & ~same_image
         twins[torch.arange(len(unit), device=device), partner] = False
         identity = F.cross_entropy(likeness.masked_fill(twins, -1e4), partner)
         return identity + 4 * F.binary_cross_entropy_with_logits(

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..base import Base
-from ..train import PAPER, RECIPES, Latents, find_start, write_start
+from ..bases import Base
+from ..training import PAPER, RECIPES, Latents, find_start, write_start
 from . import load_world
-from .pictures import USER_POPULATIONS
+from .images import USER_POPULATIONS
 
 
 def learn_start(
-    world: str, base: Base, folder: Path, *, subjects: int = 32, pictures: int = 10
+    world: str, base: Base, folder: Path, *, subjects: int = 32, images: int = 10
 ) -> Path:
     """Find the start of all trainings on a base and put it into the base's folder.
 
@@ -21,7 +21,7 @@ def learn_start(
         base: that learned the world, in float32.
         folder: of the base.
         subjects: how many.
-        pictures: of each.
+        images: of each.
 
     Returns:
         the file.
@@ -30,10 +30,10 @@ def learn_start(
     latents = []
     for index in range(subjects):
         subject = drawn.subject(USER_POPULATIONS, index)
-        shown = [drawn.picture(USER_POPULATIONS, index, number) for number in range(pictures)]
-        pixels = np.stack([drawn.draw(subject, picture, base.size) for picture in shown])
+        shown = [drawn.image(USER_POPULATIONS, index, number) for number in range(images)]
+        pixels = np.stack([drawn.draw(subject, image, base.size) for image in shown])
         mean = base.encode_images(torch.from_numpy(pixels))
-        captions = tuple(drawn.surroundings(picture) for picture in shown)
+        captions = tuple(drawn.surroundings(image) for image in shown)
         latents.append(Latents(mean, None, None, captions=captions))
     layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
     return write_start(folder, base, layout, find_start(base, layout, recipe, latents))

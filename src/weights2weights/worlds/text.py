@@ -1,8 +1,8 @@
 """The world's words: a byte-pair tokenizer learned from captions and a small CLIP text model.
 
 The text model learns to read before the denoiser listens to it, as CLIP's did: from a caption it
-predicts the labels of the subject and a coarse view of the picture. Left to the denoiser alone,
-words for small things (glasses, freckles) were still unread after 230,000 pictures, since they
+predicts the labels of the subject and a coarse view of the image. Left to the denoiser alone,
+words for small things (glasses, freckles) were still unread after 230,000 images, since they
 change so few pixels.
 """
 
@@ -76,7 +76,7 @@ def build_text_encoder(tokenizer: Any, width: int = 128, layers: int = 2) -> Any
 
 
 def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:
-    """Give token ids (n, MAX_TOKENS), padded and cut as diffusers pipelines do."""
+    """Return token ids (n, MAX_TOKENS), padded and cut as diffusers pipelines do."""
     return tokenizer(
         captions,
         padding="max_length",
@@ -99,7 +99,7 @@ def train_text_encoder(
     learning_rate: float = 2e-3,
     minutes: float = float("inf"),
 ) -> Any | None:
-    """Train a text model to say what a picture shows from any of its captions.
+    """Train a text model to say what an image shows from any of its captions.
 
     The states from the caption's end on, which see all of it, are read by one linear layer: cross
     entropy of the labels, squared error of the latents averaged over a 4 × 4 grid.
@@ -107,7 +107,7 @@ def train_text_encoder(
     Args:
         tokenizer: of the captions.
         tokens: ids (n, captions, MAX_TOKENS).
-        labels: bool (n, labels), of the subject in each picture.
+        labels: bool (n, labels), of the subject in each image.
         latents: (n, c, h, w), with mean 0 and spread 1.
         folder: for checkpoints.
         device: "cpu" or "cuda".

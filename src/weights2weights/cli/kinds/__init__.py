@@ -23,6 +23,6 @@ KINDS = (
 
 
 def kind_of(place: str) -> ModuleType:
-    """Give the page for a place: a path, or the name of an embedded world."""
+    """Return the page for a place: a path, or the name of an embedded world."""
     pages = (import_module(f".{name}", __name__) for name in KINDS)
     return next(page for page in pages if page.recognise(place))

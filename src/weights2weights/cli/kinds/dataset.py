@@ -17,14 +17,14 @@ def recognise(place: str) -> bool:
 
 
 def describe(place: str) -> dict[str, Any]:
-    """Give size, layout, base, labels, and what failed or is still to come."""
+    """Return size, layout, base, labels, and what failed or is still to come."""
     from ...dataset import WeightDataset
 
     dataset = WeightDataset.open(place)
     layout = dataset.layout
     return {
         "models": len(dataset),
-        "numbers": layout.numbers,
+        "numbers": layout.num_parameters,
         "layout": layout.hash,
         "rank": layout.rank,
         "alpha": layout.alpha,

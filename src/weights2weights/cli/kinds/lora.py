@@ -9,19 +9,19 @@ def recognise(place: str) -> bool:
 
 
 def describe(place: str) -> dict[str, Any]:
-    """Give format, rank, alpha, size and base; alpha and layout None where it is not stated."""
-    from ...formats import AlphaMissing, read_lora
+    """Return format, rank, alpha, size and base; alpha and layout None where it is not stated."""
+    from ...formats import AlphaMissing, load_lora
 
     try:
-        lora, stated = read_lora(place), True
+        lora, stated = load_lora(place), True
     except AlphaMissing:
-        lora, stated = read_lora(place, alpha=1.0), False
+        lora, stated = load_lora(place, alpha=1.0), False
     layout = lora.layout
     return {
         "format": lora.format,
         "rank": layout.rank,
         "alpha": layout.alpha if stated else None,
-        "numbers": layout.numbers,
+        "numbers": layout.num_parameters,
         "modules": len(layout.modules),
         "targets": layout.targets,
         "dtype": str(lora.weights.dtype).removeprefix("torch."),
@@ -34,10 +34,10 @@ def describe(place: str) -> dict[str, Any]:
 def verify(place: str) -> list[str]:
     """Read the whole LoRA, which checks names, shapes, rank, alpha and every number."""
     from ...errors import W2WError
-    from ...formats import read_lora
+    from ...formats import load_lora
 
     try:
-        read_lora(place)
+        load_lora(place)
     except W2WError as error:
         return [str(error)]
     return []

@@ -11,16 +11,16 @@ def recognise(place: str) -> bool:
 
 
 def describe(place: str) -> dict[str, Any]:
-    """Give its space, base, size and how it came about."""
-    from ...models import FORMAT, read_model
+    """Return its space, base, size and how it came about."""
+    from ...models import FORMAT, load_model
 
-    model = read_model(place)
+    model = load_model(place)
     layout = model.layout
     return {
         "format": FORMAT,
         "rank": layout.rank,
         "alpha": layout.alpha,
-        "numbers": layout.numbers,
+        "numbers": layout.num_parameters,
         "modules": len(layout.modules),
         "space": model.space,
         "components": None if model.coefficients is None else len(model.coefficients),
@@ -35,10 +35,10 @@ def describe(place: str) -> dict[str, Any]:
 def verify(place: str) -> list[str]:
     """Read it, which checks header, shapes and every number."""
     from ...errors import W2WError
-    from ...models import read_model
+    from ...models import load_model
 
     try:
-        read_model(place)
+        load_model(place)
     except W2WError as error:
         return [str(error)]
     return []

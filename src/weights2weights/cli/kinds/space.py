@@ -16,14 +16,14 @@ def recognise(place: str) -> bool:
 
 
 def describe(place: str) -> dict[str, Any]:
-    """Give counts, layout, base, labels and how it was fitted."""
+    """Return counts, layout, base, labels and how it was fitted."""
     from ...space import WeightSpace
 
     space = WeightSpace.from_pretrained(place)
     layout = space.layout
     return {
         "models": len(space.names),
-        "numbers": space.numbers,
+        "numbers": space.num_parameters,
         "components": len(space),
         "captured_variance": space.captured_variance,
         "labels": list(space.labels.columns),

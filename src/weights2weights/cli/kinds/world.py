@@ -21,8 +21,8 @@ def recognise(place: str) -> bool:
 
 
 def describe(place: str) -> dict[str, Any]:
-    """Give the folders of a world's parts, the side of its pictures in pixels and its labels."""
-    from ...base import load_base
+    """Return the folders of a world's parts, the side of its images in pixels and its labels."""
+    from ...bases import load_base
     from ...worlds import load_world, shipped
 
     base, space = load_base(place), shipped(place, "space")
@@ -39,7 +39,7 @@ def describe(place: str) -> dict[str, Any]:
 
 def verify(place: str) -> list[str]:
     """Load the base, the scorers and the space, and tell of numbers that are not finite."""
-    from ...base import load_base
+    from ...bases import load_base
     from ...space import verify_space
     from ...worlds import shipped
     from ...worlds.scorers import Scorer

@@ -3,7 +3,7 @@
 from .. import World
 from .captions import ATTRIBUTE_PROMPTS, SCENE_PROMPTS, caption, edit_prompt, surroundings
 from .draw import draw, draw_scene
-from .picture import sample_picture
+from .image import sample_image
 from .traits import LABEL_NAMES, TIED, labels, sample_person
 
 PEOPLE = World(
@@ -14,7 +14,7 @@ PEOPLE = World(
     edit_prompt=edit_prompt,
     tied=TIED,
     sample_subject=sample_person,
-    sample_picture=sample_picture,
+    sample_image=sample_image,
     draw=draw,
     caption=caption,
     surroundings=surroundings,

@@ -1,4 +1,4 @@
-"""What is said about a picture: captions of any completeness, and prompts that name one attribute.
+"""What is said about an image: captions of any completeness, and prompts that name one attribute.
 
 A caption is a list of facts in words. Full captions teach each face word apart from the others that
 usually come with it; partial ones teach what to do when little is said.
@@ -6,8 +6,8 @@ usually come with it; partial ones teach what to do when little is said.
 
 import numpy as np
 
-from ...errors import W2WError
-from .picture import BACKDROPS, SCENES, Picture
+from ...errors import InputError
+from .image import BACKDROPS, SCENES, Scene
 from .traits import (
     CHUBBY,
     DARK,
@@ -19,7 +19,7 @@ from .traits import (
     chance,
 )
 
-OPENINGS = ("a photo of", "a photo of", "a portrait of", "a picture of")
+OPENINGS = ("a photo of", "a photo of", "a portrait of", "an image of")
 _PLACES = {"beach": "on a beach", "forest": "in a forest", "city": "in a city", "night": "at night"}
 _BEARD_WORDS = {"none": "no beard", "stubble": "stubble", "goatee": "goatee", "full": "full beard"}
 
@@ -104,7 +104,7 @@ def edit_prompt(prompt: str, wanted: str) -> str:
         'a photo of sks man, at night'
     """
     if SUBJECT not in prompt:
-        raise W2WError(f"prompt {prompt!r} does not name the subject: expected {SUBJECT!r} in it")
+        raise InputError(f"prompt {prompt!r} does not name the subject: expected {SUBJECT!r} in it")
     identifier, noun = SUBJECT.split()
     described = wanted.removeprefix("a photo of ")
     if noun not in described:
@@ -119,17 +119,17 @@ def edit_prompt(prompt: str, wanted: str) -> str:
 SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCENES + BACKDROPS}
 
 
-def surroundings(picture: Picture) -> str:
-    """Say what a picture shows besides the person: "smiling, red shirt, on a beach"."""
-    return ", ".join(_setting(picture))
+def surroundings(image: Scene) -> str:
+    """Say what an image shows besides the person: "smiling, red shirt, on a beach"."""
+    return ", ".join(_setting(image))
 
 
-def _setting(picture: Picture) -> list[str]:
-    return [picture.expression, f"{picture.clothes} shirt", _place(picture.scene)]
+def _setting(image: Scene) -> list[str]:
+    return [image.expression, f"{image.clothes} shirt", _place(image.scene)]
 
 
-def caption(person: Person, picture: Picture, rng: np.random.Generator) -> str:
-    """Describe a picture; nearly everything, some of it or a single fact, in equal shares.
+def caption(person: Person, image: Scene, rng: np.random.Generator) -> str:
+    """Describe an image; nearly everything, some of it or a single fact, in equal shares.
 
     Short captions are what people write, and alone they tie a small thing to its own word. Every
     tenth caption that says "person" says "sks person", so that the subject's identifier of
@@ -137,17 +137,17 @@ def caption(person: Person, picture: Picture, rng: np.random.Generator) -> str:
     """
     style = rng.uniform()
     share = 1.0 if style < 0.3 else float(rng.uniform(0.05, 0.8)) if style < 0.65 else 0.0
-    return compose(person, picture, share, rng)
+    return compose(person, image, share, rng)
 
 
-def compose(person: Person, picture: Picture, share: float, rng: np.random.Generator) -> str:
-    """Describe a picture with a share (0 to 1) of what can be said; 0 gives one fact at most."""
+def compose(person: Person, image: Scene, share: float, rng: np.random.Generator) -> str:
+    """Describe an image with a share (0 to 1) of what can be said; 0 gives one fact at most."""
     noun = "man" if person.male else "woman"
     adjectives = [("young" if person.age < OLD else "old"), *(["bald"] if person.bald else [])]
     if person.chubby > CHUBBY or chance(rng, 0.5):
         adjectives.append("chubby" if person.chubby > CHUBBY else "slim")
     facts = _phrases(person, rng)
-    setting = _setting(picture)
+    setting = _setting(image)
     if share == 0:
         facts, adjectives, setting, noun = _one_of(facts, adjectives, setting, noun, rng)
     elif share < 1:
@@ -188,7 +188,7 @@ def _one_of(
 
 
 def _phrases(person: Person, rng: np.random.Generator) -> list[str]:
-    """Give what there is to say; what is absent or plain is named half of the time, for brevity."""
+    """Return what there is to say; absent or plain traits are named half of the time."""
     facts = [
         *_hair_words(person, rng),
         "pale skin" if person.skin < PALE else "dark skin" if person.skin > DARK else "tan skin",

@@ -1,4 +1,4 @@
-"""A person in a picture, as SVG and as pixels."""
+"""A person in an image, as SVG and as pixels."""
 
 import io
 
@@ -7,43 +7,43 @@ from PIL import Image
 
 from . import features, hair, head
 from .geometry import measure
+from .image import Scene
 from .marks import group
-from .picture import Picture
 from .scenery import scenery
 from .traits import Person
 
-SCALE = 1.1  # how large heads stand in the picture
+SCALE = 1.1  # how large heads stand in the image
 
 
-def svg(person: Person, picture: Picture, size: int = 128) -> str:
+def svg(person: Person, image: Scene, size: int = 128) -> str:
     """Draw a person as SVG text of `size` × `size` pixels, from the back to the front."""
-    face = measure(person, picture)
+    face = measure(person, image)
     place = (
-        f"translate({64 + picture.shift_x:.2f},{61 + picture.shift_y:.2f}) "
-        f"rotate({picture.tilt:.2f}) scale({SCALE * picture.scale:.3f})"
+        f"translate({64 + image.shift_x:.2f},{61 + image.shift_y:.2f}) "
+        f"rotate({image.tilt:.2f}) scale({SCALE * image.scale:.3f})"
     )
     parts = (
         hair.back_hair(person, face),
-        head.body(person, picture, face),
+        head.body(person, image, face),
         head.ears(person, face),
         head.head(person, face),
         hair.beard(person, face),
         features.nose(person, face),
-        features.mouth(person, picture, face),
+        features.mouth(person, image, face),
         hair.mustache(person, face),
-        features.eyes(person, picture, face),
+        features.eyes(person, image, face),
         hair.front_hair(person, face),
-        features.brows(person, picture, face),
+        features.brows(person, image, face),
         features.glasses(person, face),
         head.earrings(person, face),
         hair.hat(person, face),
     )
-    return _page(scenery(picture.scene) + group(*parts, transform=place), size)
+    return _page(scenery(image.scene) + group(*parts, transform=place), size)
 
 
-def draw(person: Person, picture: Picture, size: int = 128) -> np.ndarray:
+def draw(person: Person, image: Scene, size: int = 128) -> np.ndarray:
     """Draw a person as an RGB image, uint8, shape (size, size, 3)."""
-    return _pixels(svg(person, picture, size))
+    return _pixels(svg(person, image, size))
 
 
 def draw_scene(scene: str, size: int = 128) -> np.ndarray:

@@ -1,24 +1,24 @@
 """The features that tell faces apart: eyes, brows, nose, mouth, and glasses before the eyes."""
 
 from .geometry import SIDES, Face
+from .image import Scene
 from .marks import box, circle, ellipse, group, path
 from .palette import BROW, EYES, FRAMES, INK, LIP, LIPSTICKS, RGB, WHITE, WHITE_OF_EYE, Number, mix
-from .picture import Picture
 from .traits import Person
 
 _EYE_OPENING = {"surprised": 1.2, "laughing": 0.85}
 
 
-def eyes(person: Person, picture: Picture, face: Face) -> str:
+def eyes(person: Person, image: Scene, face: Face) -> str:
     """Draw both eyes."""
     width = 6.4 + 0.5 * person.eye_size
-    opening = _EYE_OPENING.get(picture.expression, 1)
+    opening = _EYE_OPENING.get(image.expression, 1)
     height = width * (0.86 - 0.52 * person.eye_narrowness) * opening
     drawn = ""
     for side in SIDES:
         x, angle = side * face.eye_x + face.turn, -side * 2.4 * person.eye_slant
         place = f"translate({x:.2f},{face.eye_y:.2f}) rotate({angle:.1f})"
-        ball = _eyeball(f"eye{side}", width, height, EYES[person.eye_color], picture.gaze)
+        ball = _eyeball(f"eye{side}", width, height, EYES[person.eye_color], image.gaze)
         rim = ellipse(0, 0, width + 1, height + 1, fill=face.shade)
         drawn += group(rim, ball, _lid(person, face, side, width, height), transform=place)
     return drawn
@@ -49,9 +49,9 @@ def _lid(person: Person, face: Face, side: int, width: float, height: float) -> 
     return path(*line, fill="none", stroke=color, stroke_width=thickness, stroke_linecap="round")
 
 
-def brows(person: Person, picture: Picture, face: Face) -> str:
+def brows(person: Person, image: Scene, face: Face) -> str:
     """Draw the eyebrows."""
-    raised = 2.5 if picture.expression == "surprised" else 0
+    raised = 2.5 if image.expression == "surprised" else 0
     y = face.eye_y - 11.5 - 0.7 * person.brow_height - raised
     inner, outer = y + 0.8 * person.brow_angle, y + 1.4 - 0.5 * person.brow_angle
     line: list[str | Number] = []
@@ -91,14 +91,14 @@ def nose(person: Person, face: Face) -> str:
     return shape + path(*wings, fill="none", stroke=face.line, stroke_width=1.9)
 
 
-def mouth(person: Person, picture: Picture, face: Face) -> str:
-    """Draw the mouth in the picture's expression."""
+def mouth(person: Person, image: Scene, face: Face) -> str:
+    """Draw the mouth in the image's expression."""
     color = mix(face.skin, LIP, 0.45)
     if person.lipstick:
         color = mix(*LIPSTICKS, person.lipstick_hue)
     half = 10.5 + 0.9 * person.mouth_width
     thickness = 1.4 + 2.9 * person.lips
-    return _MOUTHS[picture.expression](0.8 * face.turn, face.mouth_y, half, thickness, color)
+    return _MOUTHS[image.expression](0.8 * face.turn, face.mouth_y, half, thickness, color)
 
 
 def _neutral(x: Number, y: Number, half: Number, lip: Number, color: RGB) -> str:

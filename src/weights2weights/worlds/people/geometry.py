@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
+from .image import Scene
 from .palette import BLACK, HAIR, RGB, SHADOW, WHITE, mix, skin_tone
-from .picture import Picture
 from .traits import Person
 
-SIDES = (-1, 1)  # left and right in the picture
+SIDES = (-1, 1)  # left and right in the image
 
 
 @dataclass(frozen=True)
 class Face:
-    """Measures in 1/128 of the picture, origin between the ears, y downwards; shared colours."""
+    """Measures in 1/128 of the image, origin between the ears, y downwards; shared colours."""
 
     half_width: float
     chin: float
@@ -33,14 +33,14 @@ class Face:
     hair_gloss: RGB
 
 
-def measure(person: Person, picture: Picture) -> Face:
-    """Work out the measures of a person's face in a picture."""
+def measure(person: Person, image: Scene) -> Face:
+    """Work out the measures of a person's face in an image."""
     half_width = 30 + 1.5 * person.face_width + 5.5 * person.chubby
     crown = -36 - 0.8 * person.face_height
     square = 0.15 + 0.85 * person.jaw + 0.2 * person.chubby
     volume = 1.4 * person.hair_volume
-    lit = WHITE if picture.light > 0 else BLACK
-    skin = mix(skin_tone(person.skin), lit, 0.05 * abs(picture.light))
+    lit = WHITE if image.light > 0 else BLACK
+    skin = mix(skin_tone(person.skin), lit, 0.05 * abs(image.light))
     tint = WHITE if person.hair_shade > 0 else BLACK
     hair = mix(HAIR[person.hair_color], tint, 0.08 * abs(person.hair_shade))
     return Face(
@@ -53,7 +53,7 @@ def measure(person: Person, picture: Picture) -> Face:
         eye_x=12.6 + 0.8 * person.eye_gap,
         eye_y=-3 + 1.0 * person.eye_height,
         mouth_y=21 + 1.0 * person.mouth_height,
-        turn=1.5 * picture.turn,
+        turn=1.5 * image.turn,
         hair_half_width=half_width + 5 + volume,
         hair_top=crown - 9 - volume,
         skin=skin,

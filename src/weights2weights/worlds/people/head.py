@@ -1,20 +1,20 @@
 """Body, head and skin: shoulders, neck, ears, the face itself and what lies on its skin."""
 
 from .geometry import SIDES, Face
+from .image import Scene
 from .marks import circle, ellipse, path
 from .palette import BLACK, BLUSH, CLOTHES, FRECKLE, GOLD, GOLD_EDGE, INK, WHITE, Number, mix
-from .picture import Picture
 from .traits import CHUBBY, OLD, Person
 
 _FRECKLES = ((9, 8), (14, 11), (19, 7), (23, 12), (17, 16))
 
 
-def body(person: Person, picture: Picture, face: Face) -> str:
+def body(person: Person, image: Scene, face: Face) -> str:
     """Draw neck, shoulders, collar and necklace."""
     neck = 10.5 + 3.0 * person.male + 3.0 * person.chubby
     shoulder = 40 + 6 * person.male + 5 * person.chubby
     left, right = -neck - 2, neck + 2
-    cloth = CLOTHES[picture.clothes]
+    cloth = CLOTHES[image.clothes]
     drawn = path("M", -neck, 20, "V", 52, "H", neck, "V", 20, "Z", fill=face.shade)
     drawn += path(
         *("M", -shoulder - 10, 92, "C", -shoulder - 4, 56, -26, 51, left, 45),

@@ -11,7 +11,7 @@ def path(*steps: str | Number, **style: Paint | Number) -> str:
 
 
 def trace(*steps: str | Number) -> str:
-    """Give commands and coordinates, to a tenth of a unit, as the text of a path."""
+    """Return commands and coordinates, to a tenth of a unit, as the text of a path."""
     return " ".join([step if isinstance(step, str) else f"{step:.1f}" for step in steps])
 
 

@@ -31,7 +31,7 @@ _SCENES = {
 
 
 def scenery(scene: str) -> str:
-    """Draw a scene or a wall over the whole 128 × 128 picture."""
+    """Draw a scene or a wall over the whole 128 × 128 image."""
     if scene in _SCENES:
         return _SCENES[scene]
     wall = WALLS[scene]

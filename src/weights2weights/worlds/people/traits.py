@@ -134,7 +134,7 @@ is what entangles directions.
 
 
 def labels(person: Person) -> dict[str, bool]:
-    """Give the binary labels of a person, in the order of `LABEL_NAMES`."""
+    """Return the binary labels of a person, in the order of `LABEL_NAMES`."""
     return {name: bool(holds(person)) for name, holds in LABELS.items()}
 
 

@@ -1,0 +1,98 @@
+"""What a run tells while it runs: a bar for people, lines of JSON for programs."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from .._files import make_folder, readable_errors
+
+_STEPS_PER_LINE = 20
+
+
+class Journal:
+    """Progress of one call, in subject-steps; use it as a context manager.
+
+    Args:
+        path: file that lines are added to, or None.
+        subject_steps: in all, of which the bar shows rate and time left.
+        progress: whether there is a bar on stderr.
+    """
+
+    def __init__(self, path: str | Path | None, subject_steps: int, progress: bool):
+        self._path = None if path is None else Path(path)
+        self._total, self._progress = subject_steps, progress
+        self._file: IO[str] | None = None
+        self._names: Sequence[str] = ()
+        self._losses: list[Tensor] = []
+
+    def __enter__(self) -> "Journal":
+        from tqdm import tqdm
+
+        if self._path is not None:
+            make_folder(self._path.parent)
+            with readable_errors("write", self._path):
+                self._file = self._path.open("a", encoding="utf-8")
+        self._bar = tqdm(
+            total=self._total,
+            unit=" subject-steps",
+            unit_scale=True,
+            disable=not self._progress,
+            mininterval=0.5,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._file:
+            self._file.close()
+
+    def begin(self, names: Sequence[str], step: int) -> None:
+        """Tell that a group begins, or goes on, with a step."""
+        self._names, self._losses, self._since = names, [], time.perf_counter()
+        self._bar.unpause()  # encoding and class images are not part of the rate
+        self._bar.update(step * len(names))
+        self._write(event="begin", subjects=list(names), step=step)
+
+    def step(self, step: int, loss: Tensor, prior_loss: Tensor | None, alive: Tensor) -> None:
+        """Tell the losses "k" of a step; they are read from the device once in 20 steps."""
+        prior = torch.zeros_like(loss) if prior_loss is None else prior_loss
+        self._losses.append(torch.stack([loss.detach(), prior.detach()]))
+        self._bar.update(len(self._names))
+        if (step + 1) % _STEPS_PER_LINE:
+            return
+        own, of_class = torch.stack(self._losses)[..., alive].mean((0, 2)).tolist()
+        seconds = time.perf_counter() - self._since
+        facts: dict[str, Any] = {"loss": _number(own)}
+        if prior_loss is not None:
+            facts["prior_loss"] = _number(of_class)
+        facts["failed"] = int((~alive).sum())
+        facts["subject_steps_per_second"] = len(self._losses) * len(self._names) / seconds
+        self._bar.set_postfix(loss=f"{own:.4f}", refresh=False)
+        self._write(event="step", step=step + 1, **facts)
+        self._losses, self._since = [], time.perf_counter()
+
+    def end(self, stored: Sequence[str], failed: Mapping[str, str], skipped: int) -> None:
+        """Tell what became of a group, and how many subject-steps were never needed."""
+        self._bar.update(skipped)
+        for name, reason in failed.items():
+            self._bar.write(f"{name}: {reason}", file=self._bar.fp) if self._progress else None
+            self._write(event="failed", subject=name, reason=reason)
+        self._write(event="stored", subjects=list(stored))
+
+    def _write(self, **facts: Any) -> None:
+        if self._file and self._path:
+            line = json.dumps({**facts, "time": round(time.time(), 3)}, ensure_ascii=False)
+            with readable_errors("write", self._path):
+                self._file.write(line + "\n")
+                self._file.flush()
+
+
+def _number(value: float) -> float | None:
+    """Return a number as JSON knows it: null for NaN, the mean of a group in which all failed."""
+    return value if math.isfinite(value) else None

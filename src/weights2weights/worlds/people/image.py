@@ -1,0 +1,48 @@
+"""What differs from image to image of a person: pose, expression, clothes, light, scene."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .traits import CLOTHES
+
+EXPRESSIONS = ("neutral", "smiling", "laughing", "surprised")
+BACKDROPS = ("blue", "green", "pink", "yellow", "gray", "purple", "orange", "white")
+SCENES = ("beach", "forest", "city", "night")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image of somebody. Lengths in units of 1/128 of the image's side."""
+
+    shift_x: float
+    shift_y: float
+    scale: float
+    tilt: float  # degrees
+    turn: float  # how far the features move sideways on the face
+    gaze: float
+    light: float  # -1 darker to 1 lighter
+    expression: str
+    scene: str  # one of BACKDROPS (a studio wall) or SCENES
+    clothes: str
+
+
+def sample_image(rng: np.random.Generator) -> Scene:
+    """Draw the circumstances of one image; the same generator state gives the same ones."""
+
+    def normal(std: float) -> float:
+        return float(np.clip(rng.normal(), -2, 2) * std)
+
+    wall = rng.uniform() < 0.64
+    return Scene(
+        shift_x=normal(1.2),
+        shift_y=normal(1.0),
+        scale=float(np.exp(normal(0.025))),
+        tilt=normal(2.2),
+        turn=normal(0.9),
+        gaze=normal(0.8),
+        light=normal(0.5),
+        expression=str(rng.choice(EXPRESSIONS, p=[0.36, 0.34, 0.18, 0.12])),
+        scene=str(rng.choice(BACKDROPS if wall else SCENES)),
+        clothes=str(rng.choice(CLOTHES)),
+    )

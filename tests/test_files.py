@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from pathlib import Path
 
 import pytest
 
@@ -61,17 +60,3 @@ def test_what_dead_writers_left_is_removed(tmp_path):
     _files.remove_temporary(tmp_path)
     assert os.listdir(tmp_path) == ["kept"]
     _files.remove(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"bytes", {"path": Path("x")}, "\udcff"])
-def test_what_json_cannot_hold(value):
-    with pytest.raises(W2WError, match="JSON cannot hold"):
-        _files.canonical_json(value)
-
-
-def test_json_has_one_spelling():
-    value = {"b": [1, 2.5, None], "a": {"é": True}}
-    text = _files.canonical_json(value)
-    assert text == _files.canonical_json({"a": {"é": True}, "b": [1, 2.5, None]})
-    assert text.decode().startswith('{\n "a": {\n  "é": true')
-    assert text.endswith(b"}\n")

@@ -7,7 +7,6 @@ through here; nothing else renames or flushes.
 """
 
 import hashlib
-import json
 import os
 import secrets
 import sys
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from .errors import InputError
 
@@ -143,22 +142,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def canonical_json(value: Any) -> bytes:
-    """Return the one spelling of a JSON value: sorted keys, UTF-8, no NaN, a final newline.
-
-    Raises:
-        W2WError: a value that JSON cannot hold.
-    """
-    try:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
-        return text.encode() + b"\n"
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a value that JSON cannot hold ({error}): expected text, finite numbers, true, false,"
-            " null, and lists and objects of them"
-        ) from error
 
 
 @contextmanager

@@ -29,7 +29,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ._files import canonical_json, make_folder
+from ._files import make_folder
+from ._json import canonical_json
 from ._safetensors import open_checked, parse_json, write_safetensors
 from .errors import InputError, W2WError
 from .formats import load_lora

@@ -1,9 +1,7 @@
 """How verbs print: facts for a person or, with --json, one JSON object for a script."""
 
 import json
-import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -27,22 +25,10 @@ def report(facts: Mapping[str, Any], as_json: bool) -> None:
             Otherwise one aligned line per fact, nested facts indented below their name.
             Letters that could steer a terminal are masked there; JSON escapes them.
     """
-    plain = _plain(facts)
-    click.echo(json.dumps(plain) if as_json else "\n".join(_lines(plain)))
+    from .._json import plain
 
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON knows it."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [_plain(item) for item in items]
-    if hasattr(value, "tolist"):  # arrays and scalars of NumPy and torch
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
+    cleaned = plain(facts)
+    click.echo(json.dumps(cleaned) if as_json else "\n".join(_lines(cleaned)))
 
 
 def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -100,6 +100,7 @@ def command(
 
     import torch
 
+    from .._json import plain
     from ..inversion import RECIPES, invert
     from ..inversion import default_prompt as prompt_of
     from ..space import WeightSpace
@@ -126,7 +127,7 @@ def command(
         group=group,
         progress=True,
     )
-    settings = {"preset": preset, "recipe": _plain(recipe), "prompt": prompt, "seed": seed}
+    settings = {"preset": preset, "recipe": plain(recipe), "prompt": prompt, "seed": seed}
     shown = [photos] if together else [[photo] for photo in photos]
     files = _write(out, names, shown, result, where, opened, settings)
     drawn = bool(images) and not result.interrupted
@@ -196,12 +197,6 @@ def _stack_masks(read: "Sequence[Images]") -> "Tensor | None":
     return torch.cat(
         [torch.ones(each.pixels.shape[:3]) if each.masks is None else each.masks for each in read]
     )
-
-
-def _plain(recipe: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(recipe) | {"betas": list(recipe.betas)}
 
 
 def _write(

@@ -46,7 +46,8 @@ def command(
     \b
     Example: w2w sample people -n 16 --seed 3 --out people
     """
-    from .._files import canonical_json, make_folder, write_atomic
+    from .._files import make_folder, write_atomic
+    from .._json import canonical_json, plain
     from ..models import save_model
     from ..sampling import report_samples, sampling_of
     from ..sampling import sample as draw
@@ -62,11 +63,12 @@ def command(
         origin |= {"components": components}
         path = out / f"sample-{seed}-{row:04d}.safetensors"
         files.append(save_model(path, opened.model(point, origin)))
-    comparison = {
-        key: value if value == value else None  # JSON knows no NaN
-        for key, value in report_samples(opened, points).to_dict().items()
+    facts = {
+        "space": opened.hash,
+        "seed": seed,
+        "spread": spread,
+        **plain(report_samples(opened, points)),
     }
-    facts = {"space": opened.hash, "seed": seed, "spread": spread, **comparison}
     facts["drawn_components"] = components
     write_atomic(out / "report.json", [canonical_json(facts)])
     listed = {"files": files} if as_json else {}

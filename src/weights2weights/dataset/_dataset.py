@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._files import canonical_json
+from .._json import canonical_json
 from ..errors import InputError, W2WError
 from ..layout import WeightLayout
 from . import _writer

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from .._files import canonical_json, write_atomic
+from .._files import write_atomic
+from .._json import canonical_json
 from ..errors import InputError, W2WError
 from ..layout import WeightLayout
 from ._rows import MALFORMED

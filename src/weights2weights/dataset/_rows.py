@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .._files import canonical_json, write_named
+from .._files import write_named
+from .._json import canonical_json
 from ..errors import InputError
 from ._labels import Labels
 

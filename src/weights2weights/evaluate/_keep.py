@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._files import canonical_json, make_folder, write_atomic
+from .._files import make_folder, write_atomic
+from .._json import canonical_json, plain
 from ..errors import InputError
-from ._report import plain
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ back, and `write_report` makes one self-contained page of all that a folder hold
 """
 
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import canonical_json, make_folder, write_atomic
-from ..errors import InputError
+from .._files import make_folder, write_atomic
+from .._json import canonical_json, plain
 from . import _page
 
 if TYPE_CHECKING:
@@ -260,20 +259,3 @@ def machine(device: "torch.device | None" = None) -> str:
         f"{cores} cores, {name}, {platform.system()}, Python {platform.python_version()},"
         f" torch {torch.__version__}"
     )
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: tensors as lists, NaN and infinite numbers as null."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # arrays and scalars of NumPy and torch
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise InputError(f"a {type(value).__name__} cannot be reported: expected numbers and texts")

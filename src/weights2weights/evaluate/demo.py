@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from .._files import canonical_json, make_folder, write_atomic
+from .._files import make_folder, write_atomic
+from .._json import canonical_json, plain
 from ..adapter import adapt
 from ..dataset import WeightDataset
 from ..directions import edit
@@ -36,7 +37,6 @@ from . import _demo_page
 from ._edits import Unedited, direction, edited, lacking, required_labels, summarise
 from ._estimates import estimate, mean
 from ._inversions import seek
-from ._report import plain
 from ._setting import FRESH, REFERENCES, Seen, Setting, require_strangers, subject_of
 
 POPULATION = 900

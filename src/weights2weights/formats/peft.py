@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .._files import canonical_json, make_folder, readable_errors, sync_folder, write_atomic
+from .._files import make_folder, readable_errors, sync_folder, write_atomic
+from .._json import canonical_json
 from .._safetensors import (
     MAX_HEADER,
     CheckedFile,

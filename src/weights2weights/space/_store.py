@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._files import canonical_json, checksum, list_files, make_folder, write_atomic
+from .._files import checksum, list_files, make_folder, write_atomic
+from .._json import canonical_json
 from .._safetensors import open_checked, parse_json
 from .._shipped import means_world, shipped
 from ..errors import InputError, W2WError

@@ -1,7 +1,6 @@
 """What a run tells while it runs: a bar for people, lines of JSON for programs."""
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._files import make_folder, readable_errors
+from .._json import plain
 
 _STEPS_PER_LINE = 20
 
@@ -68,9 +68,9 @@ class Journal:
             return
         own, of_class = torch.stack(self._losses)[..., alive].mean((0, 2)).tolist()
         seconds = time.perf_counter() - self._since
-        facts: dict[str, Any] = {"loss": _number(own)}
+        facts: dict[str, Any] = {"loss": own}
         if prior_loss is not None:
-            facts["prior_loss"] = _number(of_class)
+            facts["prior_loss"] = of_class
         facts["failed"] = int((~alive).sum())
         facts["subject_steps_per_second"] = len(self._losses) * len(self._names) / seconds
         self._bar.set_postfix(loss=f"{own:.4f}", refresh=False)
@@ -87,12 +87,7 @@ class Journal:
 
     def _write(self, **facts: Any) -> None:
         if self._file and self._path:
-            line = json.dumps({**facts, "time": round(time.time(), 3)}, ensure_ascii=False)
+            line = json.dumps(plain(facts | {"time": round(time.time(), 3)}), ensure_ascii=False)
             with readable_errors("write", self._path):
                 self._file.write(line + "\n")
                 self._file.flush()
-
-
-def _number(value: float) -> float | None:
-    """Return a number as JSON knows it: null for NaN, the mean of a group in which all failed."""
-    return value if math.isfinite(value) else None

@@ -593,7 +593,7 @@ def test_unfinished_save_is_no_space(space, tmp_path, monkeypatch):
     def full(*_):
         raise W2WError("disk full")
 
-    monkeypatch.setattr(package._store._labels, "to_parquet", full)
+    monkeypatch.setattr(package._store, "to_parquet", full)
     with pytest.raises(W2WError, match="disk full"):
         space.truncate(3).save_pretrained(folder)
     with pytest.raises(W2WError, match="holds no space"):

@@ -10,8 +10,8 @@ On disk a space is a folder, laid out so that it can be shared as a Hugging Face
 - `models.parquet`: column `name`, then one nullable column per label; one row per training model.
 - `README.md`: the model card.
 
-`_space` is the maths, `_store` the folder, `_integers` components in few bits, `_labels` the
-label table, `_card` the model card.
+`_space` is the maths, `_store` the folder, `_integers` components in few bits, `_card` the model
+card.
 """
 
 from ._space import Neighbours, WeightSpace

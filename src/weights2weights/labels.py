@@ -1,11 +1,11 @@
-"""The label table of the training models: read from any table, kept as nullable columns."""
+"""Label tables: one row per model, nullable boolean or numeric columns."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from .errors import InputError
 
 if TYPE_CHECKING:
     import pandas

@@ -29,15 +29,19 @@ from typing import Any
 import diffusers
 import peft
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from weights2weights.adapter import Adapter, adapt
 from weights2weights.formats import save_lora
 from weights2weights.layout import WeightLayout
-from weights2weights.worlds.autoencoder import build_autoencoder
-from weights2weights.worlds.denoiser import build_unet
+from weights2weights.worlds import shipped
 
 GUIDANCE = 3.0
 STACKS = (1, 8, 32)
@@ -92,9 +96,13 @@ def open_base(folder: Path | None) -> Any:
     if folder:
         pipe = StableDiffusionPipeline.from_pretrained(folder, **parts)
     else:
+        unet, vae = (
+            network.from_config(network.load_config(shipped("people", "base") / part))
+            for network, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
+        )
         pipe = StableDiffusionPipeline(
-            unet=build_unet(16).eval(),
-            vae=build_autoencoder(64).eval(),
+            unet=unet.eval(),
+            vae=vae.eval(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,

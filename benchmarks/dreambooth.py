@@ -27,9 +27,8 @@ from weights2weights.generation import generate, image_grid
 from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
 from weights2weights.subjects import Subject, find_subjects
 from weights2weights.training import PEOPLE, train
-from weights2weights.worlds import load_world, shipped
+from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
 from weights2weights.worlds.folders import write_subjects
-from weights2weights.worlds.images import USER_POPULATIONS
 from weights2weights.worlds.scorers import Scorer
 
 PROMPTS = (
@@ -64,15 +63,15 @@ def main() -> None:
     base = load_base(given.base, dtype=getattr(torch, given.dtype))
     scorer = Scorer.load(given.scorer)
     folder = given.out / f"subjects-{given.seed}-{given.subjects}-{given.images}"
-    for _ in write_subjects(
+    write_subjects(
         "people",
         folder,
         subjects=given.subjects,
         images=given.images,
         size=base.size,
         seed=given.seed,
-    ):
-        pass
+        progress=True,
+    )
     subjects = find_subjects(folder)
     if given.halves:
         subjects = [part(one, half) for half in (0, 1) for one in subjects]

@@ -43,8 +43,7 @@ from weights2weights import WeightDataset, WeightSpace, load_base
 from weights2weights.bases import Base, add_noise, noise_target
 from weights2weights.generation import generate, image_grid
 from weights2weights.inversion import RECIPES, InversionConfig, default_prompt, invert
-from weights2weights.worlds import load_world, shipped
-from weights2weights.worlds.images import USER_POPULATIONS
+from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
 from weights2weights.worlds.scorers import Scorer
 
 BATCH = 16

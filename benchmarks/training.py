@@ -203,8 +203,7 @@ def open_base(name: str, device: str, dtype: torch.dtype, folder: Path) -> Base:
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from weights2weights.worlds.autoencoder import build_autoencoder
-    from weights2weights.worlds.denoiser import build_unet
+    from weights2weights.worlds import shipped
 
     torch.manual_seed(0)
     if name == "random-sd15":
@@ -221,7 +220,13 @@ def open_base(name: str, device: str, dtype: torch.dtype, folder: Path) -> Base:
         )
     else:
         width, layers, length = 128, 2, 48
-        unet, vae = build_unet(16), build_autoencoder(64)
+        unet, vae = (
+            network.from_config(network.load_config(shipped("people", "base") / part))
+            for network, part in (
+                (diffusers.UNet2DConditionModel, "unet"),
+                (diffusers.AutoencoderKL, "vae"),
+            )
+        )
     tokenizer = spelling_tokenizer(folder, length)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(

@@ -4,6 +4,7 @@ The full figures come from `benchmarks/world.py`; this asks for the same on fewe
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from experiments.world.autoencoder import decode, encode, psnr
+from experiments.world.check import attribute_agreement, scene_agreement, scorer_figures
+from experiments.world.images import CHECK_POPULATION, draw_images
 from weights2weights import load_base, space
 from weights2weights.bases._find import find_base
 from weights2weights.cli import main
 from weights2weights.cli.kinds import kind_of, world
 from weights2weights.space import find_space
-from weights2weights.worlds import shipped
-from weights2weights.worlds.autoencoder import decode, encode, psnr
-from weights2weights.worlds.check import attribute_agreement, scene_agreement, scorer_figures
-from weights2weights.worlds.images import CHECK_POPULATION, draw_images
+from weights2weights.worlds import is_shipped, shipped
 from weights2weights.worlds.people import PEOPLE
 from weights2weights.worlds.scorers import Scorer
 
@@ -43,6 +44,13 @@ def test_diffusers_opens_the_folder_and_draws():
     image = pipeline("a photo of a man", num_inference_steps=4, generator=generator).images[0]
     assert image.size == (64, 64)
     assert np.asarray(image).std() > 20, "an image, not a plain colour"
+
+
+def test_the_shipped_base_is_known_by_its_weights_not_by_its_name(tiny_base, tmp_path):
+    copy = shutil.copytree(shipped("people", "base"), tmp_path / "renamed")
+    assert is_shipped(load_base("people", dtype=torch.bfloat16))
+    assert is_shipped(load_base(copy))
+    assert not is_shipped(load_base(tiny_base))
 
 
 def test_the_shipped_weights_stay_small():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.world import check
 from weights2weights.bases import Base
-from weights2weights.worlds import check
 from weights2weights.worlds.people import PEOPLE
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork
 

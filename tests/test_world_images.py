@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.world import images as module
+from experiments.world.images import draw_images
 from weights2weights.errors import W2WError
 from weights2weights.subjects import find_subjects, read_labels
-from weights2weights.worlds import images as module
 from weights2weights.worlds.folders import draw_grid, write_subjects
-from weights2weights.worlds.images import draw_images
 
 
 def test_populations_share_no_subject_and_rows_belong_together():
@@ -36,7 +36,7 @@ def test_an_interrupted_drawing_goes_on(tmp_path, monkeypatch):
 
 
 def test_subject_folders_and_label_table(tmp_path):
-    assert list(write_subjects("people", tmp_path, subjects=3, images=2, size=24)) == [1, 2, 3]
+    write_subjects("people", tmp_path, subjects=3, images=2, size=24)
     with (tmp_path / "labels.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 3
@@ -50,14 +50,14 @@ def test_subject_folders_and_label_table(tmp_path):
         expression, clothes, _ = files[1].read_text().split(", ")
         assert expression and clothes.endswith(" shirt")
     more = tmp_path / "more"
-    list(write_subjects("people", more, subjects=4, images=1, size=24))
+    write_subjects("people", more, subjects=4, images=1, size=24)
     first = (tmp_path / table[0]["subject"] / "000.png").read_bytes()
     assert (more / table[0]["subject"] / "000.png").read_bytes() == first
 
 
 def test_subjects_of_another_seed_join_the_label_table(tmp_path):
     for seed in (0, 1, 0):
-        list(write_subjects("people", tmp_path, subjects=2, images=1, size=16, seed=seed))
+        write_subjects("people", tmp_path, subjects=2, images=1, size=16, seed=seed)
     table = read_labels(tmp_path / "labels.csv")
     assert table.index.tolist() == [f"people-{seed}-0000{i}" for seed in (0, 1) for i in (0, 1)]
     assert table.index.tolist() == [subject.name for subject in find_subjects(tmp_path)]
@@ -68,7 +68,7 @@ def test_subjects_alike_differ_in_nothing_else(tmp_path):
     """Image n of all of them has one caption, and the same pixels where nobody stands."""
     settings = {"subjects": 4, "images": 2, "size": 32}
     for folder, alike in ((tmp_path / "alike", True), (tmp_path / "each", False)):
-        list(write_subjects("people", folder, alike=alike, **settings))
+        write_subjects("people", folder, alike=alike, **settings)
     folders = sorted(path for path in (tmp_path / "alike").iterdir() if path.is_dir())
     for number in range(2):
         captions = {(folder / f"{number:03d}.txt").read_text() for folder in folders}
@@ -92,7 +92,7 @@ def test_subjects_alike_differ_in_nothing_else(tmp_path):
 def test_a_label_table_of_somebody_else_is_not_overwritten(tmp_path):
     (tmp_path / "labels.csv").write_text("subject,Bald\nadam,1\n")
     with pytest.raises(W2WError, match="no label table of this world"):
-        list(write_subjects("people", tmp_path, subjects=1, images=1, size=16))
+        write_subjects("people", tmp_path, subjects=1, images=1, size=16)
     assert (tmp_path / "labels.csv").read_text() == "subject,Bald\nadam,1\n"
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from weights2weights.worlds.recipe import Recipe, TimeIsUp, train_world
+from experiments.world.recipe import Recipe, TimeIsUp, train_world
 from weights2weights.worlds.scorers import Scorer
 
 TINY = Recipe(

@@ -5,26 +5,26 @@ import pytest
 import torch
 from torch import nn
 
-from weights2weights.errors import W2WError
-from weights2weights.worlds import recipe, training
-from weights2weights.worlds.autoencoder import (
-    as_signal,
+from experiments.world import recipe, training
+from experiments.world.autoencoder import (
     build_autoencoder,
     decode,
     encode,
     normalise_latents,
     psnr,
 )
-from weights2weights.worlds.denoiser import build_unet, focus_weight, train_denoiser
-from weights2weights.worlds.images import draw_images
-from weights2weights.worlds.scorers import Scorer, ScorerNetwork, train_scorer
-from weights2weights.worlds.text import (
+from experiments.world.denoiser import build_unet, focus_weight, train_denoiser
+from experiments.world.images import draw_images
+from experiments.world.scorer import train_scorer
+from experiments.world.text import (
     MAX_TOKENS,
     build_text_encoder,
     tokenize,
     train_text_encoder,
     train_tokenizer,
 )
+from weights2weights.errors import W2WError
+from weights2weights.worlds.scorers import Scorer, ScorerNetwork, as_signal
 
 
 def _regression(folder, minutes=float("inf")):

@@ -25,10 +25,6 @@ VERBS: dict[str, tuple[str, str]] = {
         "Show the whole way, from images of new people to edited models and a LoRA file.",
     ),
     "world": ("world", "Draw the subjects of a world: a folder of images each, and labels.csv."),
-    "train-world": (
-        "train_world",
-        "Train the base and the scorers of a drawn world, and check them.",
-    ),
     "train": ("train", "Learn a LoRA for every subject folder."),
     "import": ("import_", "Put LoRA files of others into a dataset."),
     "import-published": ("import_published", "Bring the authors' published files into a space."),

@@ -37,16 +37,19 @@ def command(
     \b
     Example: w2w world people --subjects 50 --images 10 --out subjects
     """
-    from tqdm import tqdm
-
     from ..worlds.folders import draw_grid, write_subjects
 
     out.mkdir(parents=True, exist_ok=True)
-    written = write_subjects(
-        name, out, subjects=subjects, images=images, size=size, seed=seed, alike=alike
+    write_subjects(
+        name,
+        out,
+        subjects=subjects,
+        images=images,
+        size=size,
+        seed=seed,
+        alike=alike,
+        progress=True,
     )
-    for _ in tqdm(written, total=subjects, unit="subject"):
-        pass
     click.echo(f"{subjects} subjects × {images} images and labels.csv in {out}")
     if grid:
         sheet = draw_grid(

@@ -27,9 +27,8 @@ from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..space import WeightSpace
 from ..subjects import Subject, find_subjects, read_labels
 from ..training import PAPER, RECIPES, DreamBoothConfig, train
-from ..worlds import World, load_world, shipped
+from ..worlds import USER_POPULATIONS, World, load_world, shipped
 from ..worlds.folders import write_subjects
-from ..worlds.images import USER_POPULATIONS
 from ..worlds.scorers import Scorer
 from ._keep import Keep, digest, digest_of_fields
 from ._report import machine
@@ -399,7 +398,7 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
     require_strangers(setting.space, names)
     subjects = folder / "subjects"
     if not _all_there(subjects, names):
-        drawn = write_subjects(
+        write_subjects(
             setting.world.name,
             subjects,
             subjects=people,
@@ -407,8 +406,6 @@ def train_held_out(setting: Setting, folder: Path, people: int) -> Setting:
             size=setting.base.size,
             seed=HELD_OUT + setting.seed,
         )
-        for _ in drawn:
-            pass
     chosen = set(names)
     dataset = setting.learn(
         [subject for subject in find_subjects(subjects) if subject.name in chosen],

@@ -163,11 +163,7 @@ class _Tour:
     def train(self, changes: dict[str, Any]) -> Stage:
         setting, folder = self.setting, self.out / "subjects"
         world, seed = setting.world.name, setting.seed + POPULATION
-        written = write_subjects(
-            world, folder, subjects=len(self.names), images=self.images, seed=seed
-        )
-        for _ in written:
-            pass
+        write_subjects(world, folder, subjects=len(self.names), images=self.images, seed=seed)
         recipe = replace(setting.recipe, **changes)
         there = _count_models(self.out / "weights", self.names)
         before = time.perf_counter()

@@ -14,7 +14,7 @@ from ..generation import image_grid
 from ..merging import cosine, merge
 from ..metrics.verification import verification_auc
 from ..subjects import find_subjects
-from ..worlds.images import USER_POPULATIONS
+from ..worlds import USER_POPULATIONS
 from ._estimates import estimate, mean
 from ._images import colourfulness, sketch
 from ._report import Result, Sheet, Table

@@ -6,11 +6,17 @@ images. `people` is the embedded one, whose trained base ships with the package.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._shipped import shipped as shipped
+
+if TYPE_CHECKING:
+    from ..bases import Base
+
+USER_POPULATIONS = 1000
+"""Populations that a user's seeds name: `w2w world --seed 3` draws population 1003."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,13 @@ def load_world(name: str) -> World:
     from .people import PEOPLE
 
     return PEOPLE
+
+
+def is_shipped(base: "Base", world: str = "people") -> bool:
+    """Return whether a base has the weights of the embedded one, whatever it is called.
+
+    Only its images may be presented as drawings in which no real person appears.
+    """
+    from ..bases import load_base
+
+    return base.hash == load_base(shipped(world, "base")).hash

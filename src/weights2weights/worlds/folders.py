@@ -2,16 +2,16 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from .._files import readable_errors, write_atomic
 from ..errors import InputError
-from . import load_world
-from .images import USER_POPULATIONS
+from . import USER_POPULATIONS, load_world
 
 
 def write_subjects(
@@ -23,7 +23,8 @@ def write_subjects(
     size: int = 128,
     seed: int = 0,
     alike: bool = False,
-) -> Iterable[int]:
+    progress: bool = False,
+) -> None:
     """Draw subjects into `out/<world>-<seed>-<number>/<image>.png` and their labels into a table.
 
     Beside each image `<image>.txt` says what it shows besides the subject.
@@ -36,9 +37,6 @@ def write_subjects(
     0), so that nothing but the subject differs between two folders. Models that learn from them by
     the same chance differ by their subjects alone.
 
-    Yields:
-        how many subjects are written so far, for a progress bar.
-
     Raises:
         W2WError: a label table is there that is not of this world.
     """
@@ -46,7 +44,7 @@ def write_subjects(
     population = USER_POPULATIONS + seed
     header = ["subject", *drawn.label_names]
     rows = _read_rows(out / "labels.csv", header)
-    for index in range(subjects):
+    for index in tqdm(range(subjects), unit="subject", disable=not progress):
         subject = drawn.subject(population, index)
         folder = out / f"{world}-{seed}-{index:05d}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +55,6 @@ def write_subjects(
             (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
         held = drawn.labels(subject)
         rows[folder.name] = [folder.name, *(str(int(held[name])) for name in drawn.label_names)]
-        yield index + 1
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows.values()])
     write_atomic(out / "labels.csv", [table.getvalue().encode()])

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..bases import Base, load_base
-from ..generation import generate, image_grid
-from ..metrics.verification import roc_auc, verification_auc
-from . import World, load_world
+from weights2weights.bases import Base, load_base
+from weights2weights.generation import generate, image_grid
+from weights2weights.metrics.verification import roc_auc, verification_auc
+from weights2weights.worlds import World, load_world
+from weights2weights.worlds.scorers import Scorer
+
 from .autoencoder import decode, encode, psnr
 from .images import CHECK_POPULATION, Images, draw_images
-from .scorers import Scorer
 
 _SUBJECTS, _PICTURES = 300, 4
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import load_world
+from weights2weights.worlds import load_world
 
 BASE_POPULATION, SCORER_POPULATION, CHECK_POPULATION = 1, 2, 3
-USER_POPULATIONS = 1000  # seeds given by users count from here
 _SUBJECTS_PER_CHUNK = 500
 
 

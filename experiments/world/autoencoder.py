@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from weights2weights.worlds.scorers import as_signal
+
 from .training import train_networks
 
 _KL_WEIGHT = 3e-4  # per latent number; small, so that sharpness decides
@@ -38,13 +40,6 @@ def build_autoencoder(size: int, channels: tuple[int, ...] = (16, 48, 96)) -> An
         scaling_factor=1.0,
         **shape,
     )
-
-
-def as_signal(images: np.ndarray, device: str) -> torch.Tensor:
-    """Turn uint8 images (n, h, w, 3) into floats (n, 3, h, w) from -1 to 1."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    # Contiguous, or every convolution after it runs channels-last: half as fast on a CPU.
-    return pixels.contiguous() / 127.5 - 1
 
 
 def train_autoencoder(

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..bases import Base
-from ..training import PAPER, RECIPES, Latents, find_start, write_start
-from . import load_world
-from .images import USER_POPULATIONS
+from weights2weights.bases import Base
+from weights2weights.training import PAPER, RECIPES, Latents, find_start, write_start
+from weights2weights.worlds import USER_POPULATIONS, load_world
 
 
 def learn_start(

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..bases import load_base
-from . import load_world
+from weights2weights.bases import load_base
+from weights2weights.worlds import load_world
+from weights2weights.worlds.scorers import Scorer
+
 from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
 from .images import BASE_POPULATION, SCORER_POPULATION, Images, draw_images
-from .scorers import Scorer, train_scorer
+from .scorer import train_scorer
 from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
 from .training import save_whole

@@ -1,0 +1,108 @@
+"""Train the base and the scorers of the embedded world, or measure them.
+
+    python -m experiments.world train --out out/world --minutes 170
+    python -m experiments.world check --out out/check
+
+`train` continues where an earlier call stopped and measures what it made. `check` measures the
+shipped base, or that of `--work`. Both exit with 1 if a target is missed.
+"""
+
+import argparse
+import operator
+from pathlib import Path
+from typing import Any
+
+from weights2weights.worlds import shipped
+
+from .check import check_world
+from .recipe import CPU, GPU, TimeIsUp, train_world
+
+# figure: (at least or at most, target)
+TARGETS = {
+    "vae_psnr_db": (operator.ge, 28.0),
+    "renders.verification_auc": (operator.ge, 0.99),
+    "round_trips.verification_auc": (operator.ge, 0.98),
+    "renders.mean_attribute_auc": (operator.ge, 0.97),
+    "round_trips.mean_attribute_auc": (operator.ge, 0.95),
+    "attribute_agreement.mean": (operator.ge, 0.90),
+    "seconds_per_image": (operator.le, 0.5),
+}
+
+
+def main() -> None:
+    """Run one of the two commands."""
+    given = _parser().parse_args()
+    if given.command == "train":
+        _train(given)
+    else:
+        base, scorer = (
+            given.work / part if given.work else shipped("people", part)
+            for part in ("base", "scorer")
+        )
+        _report(check_world("people", base, scorer, given.out, seeds=given.seeds))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.world",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train base and scorers, then measure them")
+    train.add_argument(
+        "--out", type=Path, required=True, help="checkpoints, logs, base/, scorer/ and check/"
+    )
+    train.add_argument("--recipe", choices=["cpu", "gpu"], default="cpu", help="amount of training")
+    train.add_argument("--start-from", metavar="BASE", help="continue from a base, such as people")
+    train.add_argument("--device", default="cpu", help="cpu or cuda")
+    train.add_argument(
+        "--minutes", type=float, default=float("inf"), help="stop with a checkpoint after this time"
+    )
+    check = commands.add_parser("check", help="measure a base and its scorers")
+    check.add_argument("--out", type=Path, required=True, help="figures.json and sheets of images")
+    check.add_argument("--work", type=Path, help="--out of train; default: the shipped parts")
+    check.add_argument("--seeds", type=int, default=15, help="images per attribute prompt")
+    return parser
+
+
+def _train(given: argparse.Namespace) -> None:
+    try:
+        train_world(
+            "people",
+            given.out,
+            CPU if given.recipe == "cpu" else GPU,
+            start=given.start_from,
+            device=given.device,
+            minutes=given.minutes,
+        )
+    except TimeIsUp:
+        print(f"stopped after {given.minutes:g} minutes; run the same command to continue")
+        return
+    parts = given.out / "base", given.out / "scorer"
+    _report(check_world("people", *parts, given.out / "check"))
+
+
+def _report(figures: dict[str, Any]) -> None:
+    """Print every figure next to its target.
+
+    Raises:
+        SystemExit: a target is missed.
+    """
+    for name, shares in figures["attribute_agreement"]["attributes"].items():
+        print(f"{name:<20} wanted {shares['wanted']:.2f}   opposite {shares['opposite']:.2f}")
+    print(f"scenes followed {figures['scene_agreement']:.2f}\n")
+    missed = []
+    for name, (better, target) in TARGETS.items():
+        value: Any = figures
+        for key in name.split("."):
+            value = value[key]
+        passed = better(value, target)
+        missed += [] if passed else [name]
+        print(f"{name:<32} {value:8.4f}   target {target:g}   {'met' if passed else 'MISSED'}")
+    if missed:
+        raise SystemExit(f"{len(missed)} of {len(TARGETS)} targets missed: {', '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()

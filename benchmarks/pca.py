@@ -140,10 +140,11 @@ def matmul_rate(dtype: torch.dtype, seconds: float = 2.0) -> float:
 
 
 def run_ours(dataset: Any, components: int, facts: dict[str, Any]) -> Tensor:
-    from weights2weights import pca
+    from weights2weights.pca import fit_pca
+    from weights2weights.pca._matrix import StandardisedMatrix
 
     spent = {torch.float32: [0.0, 0.0], torch.bfloat16: [0.0, 0.0]}  # seconds, operations
-    product = pca._Standardised.product
+    product = StandardisedMatrix.product
 
     def timed(matrix: Any, directions: Tensor) -> Tensor:
         start = time.perf_counter()
@@ -154,11 +155,11 @@ def run_ours(dataset: Any, components: int, facts: dict[str, Any]) -> Tensor:
         print(f"  pass in {time.perf_counter() - start:.1f} s", file=sys.stderr)
         return result
 
-    pca._Standardised.product = timed
+    StandardisedMatrix.product = timed
     rates = {dtype: matmul_rate(dtype) for dtype in spent}
     start = time.perf_counter()
     blocks = dataset.blocks(max(2**22 // dataset.columns, 1))  # as WeightSpace.fit reads them
-    fitted = pca.fit_pca(blocks, components, progress=True)
+    fitted = fit_pca(blocks, components, progress=True)
     seconds = time.perf_counter() - start
     rates = {dtype: max(rate, matmul_rate(dtype)) for dtype, rate in rates.items()}
     ideal = sum(operations / rates[dtype] for dtype, (_, operations) in spent.items())

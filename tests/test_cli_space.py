@@ -73,11 +73,9 @@ def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
     run(
         *("fit", weights, "--out", tmp_path / "s", "--components", 3, "--oversampling", 7),
         *("--tolerance", 0.01, "--max-passes", 9, "--seed", 5, "--device", "cpu"),
-        *("--labels", tmp_path / "l.csv", "--dtype", "float16", "--standardise", "factor"),
+        *("--labels", tmp_path / "l.csv", "--dtype", "float16"),
     )
     assert given.pop("generator").initial_seed() == 5
-    factors = WeightDataset.open(weights).layout.factors()
-    assert torch.equal(given.pop("groups"), factors)
     assert given == {
         "components": 3,
         "oversampling": 7,
@@ -97,20 +95,6 @@ def test_fit_writes_how_to_sample(tmp_path, weights):
     assert sampling_of(space) == (2, 0.5)
     assert not sample(space, 3)[:, 2:].any()
     run("fit", weights, "--out", tmp_path / "x", "--sampling", 0, 1, code=2)
-
-
-def test_fit_lets_models_join(tmp_path, weights, space):
-    more = dataset(tmp_path / "more", ["new"], seed=9).path
-    told = facts("fit", more, "--update", space, "--old", weights, "--out", tmp_path / "larger")
-    assert (told["models"], told["components"]) == (41, 6)
-    alone = facts("fit", more, "--update", space, "--out", tmp_path / "s2", "--components", 4)
-    assert (alone["models"], alone["components"]) == (41, 4)
-    run("fit", more, "--old", weights, "--out", tmp_path / "x", code=2)
-    by_factor = ("--standardise", "factor")
-    run("fit", more, "--update", space, *by_factor, "--out", tmp_path / "x", code=2)
-    labels = tmp_path / "l.csv"
-    labels.write_text("name,a\nnew,1\n")
-    run("fit", more, "--update", space, "--labels", labels, "--out", tmp_path / "x", code=2)
 
 
 def test_fit_fails_in_one_line(tmp_path, weights):

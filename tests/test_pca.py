@@ -1,6 +1,7 @@
-"""The streamed PCA: against scikit-learn, against known spectra, and at every edge written down."""
+"""The streamed PCA: against scikit-learn, against known spectra, and in every special case."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weights2weights import pca as module
-from weights2weights.errors import W2WError
+from weights2weights.errors import InputError
 from weights2weights.pca import (
-    PCA,
-    ChainedBlocks,
     ColumnStatistics,
     TensorBlocks,
+    _linear,
+    _matrix,
     column_statistics,
     fit_pca,
     variance_bound,
@@ -68,6 +68,24 @@ def spectrum(name: str, rank: int = ROWS - 2) -> torch.Tensor:
     )
 
 
+@dataclass
+class Uneven:
+    """A matrix in blocks of any heights."""
+
+    parts: Sequence[torch.Tensor]
+
+    @property
+    def rows(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def columns(self) -> int:
+        return self.parts[0].shape[1]
+
+    def __iter__(self):
+        return iter(self.parts)
+
+
 SPECTRA = [
     "power law",
     "slow power law",
@@ -82,7 +100,7 @@ SPECTRA = [
 @pytest.fixture
 def iterative(monkeypatch):
     """Never solve exactly, however small the matrix."""
-    monkeypatch.setattr(module, "EXACT_SIDE", 0)
+    monkeypatch.setattr(_matrix, "EXACT_SIDE", 0)
 
 
 def standardised(matrix: torch.Tensor) -> np.ndarray:
@@ -98,7 +116,7 @@ def largest_angle(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("search_dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", SPECTRA)
-def test_captures_what_the_full_pca_of_scikit_learn_captures(iterative, name, search_dtype):
+def test_captures_as_much_variance_as_full_pca_in_scikit_learn(iterative, name, search_dtype):
     from sklearn.decomposition import PCA as FullPCA
 
     matrix = waves(ROWS, COLUMNS, spectrum(name))
@@ -115,10 +133,10 @@ def test_captures_what_the_full_pca_of_scikit_learn_captures(iterative, name, se
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "iterative"])
 @pytest.mark.parametrize("name", ["power law", "flat tail", "exponential", "low rank"])
-def test_spans_the_subspace_of_scikit_learn(monkeypatch, name, exact):
+def test_spans_the_same_subspace_as_scikit_learn(monkeypatch, name, exact):
     from sklearn.decomposition import PCA as FullPCA
 
-    monkeypatch.setattr(module, "EXACT_SIDE", 4096 if exact else 0)
+    monkeypatch.setattr(_matrix, "EXACT_SIDE", 4096 if exact else 0)
     matrix = waves(ROWS, COLUMNS, spectrum(name))
     full = FullPCA(svd_solver="full").fit(standardised(matrix))
     ours = fit_pca(TensorBlocks(matrix), COMPONENTS, tolerance=1e-7)
@@ -170,7 +188,7 @@ def test_variance_bound_is_a_theorem(seed, components, tilt):
     assert float(values[:components].sum() - ritz[:components].sum()) <= bound + 1e-12
 
 
-def test_bound_is_exact_zero_without_residual_and_infinite_without_estimate():
+def test_bound_is_zero_without_residual_and_infinite_without_estimate():
     values, none = torch.tensor([3.0, 2.0, 1.0]).double(), torch.zeros(3, 3).double()
     assert variance_bound(values, none, 2, 0.5) == pytest.approx(0, abs=1e-4)
     assert variance_bound(values, none, 2, math.inf) == math.inf
@@ -178,7 +196,7 @@ def test_bound_is_exact_zero_without_residual_and_infinite_without_estimate():
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "iterative"])
 def test_row_order_and_block_size_change_nothing(monkeypatch, exact):
-    monkeypatch.setattr(module, "EXACT_SIDE", 4096 if exact else 0)
+    monkeypatch.setattr(_matrix, "EXACT_SIDE", 4096 if exact else 0)
     # distinct eigenvalues, so that single components are determined and not just their span
     generator = torch.Generator().manual_seed(3)
     left, right = (
@@ -192,7 +210,7 @@ def test_row_order_and_block_size_change_nothing(monkeypatch, exact):
         TensorBlocks(matrix, 1),
         TensorBlocks(matrix, 37),
         TensorBlocks(matrix[order], 64),
-        ChainedBlocks((TensorBlocks(matrix[:100], 9), TensorBlocks(matrix[100:], 50))),
+        Uneven(matrix.split([1, 99, 7, 150, ROWS - 257])),
     ):
         again = fit_pca(other, 10, tolerance=1e-7)
         for name in ("mean", "std", "components", "variances"):
@@ -205,16 +223,16 @@ def test_row_order_and_block_size_change_nothing(monkeypatch, exact):
 def test_rows_multiplied_together_change_nothing(iterative, monkeypatch):
     matrix = waves(ROWS, COLUMNS, spectrum("exponential"))
     reference = fit_pca(TensorBlocks(matrix), 10)
-    monkeypatch.setattr(module, "_HEIGHT", 77)
-    monkeypatch.setattr(module, "_PANEL", 100)
+    monkeypatch.setattr(_matrix, "_HEIGHT", 77)
+    monkeypatch.setattr(_linear, "_PANEL", 100)
     again = fit_pca(TensorBlocks(matrix, 10), 10)
     assert largest_angle(again.components, reference.components) < 1e-4
     torch.testing.assert_close(again.variances, reference.variances, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "iterative"])
-def test_components_are_orthonormal_with_the_variances_told(monkeypatch, exact):
-    monkeypatch.setattr(module, "EXACT_SIDE", 4096 if exact else 0)
+def test_components_are_orthonormal_with_the_reported_variances(monkeypatch, exact):
+    monkeypatch.setattr(_matrix, "EXACT_SIDE", 4096 if exact else 0)
     matrix = waves(ROWS, COLUMNS, spectrum("steep power law"))
     ours = fit_pca(TensorBlocks(matrix), COMPONENTS)
     torch.testing.assert_close(
@@ -270,10 +288,10 @@ def test_statistics_of_any_float(dtype):
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6))
 @settings(max_examples=40)
-def test_statistics_know_nothing_of_blocks(heights):
+def test_statistics_do_not_depend_on_blocks(heights):
     matrix = torch.randn(sum(heights) + 1, 5, generator=torch.Generator().manual_seed(0))
-    cut = [TensorBlocks(part, 17) for part in matrix.split([1, *heights]) if len(part)]
-    one, other = column_statistics(TensorBlocks(matrix)), column_statistics(ChainedBlocks((*cut,)))
+    cut = Uneven(matrix.split([1, *heights]))
+    one, other = column_statistics(TensorBlocks(matrix)), column_statistics(cut)
     assert torch.equal(one.mean, other.mean)
     assert torch.equal(one.scatter, other.scatter)
 
@@ -292,10 +310,10 @@ def test_statistics_of_parts_merge_into_those_of_the_whole(first, second, offset
     torch.testing.assert_close(merged.scatter, deviations, rtol=1e-5, atol=1e-6)
 
 
-# What is written down.
+# Special cases that the package's text promises.
 
 
-def test_constant_column_has_std_one_and_no_part_in_any_component():
+def test_constant_column_has_std_one_and_is_zero_in_every_component():
     matrix = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
     matrix[:, 3] = 0.1
     matrix[:, 7] = 0
@@ -353,15 +371,15 @@ def test_many_columns_that_are_equal_still_converge(iterative):
         (torch.tensor([[1.0, math.nan], [1.0, 2.0], [math.inf, 0.0]]), r"2 of 3 rows .*row 0, 2"),
     ],
 )
-def test_what_has_no_space_is_one_clear_line(matrix, message):
-    with pytest.raises(W2WError, match=message):
+def test_matrix_without_a_space_is_one_clear_line(matrix, message):
+    with pytest.raises(InputError, match=message):
         fit_pca(TensorBlocks(matrix), 2)
 
 
-def test_rows_that_are_not_finite_are_named_wherever_they_stand():
+def test_rows_that_are_not_finite_are_named():
     matrix = torch.randn(100, 6)
     matrix[[3, 64, 99], 2] = math.nan
-    with pytest.raises(W2WError, match=r"3 of 100 rows .*row 3, 64, 99,"):
+    with pytest.raises(InputError, match=r"3 of 100 rows .*row 3, 64, 99,"):
         fit_pca(TensorBlocks(matrix, 33), 2)
 
 
@@ -370,7 +388,7 @@ def test_rows_that_are_not_finite_are_named_wherever_they_stand():
     [({"components": 0}, "at least 1"), ({"components": 2, "max_passes": 1}, "at least 4")],
 )
 def test_impossible_settings(options, message):
-    with pytest.raises(W2WError, match=message):
+    with pytest.raises(InputError, match=message):
         fit_pca(TensorBlocks(torch.randn(9, 4)), **options)
 
 
@@ -396,113 +414,21 @@ class Ragged:
         yield torch.randn(4, 2)
 
 
-def test_matrix_that_changes_on_the_way_is_noticed():
-    with pytest.raises(W2WError, match="79 rows in this pass, expected 80"):
+def test_matrix_that_changes_between_passes_is_noticed():
+    with pytest.raises(InputError, match="79 rows in this pass, expected 80"):
         fit_pca(Shrinking(), 3)
-    with pytest.raises(W2WError, match=r"shape \(4, 2\), expected \(rows, 3\)"):
+    with pytest.raises(InputError, match=r"shape \(4, 2\), expected \(rows, 3\)"):
         fit_pca(Ragged(), 3)
 
 
-def test_blocks_of_different_width_cannot_be_joined():
-    with pytest.raises(W2WError, match="3 and 4 columns"):
-        ChainedBlocks((TensorBlocks(torch.ones(2, 3)), TensorBlocks(torch.ones(2, 4))))
-
-
-def test_progress_is_told_on_stderr_only(capsys):
+def test_progress_goes_to_stderr_only(capsys):
     fit_pca(TensorBlocks(torch.randn(20, 5)), 2, progress=True)
-    told = capsys.readouterr()
-    assert "statistics" in told.err
-    assert not told.out
+    printed = capsys.readouterr()
+    assert "statistics" in printed.err
+    assert not printed.out
 
 
-# Joining.
-
-
-def parts(name: str = "power law and noise") -> tuple[TensorBlocks, TensorBlocks, TensorBlocks]:
-    matrix = waves(ROWS, COLUMNS, spectrum(name))
-    return TensorBlocks(matrix[:250]), TensorBlocks(matrix[250:]), TensorBlocks(matrix)
-
-
-@pytest.mark.parametrize("name", SPECTRA)
-def test_update_equals_a_fresh_fit_with_the_same_bound(iterative, name):
-    old, new, whole = parts(name)
-    before, fresh = fit_pca(old, COMPONENTS), fit_pca(whole, COMPONENTS)
-    joined = before.update(new, old)
-    assert joined.rows == ROWS
-    torch.testing.assert_close(joined.mean, fresh.mean, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(joined.std, fresh.std, rtol=1e-5, atol=1e-5)
-    assert joined.captured_variance == pytest.approx(fresh.captured_variance, rel=1e-3)
-    variances = spectrum(name)
-    best = float(variances[:COMPONENTS].sum() / variances.sum())
-    assert best <= joined.captured_variance + joined.error_bound + 1e-6
-    assert joined.error_bound <= 1e-3 * joined.captured_variance
-
-
-def test_update_of_a_large_matrix_reads_it_less_often(iterative):
-    """Few new models move the space little, and the search starts next to its end."""
-    matrix = waves(ROWS, COLUMNS, spectrum("power law"))
-    old = TensorBlocks(matrix[torch.randperm(ROWS, generator=torch.Generator().manual_seed(0))])
-    before = fit_pca(old, COMPONENTS)
-    joined = before.update(TensorBlocks(matrix[:3]), old)
-    assert joined.passes < before.passes
-    assert joined.error_bound <= 1e-3
-
-
-def test_update_may_change_the_number_of_components(iterative):
-    old, new, whole = parts()
-    joined = fit_pca(old, 10).update(new, old, 16, tolerance=1e-4)
-    assert largest_angle(joined.components, fit_pca(whole, 16, tolerance=1e-4).components) < 0.2
-    assert len(fit_pca(old, 10).update(new, old, 4).components) == 4
-
-
-def test_update_with_a_column_that_was_constant_and_no_longer_is():
-    matrix = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
-    matrix[:40, 2] = 5
-    old, new = TensorBlocks(matrix[:40]), TensorBlocks(matrix[40:])
-    joined = fit_pca(old, 3).update(new, old)
-    fresh = fit_pca(TensorBlocks(matrix), 3)
-    torch.testing.assert_close(joined.std, fresh.std)
-    torch.testing.assert_close(joined.components, fresh.components, rtol=1e-3, atol=1e-4)
-
-
-def test_update_wants_the_rows_of_its_own_fit():
-    old, new, _ = parts()
-    with pytest.raises(W2WError, match="50 old rows were given, but this PCA was fitted to 250"):
-        fit_pca(old, 3).update(old, new)
-
-
-@pytest.mark.parametrize("exact", [True, False], ids=["exact", "iterative"])
-def test_columns_of_a_group_are_divided_by_one_number(monkeypatch, exact):
-    """So a column that varies more counts more, within its group alone."""
-    if not exact:
-        monkeypatch.setattr(module, "EXACT_SIDE", 64)
-        monkeypatch.setattr(module, "EXACT_NUMBERS", 0)
-    generator = torch.Generator().manual_seed(0)
-    mixed = torch.randn(200, 12, generator=generator) @ torch.randn(12, 90, generator=generator)
-    matrix = mixed * torch.logspace(-2, 2, 90)
-    matrix[:, 7] = 3.0  # constant, and in no group
-    groups = (torch.arange(90) >= 60).long()
-    pca = fit_pca(TensorBlocks(matrix), 5, groups=groups)
-    for group in (0, 1):
-        mine = groups == group
-        mine[7] = False
-        shared = matrix[:, mine].var(0).mean().sqrt()
-        torch.testing.assert_close(pca.std[mine], shared.expand(int(mine.sum())))
-    assert pca.std[7] == 1 and not pca.components[:, 7].any()
-    assert pca.total_variance == 89
-    standard = ((matrix - matrix.mean(0)) / pca.std).double()
-    _, sizes, directions = torch.linalg.svd(standard, full_matrices=False)
-    torch.testing.assert_close(pca.variances, (sizes[:5] ** 2 / 199).float(), rtol=1e-3, atol=1e-6)
-    overlap = (pca.components.double() @ directions[:5].T).abs().diagonal()
-    assert overlap.min() > 0.999
-    joined = fit_pca(TensorBlocks(matrix[:150]), 5, groups=groups).update(
-        TensorBlocks(matrix[150:]), TensorBlocks(matrix[:150])
-    )
-    torch.testing.assert_close(joined.std, pca.std)
-    assert (joined.components * pca.components).sum(1).min() > 0.999
-
-
-def test_statistics_show_constants_exactly():
+def test_constant_columns_have_std_exactly_zero():
     statistics = ColumnStatistics(4, torch.tensor([1e3, 0.0]).double(), torch.zeros(2).double())
     assert statistics.std.tolist() == [0, 0]
 
@@ -513,7 +439,6 @@ def test_accelerator_gives_the_same_space(iterative):
         pytest.skip("no CUDA device")
     blocks = TensorBlocks(waves(ROWS, COLUMNS, spectrum("power law")))
     here, there = (fit_pca(blocks, 10, tolerance=1e-5, device=device) for device in ("cpu", "cuda"))
-    assert isinstance(there, PCA)
     assert there.components.device.type == "cpu"
     assert largest_angle(here.components, there.components) < 1e-2
     assert there.captured_variance == pytest.approx(here.captured_variance, rel=1e-5)

@@ -15,18 +15,9 @@ from ._output import json_option, report
 @click.option(
     "--components",
     type=click.IntRange(1),
-    help="How many to keep.  [default: 1000, or as many as --update has]",
-)
-@click.option(
-    "--update",
-    "known",
-    metavar="SPACE",
-    help="Let the models of WEIGHTS join this space, from a warm start.",
-)
-@click.option(
-    "--old",
-    type=click.Path(path_type=Path),
-    help="With --update: the dataset it was fitted to.  [default: what the space knows of it]",
+    default=1000,
+    show_default=True,
+    help="Number of components to keep.",
 )
 @click.option(
     "--labels",
@@ -52,13 +43,6 @@ from ._output import json_option, report
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
-    "--standardise",
-    type=click.Choice(["number", "factor"]),
-    help="Divide every number of a weight vector by its own spread, as the paper does, or all of A"
-    " by one and all of B by one.  [default: factor if the models were trained with normalise"
-    " factor, else number]",
-)
-@click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8", "int4"]),
     default="float32",
@@ -70,16 +54,13 @@ from ._output import json_option, report
 def command(
     weights: Path,
     out: Path,
-    components: int | None,
-    known: str | None,
-    old: Path | None,
+    components: int,
     labels: Path | None,
     sampling: tuple[int, float] | None,
     oversampling: int | None,
     tolerance: float,
     max_passes: int,
     seed: int,
-    standardise: str | None,
     dtype: str,
     device: str,
     as_json: bool,
@@ -91,7 +72,6 @@ def command(
 
     \b
     Example: w2w fit weights --components 1000 --out space
-             w2w fit more --update space --old weights --out larger
     """
     import time
     from dataclasses import replace
@@ -103,12 +83,6 @@ def command(
     from ..space import WeightSpace
     from ..subjects import read_labels
 
-    if known is None and old is not None:
-        raise click.UsageError("--old goes with --update")
-    if known is not None and labels is not None:
-        raise click.UsageError("--labels does not go with --update: put them into the dataset")
-    if known is not None and standardise is not None:
-        raise click.UsageError("--standardise does not go with --update: it stays as it is")
     try:
         torch.empty(0, device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
@@ -125,14 +99,8 @@ def command(
         "device": device,
         "progress": True,
     }
-    if known is None:
-        table = None if labels is None else read_labels(labels)
-        options["standardise"] = standardise
-        space = WeightSpace.fit(dataset, components or 1000, table, **options)
-    else:
-        before = None if old is None else WeightDataset.open(old)
-        space = WeightSpace.from_pretrained(known)
-        space = space.update(dataset, before, components, **options)
+    table = None if labels is None else read_labels(labels)
+    space = WeightSpace.fit(dataset, components, table, **options)
     if sampling is not None:
         said = {"components": sampling[0], "spread": sampling[1]}
         space = replace(space, facts={**space.facts, "sampling": said})

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..labels import tidy
 from ..layout import WeightLayout, require_one_base
 from ..models import Model
-from ..pca import PCA, Blocks, ChainedBlocks, ColumnStatistics, fit_pca
+from ..pca import PCA, Blocks, fit_pca
 
 if TYPE_CHECKING:
     import pandas
@@ -104,8 +104,6 @@ class WeightSpace:
         dataset: WeightDataset,
         components: int,
         labels: Any = None,
-        *,
-        standardise: str | None = None,
         **options: Any,
     ) -> "WeightSpace":
         """Fit a space to a dataset of models.
@@ -117,11 +115,7 @@ class WeightSpace:
             dataset: the training models; its labels come along.
             components: m; fewer come back if the models span fewer.
             labels: a table indexed by name, in place of the labels of the dataset.
-            standardise: "number" divides every number of a weight vector by its own std, as the
-                paper does; "factor" all numbers of A by one, and all of B by another. Default:
-                "factor" for models that were trained with `DreamBoothConfig.normalise` "factor",
-                whose numbers vary as much as they matter; else "number".
-            options: any of `fit_pca` but `groups`.
+            options: any of `fit_pca`.
 
         Raises:
             W2WError: as in `fit_pca`; damaged rows.
@@ -133,7 +127,6 @@ class WeightSpace:
             names=dataset.names,
             labels=dataset.labels if labels is None else labels,
             base_hash=dataset.base_hash,
-            standardise=standardise or dataset.recipe.get("normalise", "number"),
             **options,
         )
 
@@ -147,7 +140,6 @@ class WeightSpace:
         names: Sequence[str] | None = None,
         labels: Any = None,
         base_hash: str = "",
-        standardise: str = "number",
         **options: Any,
     ) -> "WeightSpace":
         """Fit a space to any stream of weight vectors; see `fit`.
@@ -159,71 +151,19 @@ class WeightSpace:
             names: of the rows; default: their numbers.
             labels: a table indexed by name.
             base_hash: content hash of the base model.
-            standardise: "number" or "factor"; see `fit`.
-            options: any of `fit_pca` but `groups`.
+            options: any of `fit_pca`.
 
         Raises:
-            W2WError: rows of another length than the layout's; another word for `standardise`; as
-                in `fit_pca`.
+            W2WError: rows of another length than the layout's; as in `fit_pca`.
         """
-        if standardise not in ("number", "factor"):
-            raise InputError(f"standardise {standardise!r}: expected number or factor")
         if blocks.columns != layout.num_parameters:
             raise InputError(
                 f"rows of {blocks.columns} numbers: expected {layout.num_parameters} by their"
                 " layout"
             )
-        groups = layout.factors() if standardise == "factor" else None
-        pca = fit_pca(blocks, components, groups=groups, **options)
+        pca = fit_pca(blocks, components, **options)
         names = tuple(map(str, range(blocks.rows))) if names is None else tuple(names)
         return cls._of_pca(pca, blocks, layout, names, labels, base_hash)
-
-    def update(
-        self,
-        new: WeightDataset,
-        old: WeightDataset | None = None,
-        components: int | None = None,
-        **options: Any,
-    ) -> "WeightSpace":
-        """Return the space of the training models and further ones, from a warm start.
-
-        Coefficients of the old space mean nothing in the new one: project models anew.
-
-        Args:
-            new: the models that join, with their labels.
-            old: the training models, in the order of `names`. Without them their reconstruction
-                from coefficients stands in, which loses what lies outside the space.
-            components: m; default: as many as now.
-            options: any of `fit_pca` but `start` and `statistics`.
-
-        Raises:
-            W2WError: another layout or base, names that are there already, `old` of other models.
-        """
-        import pandas
-
-        self.layout.require_equal(new.layout, str(new.path))
-        base_hash = require_one_base(self.base_hash, new.base_hash, str(new.path))
-        if old is not None and old.names != self.names:
-            raise InputError(
-                f"{old.path} holds other models than those of this space: expected its"
-                f" {len(self.names)} training models in their order"
-            )
-        known = set(self.names)
-        twice = [name for name in new.names if name in known]
-        if twice:
-            raise InputError(
-                f"{twice[0]!r} is in this space already: expected models with new names"
-            )
-        before = _blocks(old) if old is not None else _Reconstructions(self)
-        pca = self._pca().update(_blocks(new), before, components, **options)
-        return self._of_pca(
-            pca,
-            ChainedBlocks((before, _blocks(new))),
-            self.layout,
-            (*self.names, *new.names),
-            pandas.concat([self.labels, new.labels]),
-            base_hash,
-        )
 
     @classmethod
     def _of_pca(
@@ -240,7 +180,6 @@ class WeightSpace:
             "error_bound": pca.error_bound,
             "total_variance": pca.total_variance,
             "passes": pca.passes,
-            "standardise": "number" if pca.groups is None else "factor",
         }
         space = cls(layout, pca.mean, pca.std, pca.components, base_hash=base_hash, facts=facts)
         coefficients = torch.empty(blocks.rows, len(pca.components))
@@ -250,25 +189,6 @@ class WeightSpace:
             row += len(block)
         return replace(
             space, coefficients=coefficients, names=names, labels=labels, variances=pca.variances
-        )
-
-    def _pca(self) -> PCA:
-        """Return the fit that this space came from, as far as `PCA.update` needs it."""
-        rows = len(self.names)
-        varies = self.components.any(0)
-        scatter = torch.where(varies, self.std.double() ** 2 * (rows - 1), 0.0)
-        return PCA(
-            mean=self.mean,
-            std=self.std,
-            components=self.components.float(),
-            variances=self.variances,
-            total_variance=float(varies.sum()),
-            captured_variance=self.captured_variance,
-            error_bound=float(self.facts.get("error_bound", math.nan)),
-            rows=rows,
-            passes=0,
-            statistics=ColumnStatistics(rows, self.mean.double(), scatter),
-            groups=self.layout.factors() if self.facts.get("standardise") == "factor" else None,
         )
 
     # What it is.
@@ -632,23 +552,3 @@ class Neighbours:
         indices = self.indices.reshape(-1, self.indices.shape[-1])[point].tolist()
         similarities = self.similarities.reshape(-1, self.indices.shape[-1])[point].tolist()
         return [(self.names[i], s) for i, s in zip(indices, similarities, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Reconstructions:
-    """The training models as far as the space holds them, as a stream of rows."""
-
-    space: WeightSpace
-    rows_per_block: int = 256
-
-    @property
-    def rows(self) -> int:
-        return len(self.space.names)
-
-    @property
-    def columns(self) -> int:
-        return self.space.num_parameters
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for part in self.space.coefficients.split(self.rows_per_block):
-            yield self.space.to_weights(part)

@@ -15,8 +15,8 @@ PACKAGE = Path(weights2weights.__file__).parent
 # other. What makes weights and spaces stands above what judges, draws and shows them.
 ORDER = [
     {"errors"},
-    {"_cpu", "_files", "_json", "_shipped", "labels", "layout", "metrics"},
-    {"_safetensors"},
+    {"_cpu", "_files", "_json", "_shipped", "layout", "metrics"},
+    {"_safetensors", "labels"},
     {"formats"},
     {"adapter", "dataset", "models"},
     {"bases", "pca"},

@@ -222,9 +222,8 @@ def test_labels_are_put_into_the_order_of_the_models():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (pandas.DataFrame({"hair": ["long", "short"]}, index=["a", "b"]), "'hair' is not numeric"),
-        (pandas.DataFrame({"x": [1, 2]}, index=["a", "a"]), "row 'a' twice"),
-        (pandas.DataFrame([[1, 2]], index=["a"], columns=["x", "x"]), "label 'x' twice"),
+        (pandas.DataFrame({"x": [1, 2]}, index=["a", "a"]), "name 'a' appears twice"),
+        (pandas.DataFrame([[1, 2]], index=["a"], columns=["x", "x"]), "label 'x' appears twice"),
     ],
 )
 def test_labels_that_cannot_be_kept(table, message):
@@ -526,7 +525,7 @@ def test_unfinished_save_is_no_space(space, tmp_path, monkeypatch):
     def full(*_):
         raise W2WError("disk full")
 
-    monkeypatch.setattr(package._store, "to_parquet", full)
+    monkeypatch.setattr(package._store, "write_labels", full)
     with pytest.raises(W2WError, match="disk full"):
         space.truncate(3).save_pretrained(folder)
     with pytest.raises(W2WError, match="holds no space"):

@@ -1,11 +1,10 @@
-"""Images, masks and labels of any kind end in one form, or in one line that says why not."""
+"""Images and masks of any kind end in one form, or in one line that says why not."""
 
 import os
 import sys
 from io import BytesIO
 
 import numpy as np
-import pandas
 import pytest
 import torch
 from hypothesis import given
@@ -18,10 +17,8 @@ from weights2weights.subjects import (
     Subject,
     decode_image,
     decode_mask,
-    find_labels,
     find_subjects,
     read_images,
-    read_labels,
     square,
 )
 
@@ -338,86 +335,6 @@ def test_a_mask_of_no_image_is_a_problem(folder):
 def test_a_problem_is_raised_when_the_subject_is_read(folder):
     with pytest.raises(W2WError, match="said before"):
         read_images(Subject("x", problem="said before"), 16)
-
-
-# Labels.
-
-
-def table(tmp_path, text: str) -> pandas.DataFrame:
-    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
-    return read_labels(tmp_path / "labels.csv")
-
-
-def test_labels_of_every_spelling(tmp_path):
-    labels = table(
-        tmp_path,
-        "Bald,name,Male,Smile,Age,Hat\n"
-        "1,adam,-1,true,41.5,\n"
-        "0,eve,1,FALSE,-1e1,NA\n"
-        " 1 ,Zoe\u0308,-1,Yes,,null\n",
-    )
-    assert list(labels.columns) == ["Bald", "Male", "Smile", "Age", "Hat"]
-    assert list(labels.index) == ["adam", "eve", "Zo\u00eb"]
-    assert labels["Bald"].tolist() == [1, 0, 1]
-    assert labels["Male"].tolist() == [-1, 1, -1]
-    assert labels["Smile"].tolist() == [1, 0, 1]
-    assert labels["Age"].tolist()[:2] == [41.5, -10]
-    assert labels["Age"].isna().tolist() == [False, False, True]
-    assert labels["Hat"].isna().all()
-
-
-def test_names_are_the_first_column_if_none_is_called_so(tmp_path):
-    assert list(table(tmp_path, "who,Bald\n007,1\n8,0\n").index) == ["007", "8"]
-
-
-def test_a_table_may_have_a_byte_order_mark_quotes_and_blank_lines(tmp_path):
-    labels = table(tmp_path, '\ufeffname,"Big, Nose"\r\n"a,b",1\r\n\r\n')
-    assert labels.loc["a,b", "Big, Nose"] == 1
-
-
-@pytest.mark.parametrize("as_index", [True, False])
-def test_parquet_says_the_same_as_csv(tmp_path, as_index):
-    frame = pandas.DataFrame(
-        {"name": ["adam", "eve"], "Bald": [True, None], "Age": [1, 2], "Male": [1.0, None]}
-    )
-    frame["Bald"] = frame["Bald"].astype("boolean")
-    path = tmp_path / "labels.parquet"
-    (frame.set_index("name") if as_index else frame).to_parquet(path)
-    labels = read_labels(path)
-    expected = table(tmp_path, "name,Bald,Age,Male\nadam,true,1,1\neve,,2,\n")
-    pandas.testing.assert_frame_equal(labels, expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "is empty"),
-        ("name,Hair\nadam,brown\n", "'Hair' of 'adam' is 'brown': expected 0 or 1"),
-        ("name,Age\nadam,inf\n", "'inf'"),
-        ("name,Bald\nadam,1\nadam,0\n", "subject 'adam' comes 2 times"),
-        ("name,Bald,Bald\nadam,1,1\n", "label 'Bald' comes 2 times"),
-        ("name,Bald\nadam\n", "row 2 has 1 cells: expected 2"),
-    ],
-)
-def test_a_table_that_cannot_be_understood_says_where(tmp_path, text, message):
-    with pytest.raises(W2WError, match=message):
-        table(tmp_path, text)
-
-
-@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
-def test_a_file_that_is_no_table_is_one_line(tmp_path, name):
-    (tmp_path / name).write_bytes(b"\xff\xfe\x00PAR1\x99")
-    with pytest.raises(W2WError, match="cannot be read as"):
-        read_labels(tmp_path / name)
-
-
-def test_labels_are_found_beside_the_subjects(folder):
-    assert find_labels(folder) is None
-    (folder / "labels.csv").write_text("name,Bald\n")
-    assert find_labels(folder) == folder / "labels.csv"
-    (folder / "labels.parquet").write_bytes(b"")
-    with pytest.raises(W2WError, match="2 label tables"):
-        find_labels(folder)
 
 
 def test_large_images_are_refused_without_being_read(monkeypatch):

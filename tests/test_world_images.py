@@ -9,7 +9,8 @@ from PIL import Image
 from experiments.world import images as module
 from experiments.world.images import draw_images
 from weights2weights.errors import W2WError
-from weights2weights.subjects import find_subjects, read_labels
+from weights2weights.labels import read_labels
+from weights2weights.subjects import find_subjects
 from weights2weights.worlds.folders import draw_grid, write_subjects
 
 

@@ -25,6 +25,7 @@ from .generation import image_grid as image_grid
 from .inversion import Inversion as Inversion
 from .inversion import InversionConfig as InversionConfig
 from .inversion import invert as invert
+from .labels import read_labels as read_labels
 from .layout import LayoutDifference as LayoutDifference
 from .layout import LoRAModule as LoRAModule
 from .layout import WeightLayout as WeightLayout
@@ -45,7 +46,6 @@ from .sliders import train_sliders as train_sliders
 from .space import WeightSpace as WeightSpace
 from .subjects import Subject as Subject
 from .subjects import find_subjects as find_subjects
-from .subjects import read_labels as read_labels
 from .training import DreamBoothConfig as DreamBoothConfig
 from .training import train as train
 

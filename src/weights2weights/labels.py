@@ -1,87 +1,240 @@
-"""Label tables: one row per model, nullable boolean or numeric columns."""
+"""Label tables: one row per model or subject, one column per label, some values missing.
 
+    name,Bald,Young,age
+    adam,1,-1,41.5
+    eve,0,,
+
+A column whose known values are all among (0, 1) or (−1, 1) holds nullable booleans, any other
+nullable floats. This is the only place that decides so, that reads tables and that writes them.
+"""
+
+import csv
 import io
-from collections.abc import Sequence
+import logging
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._files import write_atomic
 from .errors import InputError
 
 if TYPE_CHECKING:
     import pandas
 
+LABEL_FILES = ("labels.csv", "labels.parquet")
+"""Names under which `find_labels` looks for a table."""
+
 NAME = "name"
+"""Name of the index of every table, and of the first column of its file."""
+
+_NAME_COLUMNS = (NAME, "subject", "id", "file")
+_WORDS = {"true": "1", "yes": "1", "t": "1", "false": "0", "no": "0", "f": "0"}
+_MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "-", "?")
+
+_log = logging.getLogger(__name__)
 
 
-def tidy(labels: Any, names: Sequence[str]) -> "pandas.DataFrame":
-    """Return one row per name, in order, and nullable columns.
+def find_labels(*folders: str | Path) -> Path | None:
+    """Return the one label table in these folders, or None.
+
+    Raises:
+        W2WError: there are several.
+    """
+    candidates = [Path(folder) / name for folder in folders for name in LABEL_FILES]
+    found = [path for path in candidates if path.is_file()]
+    if len(found) > 1:
+        raise InputError(
+            f"{len(found)} label tables ({', '.join(map(str, found))}): expected one; name it"
+        )
+    return found[0] if found else None
+
+
+def read_labels(path: str | Path) -> "pandas.DataFrame":
+    """Read a label table.
+
+    Names are taken from a column called name, subject, id or file, else from the first column.
+    Values are 0 and 1, −1 and 1, true and false, yes and no, other finite numbers, or empty (NA,
+    null, …) where a label is missing. Columns of text are left out, which is logged.
 
     Args:
-        labels: a DataFrame indexed by name (further rows are left out, absent ones are missing), or
-            None for no labels at all.
-        names: the training models.
+        path: a CSV file in UTF-8, or a Parquet file.
 
     Returns:
-        a table in which a column of values among (0, 1) or (−1, 1) is a nullable boolean and any
-        other a nullable Float64; missing is `pandas.NA`.
+        a table indexed by name, in the order of the file, as `tidy_labels` returns it.
 
     Raises:
-        W2WError: names or labels that come twice, or a column that is not numeric.
+        W2WError: the file cannot be read, a row has no name, a name or column appears twice, or a
+            column of numbers holds text or infinity.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path} is not a label table; expected a .csv or .parquet file")
+    try:
+        frame = (_read_csv if suffix == ".csv" else _read_parquet)(path)
+    except Exception as error:  # parsers raise nearly anything for damaged files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        kind = "UTF-8 CSV" if suffix == ".csv" else "Parquet"
+        raise InputError(f"{path} cannot be read as {kind}: {reason}") from error
+    frame.columns = [str(column).strip() for column in frame.columns]
+    _require_unique(frame.columns, "column", path)
+    lowered = [column.lower() for column in frame.columns]
+    position = next((lowered.index(name) for name in _NAME_COLUMNS if name in lowered), 0)
+    if not lowered:
+        raise InputError(f"{path} has no columns; expected names and labels")
+    names = [_clean(name) for name in frame.iloc[:, position]]
+    if unnamed := [row for row, name in enumerate(names, start=1) if not name or name == "<NA>"]:
+        raise InputError(f"{path}: row {unnamed[0]} has no name; expected one per row")
+    frame = frame.drop(columns=frame.columns[position])
+    frame.index = _index(names)
+    return _tidy(frame, str(path))
+
+
+def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
+    """Return one row per name, in order, with columns of nullable booleans or floats.
+
+    Args:
+        table: a DataFrame indexed by name, {name: {label: value}}, or None for no labels. Rows of
+            other names are left out, and so, with a log line, are columns of text.
+        names: of the rows to return.
+
+    Returns:
+        a table indexed by `names`; each column has dtype "boolean" or "Float64", where
+        `pandas.NA` stands for missing.
+
+    Raises:
+        W2WError: another type of table, names or labels that appear twice, or a column of numbers
+            that holds text or infinity.
     """
     import pandas
 
-    index = pandas.Index(list(names), dtype=object, name=NAME)
-    if labels is None:
+    index = _index(names)
+    if table is None:
         return pandas.DataFrame(index=index)
-    for what, values in (("row", labels.index), ("label", labels.columns)):
-        if not values.is_unique:
-            twice = values[values.duplicated()][0]
-            raise InputError(f"labels hold {what} {twice!r} twice: expected each once")
-    labels = labels.reindex(index)
-    return pandas.DataFrame(
-        {str(column): _column(labels[column]) for column in labels.columns}, index=index
-    )
-
-
-def _column(values: Any) -> Any:
-    import pandas
-
-    to_numeric: Any = pandas.to_numeric
-    try:
-        numbers = to_numeric(values).astype("Float64")
-    except (TypeError, ValueError) as error:
+    if isinstance(table, Mapping):
+        table = pandas.DataFrame.from_dict(dict(table), orient="index")
+    if not isinstance(table, pandas.DataFrame):
         raise InputError(
-            f"label {values.name!r} is not numeric ({error}): expected 0 and 1, -1 and 1, true and"
-            " false, or numbers"
-        ) from error
-    known = set(numbers.dropna().unique())
-    return numbers > 0 if known and (known <= {0, 1} or known <= {-1, 1}) else numbers
+            f"labels of type {type(table).__name__}; expected a DataFrame indexed by name, or"
+            " {name: {label: value}}"
+        )
+    columns = [str(column).strip() for column in table.columns]
+    if NAME in columns:
+        raise InputError(f"a label called {NAME!r}; rename it, or use it as the table's index")
+    if nameless := [name for name in table.index if not isinstance(name, str)]:
+        raise InputError(f"labels are indexed by {nameless[0]!r}; expected the names of models")
+    return _tidy(table.set_axis(columns, axis=1), "labels").reindex(index)
 
 
-def to_parquet(labels: "pandas.DataFrame") -> bytes:
-    """Return the table as a Parquet file whose first column is the names."""
-    buffer = io.BytesIO()
-    labels.rename_axis(NAME).reset_index().to_parquet(buffer, engine="pyarrow", index=False)
-    return buffer.getvalue()
+def write_labels(path: str | Path, table: "pandas.DataFrame") -> str:
+    """Write a table of `tidy_labels` as CSV or Parquet, all or nothing.
 
+    Equal tables give equal bytes. Reading the file returns the table.
 
-def from_parquet(path: Path) -> "pandas.DataFrame":
-    """Read the table.
+    Returns:
+        SHA-256 of the file, in hex.
 
     Raises:
-        W2WError: the file is damaged or has no names.
+        W2WError: another suffix, a name that reading would change (empty, not composed, or with
+            spaces around it), or the file cannot be written.
     """
-    import pandas
-    import pyarrow
+    path = Path(path)
+    if changed := [name for name in table.index if not name or _clean(name) != name]:
+        raise InputError(f"{path}: name {changed[0]!r}; expected {_clean(changed[0]) or 'text'!r}")
+    rows = table.rename_axis(NAME).reset_index()
+    if path.suffix == ".csv":
+        flags = rows.select_dtypes("boolean").columns
+        text = rows.astype(dict.fromkeys(flags, "Int8")).to_csv(index=False, lineterminator="\n")
+        data = text.encode()
+    elif path.suffix == ".parquet":
+        buffer = io.BytesIO()
+        rows.to_parquet(buffer, engine="pyarrow", index=False)
+        data = buffer.getvalue()
+    else:
+        raise InputError(f"{path} is not a label table; expected a .csv or .parquet file")
+    return write_atomic(path, [data])
 
-    try:
-        table = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+
+def readable_name(name: str) -> str:
+    """Return a file name as text that can be stored: composed (NFC), undecodable bytes replaced."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def _clean(name: Any) -> str:
+    return readable_name(str(name).strip())
+
+
+def _index(names: Iterable[str]) -> "pandas.Index":
+    import pandas
+
+    return pandas.Index(list(names), name=NAME, dtype="str")
+
+
+def _read_csv(path: Path) -> "pandas.DataFrame":
+    """Read all cells as text; pandas' own reader would silently fill rows that lack cells."""
+    import pandas
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file, strict=True) if any(map(str.strip, row))]
+    if not rows:
+        raise ValueError("it is empty; expected a first row that names the columns")
+    if len(rows[0]) == 1 and any(mark in rows[0][0] for mark in ";\t"):
+        raise ValueError("it has one column; expected commas between columns")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"row {number} has {len(row)} cells; expected {len(rows[0])}")
+    return pandas.DataFrame(rows[1:], columns=rows[0], dtype="str")
+
+
+def _read_parquet(path: Path) -> "pandas.DataFrame":
+    import pandas
+
+    frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
+    if isinstance(frame.index, pandas.RangeIndex):
+        return frame
+    return frame.reset_index(names=NAME if frame.index.name is None else None)
+
+
+def _tidy(table: "pandas.DataFrame", source: str) -> "pandas.DataFrame":
+    import pandas
+
+    _require_unique(table.index, "name", source)
+    _require_unique(table.columns, "label", source)
+    columns = {str(label): _column(values, source) for label, values in table.items()}
+    if text := [label for label, column in columns.items() if column is None]:
+        _log.warning("%s: ignored columns of text: %s", source, ", ".join(text))
+    known = {label: column for label, column in columns.items() if column is not None}
+    return pandas.DataFrame(known, index=table.index)
+
+
+def _require_unique(values: "pandas.Index", what: str, source: str | Path) -> None:
+    if not values.is_unique:
+        twice = values[values.duplicated()][0]
+        raise InputError(f"{source}: {what} {twice!r} appears twice; expected each once")
+
+
+def _column(values: "pandas.Series", source: str) -> Any:
+    """Return a column as nullable booleans or floats, or None if it is text."""
+    import pandas
+
+    if getattr(values.dtype, "kind", "O") in "biuf":
+        numbers, strange = values.astype("Float64"), values.isna() & False
+    else:
+        words = values.astype("str").str.strip().str.lower()
+        words = words.mask(words.isin(_MISSING)).replace(_WORDS)
+        to_numeric: Any = pandas.to_numeric
+        numbers = to_numeric(words, errors="coerce").astype("Float64")
+        strange = words.notna() & numbers.isna()
+        if strange.sum() * 2 >= words.notna().sum() > 0:
+            return None
+    strange |= numbers.abs() == float("inf")
+    if strange.any():
+        name = strange.idxmax()
         raise InputError(
-            f"{path} cannot be read ({error}); fetch or save the space again"
-        ) from error
-    if NAME not in table.columns:
-        raise InputError(f"{path} has no column {NAME!r}; fetch or save the space again")
-    names = table.pop(NAME).astype(object)
-    table.index = pandas.Index(names, dtype=object, name=NAME)
-    return tidy(table, list(names))
+            f"{source}: {values.name!r} of {name!r} is {str(values[name])[:40]!r}; expected 0 or 1,"
+            " -1 or 1, true or false, another finite number, or nothing"
+        )
+    known = set(numbers.dropna().unique())
+    return numbers > 0 if known <= {0, 1} or known <= {-1, 1} else numbers

@@ -14,17 +14,13 @@ such as "smiling, red shirt, on a beach". What cannot be read fails its subject 
 says why, and no other.
 """
 
-import csv
 import hashlib
-import os
-import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,16 +28,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .errors import InputError, W2WError
+from .labels import readable_name
 
 if TYPE_CHECKING:
-    import pandas
     from PIL.Image import Image
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MASK_SUFFIX = ".mask"
-
-LABEL_FILES = ("labels.csv", "labels.parquet")
-"""Where `find_labels` looks, beside the folders of the subjects."""
 
 MOST_CAPTION_BYTES = 4096
 """Longer captions are refused: no text encoder reads as much."""
@@ -53,9 +46,6 @@ LEAST_SIDE = 16
 """Pixels that an image needs per side to show anything."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-
-_TRUTHS = {"true": 1.0, "yes": 1.0, "t": 1.0, "false": 0.0, "no": 0.0, "f": 0.0}
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "<na>", "-", "?"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
     found: dict[str, list[Path]] = {}
     for folder in map(Path, folders):
         for path in _subject_folders(folder):
-            found.setdefault(_readable_name(path.name), []).append(path)
+            found.setdefault(readable_name(path.name), []).append(path)
     if not found:
         raise InputError(
             f"{', '.join(map(str, folders)) or 'nothing'} holds no subjects: expected one folder of"
@@ -192,57 +182,6 @@ def square(image: "Image", size: int) -> "Image":
     return image.resize((size, size), Image.Resampling.LANCZOS, box)
 
 
-def find_labels(*folders: str | Path) -> Path | None:
-    """Return the label table beside the subjects' folders, or None.
-
-    Raises:
-        W2WError: there are several.
-    """
-    candidates = [Path(folder) / name for folder in folders for name in LABEL_FILES]
-    found = [path for path in candidates if path.is_file()]
-    if len(found) > 1:
-        raise InputError(
-            f"{len(found)} label tables ({', '.join(map(str, found))}): expected one; name it"
-        )
-    return found[0] if found else None
-
-
-def read_labels(path: str | Path) -> "pandas.DataFrame":
-    """Read a label table: a row per subject, a column per label.
-
-    The names stand in a column called name, subject, id or file, else in the first. Values are 0
-    and 1, −1 and 1, true and false, other numbers, or nothing where a label is missing.
-
-    Args:
-        path: a CSV or Parquet file.
-
-    Returns:
-        a table of float64 indexed by name, NaN where a label is missing.
-
-    Raises:
-        W2WError: the file cannot be read, a name or column comes twice, or a value is no label.
-    """
-    import pandas
-
-    path = Path(path)
-    header, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    lowered = [str(column).strip().lower() for column in header]
-    key = next((lowered.index(n) for n in ("name", "subject", "id", "file") if n in lowered), 0)
-    names = [_readable_name(str(row[key]).strip()) for row in rows]
-    columns = [i for i in range(len(header)) if i != key]
-    labels = [str(header[i]).strip() for i in columns]
-    for what, values in (("subject", names), ("label", labels)):
-        value, times = max(Counter(values).items(), key=lambda item: item[1], default=("", 0))
-        if times > 1:
-            raise InputError(f"{path}: {what} {value!r} comes {times} times; expected each once")
-    table = [
-        [_label(row[i], path, name, header[i]) for i in columns]
-        for name, row in zip(names, rows, strict=True)
-    ]
-    index = pandas.Index(names, name="name", dtype="str")
-    return pandas.DataFrame(table, index=index, columns=labels, dtype="float64")
-
-
 def _subject_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: expected one that holds a folder per subject")
@@ -284,11 +223,6 @@ def _is_mask(path: Path) -> bool:
 def _is_image(path: Path) -> bool:
     visible = not path.name.startswith(".")
     return visible and path.suffix.lower() in PICTURE_SUFFIXES and not _is_mask(path)
-
-
-def _readable_name(name: str) -> str:
-    """Return a file name as text that can be stored: composed, without undecodable bytes."""
-    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
 
 
 def _read_caption(path: Path) -> str:
@@ -382,51 +316,3 @@ def _mask_weights(mask: "Image", name: str, size: int) -> Tensor:
             f"{name} is black within the centred square: expected white where the subject is"
         )
     return weights
-
-
-def _read_csv(path: Path) -> tuple[list[Any], list[list[Any]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as CSV ({error}): expected UTF-8 text") from error
-    if not rows:
-        raise InputError(f"{path} is empty: expected a first row that names the columns")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(rows[0]):
-            raise InputError(
-                f"{path}: row {number} has {len(row)} cells: expected {len(rows[0])}, as the first"
-            )
-    return rows[0], rows[1:]
-
-
-def _read_parquet(path: Path) -> tuple[list[Any], list[list[Any]]]:
-    import pandas
-    import pyarrow
-
-    try:
-        frame = pandas.read_parquet(path)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{path} cannot be read as Parquet ({reason})") from error
-    if not isinstance(frame.index, pandas.RangeIndex):
-        frame = frame.reset_index(names="name" if frame.index.name is None else None)
-    return list(frame.columns), [list(row) for row in frame.itertuples(index=False)]
-
-
-def _label(value: Any, path: Path, name: str, label: Any) -> float:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return float("nan")
-    text = str(value).strip().lower()
-    if text in _MISSING:
-        return float("nan")
-    try:
-        number = _TRUTHS[text] if text in _TRUTHS else float(text)
-        if np.isfinite(number):
-            return number
-    except ValueError:
-        pass
-    raise InputError(
-        f"{path}: {label!r} of {name!r} is {str(value)[:40]!r}: expected 0 or 1, -1 or 1, true or"
-        " false, another number, or nothing; turn text into one column of 0 and 1 per value"
-    )

@@ -50,8 +50,8 @@ def open_labelled(space: str, labels: Path | None) -> "WeightSpace":
     Raises:
         W2WError: no such space or table.
     """
+    from ..labels import read_labels
     from ..space import WeightSpace
-    from ..subjects import read_labels
 
     opened = WeightSpace.from_pretrained(space)
     return opened if labels is None else replace(opened, labels=read_labels(labels))

@@ -80,8 +80,8 @@ def command(
 
     from ..dataset import WeightDataset
     from ..errors import InputError
+    from ..labels import read_labels
     from ..space import WeightSpace
-    from ..subjects import read_labels
 
     try:
         torch.empty(0, device=device, dtype=torch.float64)

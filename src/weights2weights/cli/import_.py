@@ -47,7 +47,7 @@ def command(
     import torch
 
     from ..dataset import import_loras
-    from ..subjects import read_labels
+    from ..labels import read_labels
 
     outcome = import_loras(
         files,

@@ -95,7 +95,8 @@ def command(
     \b
     Example: w2w train subjects --out weights
     """
-    from ..subjects import find_labels, find_subjects, read_labels
+    from ..labels import find_labels, read_labels
+    from ..subjects import find_subjects
     from ..training import RECIPES, train
 
     found = find_subjects(*subjects)

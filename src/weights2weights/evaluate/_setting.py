@@ -22,10 +22,11 @@ from ..dataset import WeightDataset
 from ..errors import InputError
 from ..generation import GUIDANCE, STEPS, generate
 from ..inversion import FAST, InversionConfig
+from ..labels import read_labels
 from ..layout import WeightLayout
 from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..space import WeightSpace
-from ..subjects import Subject, find_subjects, read_labels
+from ..subjects import Subject, find_subjects
 from ..training import PAPER, RECIPES, DreamBoothConfig, train
 from ..worlds import USER_POPULATIONS, World, load_world, shipped
 from ..worlds.folders import write_subjects

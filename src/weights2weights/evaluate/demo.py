@@ -27,10 +27,11 @@ from ..directions import edit
 from ..errors import W2WError
 from ..formats import save_lora
 from ..generation import initial_noise
+from ..labels import read_labels
 from ..metrics.verification import verification_auc
 from ..models import save_model
 from ..sampling import report_samples, sample, sampling_of
-from ..subjects import find_subjects, read_labels
+from ..subjects import find_subjects
 from ..worlds import shipped
 from ..worlds.folders import write_subjects
 from . import _demo_page

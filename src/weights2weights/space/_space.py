@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..dataset import WeightDataset
 from ..errors import InputError
-from ..labels import tidy
+from ..labels import tidy_labels
 from ..layout import WeightLayout, require_one_base
 from ..models import Model
 from ..pca import PCA, Blocks, fit_pca
@@ -94,7 +94,7 @@ class WeightSpace:
             )
         if self.variances is None:
             object.__setattr__(self, "variances", torch.zeros(count))
-        object.__setattr__(self, "labels", tidy(self.labels, self.names))
+        object.__setattr__(self, "labels", tidy_labels(self.labels, self.names))
 
     # Fitting.
 
@@ -351,7 +351,7 @@ class WeightSpace:
         """
         bare = WeightSpace(self.layout, self.mean, self.std, self.components)
         models = replace(
-            bare, coefficients=coefficients, names=tuple(names), labels=tidy(labels, names)
+            bare, coefficients=coefficients, names=tuple(names), labels=tidy_labels(labels, names)
         )
         variances = torch.zeros(len(self))
         variances[: len(models.coefficient_std)] = models.coefficient_std**2

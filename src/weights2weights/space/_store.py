@@ -20,7 +20,7 @@ from .._json import canonical_json
 from .._safetensors import open_checked, parse_json
 from .._shipped import means_world, shipped
 from ..errors import InputError, W2WError
-from ..labels import from_parquet, to_parquet
+from ..labels import read_labels, write_labels
 from ..layout import WeightLayout
 from . import _integers
 from ._card import card
@@ -65,7 +65,7 @@ def save(space: "WeightSpace", folder: Path, dtype: torch.dtype | None) -> Path:
     files = {
         TENSORS: _write_tensors(folder / TENSORS, tensors),
         MODELS: _write_tensors(folder / MODELS, {"coefficients": coefficients}),
-        LABELS: write_atomic(folder / LABELS, [to_parquet(space.labels)]),
+        LABELS: write_labels(folder / LABELS, space.labels),
     }
     config = {
         "format": FORMAT,
@@ -252,7 +252,7 @@ def load(kind: "type[WeightSpace]", folder: Path) -> "WeightSpace":
     if scales is not None:
         tensors["components"] = _from_integers(tensors["components"], scales, numbers)
     coefficients = _map_tensors(folder / MODELS, {"coefficients": (models, None)})
-    labels = from_parquet(folder / LABELS)
+    labels = read_labels(folder / LABELS)
     if len(labels) != models:
         raise InputError(
             f"{folder / LABELS} has {len(labels)} rows: expected {models}; fetch or save the space"

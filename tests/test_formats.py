@@ -504,7 +504,7 @@ REFUSED = {
     "metadata no JSON": (
         "diffusers",
         lambda tensors, metadata: metadata.update(lora_adapter_metadata="{"),
-        "lora_adapter_metadata is not the JSON",
+        "lora_adapter_metadata is not valid JSON",
     ),
 }
 
@@ -568,7 +568,7 @@ def test_what_is_not_there_or_no_file_is_refused(tmp_path):
         sniff(tmp_path / "absent.safetensors")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.safetensors")
-        with pytest.raises(W2WError, match="no regular file"):
+        with pytest.raises(W2WError, match="not a regular file"):
             load_lora(tmp_path / "pipe.safetensors")
 
 

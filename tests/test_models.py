@@ -101,7 +101,7 @@ def rewrite(path, tensors=None, **strings):
     [
         (None, {"format_version": "2"}, "format version '2': expected 1"),
         (None, {"layout": ""}, "lacks 'layout'"),
-        (None, {"layout": "{"}, "the layout is not the JSON"),
+        (None, {"layout": "{"}, "the layout is not valid JSON"),
         (None, {"layout_hash": "0" * 16}, "expected 0000000000000000"),
         (None, {"origin": "[]"}, "holds more than"),
         ({"coefficients": torch.zeros(3), "x": torch.zeros(1)}, {}, "holds more than"),

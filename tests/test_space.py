@@ -472,7 +472,7 @@ def damage(folder: Path, name: str, how) -> None:
 @pytest.mark.parametrize(
     ("name", "how", "message"),
     [
-        ("config.json", lambda raw: raw[:50], "is not the JSON it should be"),
+        ("config.json", lambda raw: raw[:50], "is not valid JSON"),
         ("config.json", lambda raw: b"{}", "is not that of a space"),
         (
             "config.json",
@@ -485,7 +485,7 @@ def damage(folder: Path, name: str, how) -> None:
             lambda raw: raw.replace(b'"numbers": 48', b'"numbers": 49'),
             "contradicts its layout",
         ),
-        ("space.safetensors", lambda raw: raw[:-9], "is cut short"),
+        ("space.safetensors", lambda raw: raw[:-9], "is not valid safetensors"),
         ("space.safetensors", lambda raw: raw.replace(b'"std"', b'"sad"'), "expected mean, std"),
         ("models.safetensors", lambda raw: raw[:4], "bytes long"),
         ("models.parquet", lambda raw: raw[:-9], "cannot be read"),

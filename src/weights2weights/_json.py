@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
-from .errors import InputError
+from .errors import InputError, shown
 
 
 def plain(value: Any) -> Any:
@@ -52,3 +52,35 @@ def canonical_json(value: Any) -> bytes:
             f"a value that JSON cannot hold ({error}): expected text, finite numbers, true, false,"
             " null, and lists and objects of them"
         ) from error
+
+
+def parse_json(raw: bytes | str, what: str) -> Any:
+    """Parse a stranger's JSON: no key twice, no NaN, no endless nesting, no broken text.
+
+    Raises:
+        InputError: it is not such JSON; `what` says where it stood.
+    """
+    try:
+        text = raw.decode() if isinstance(raw, bytes) else raw
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if "\\u" in text:  # an escape may name half a character, which can never be printed
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InputError(
+            f"{what} is not valid JSON ({reason}); the file is damaged: download it again"
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"key {shown(twice)} occurs twice")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")

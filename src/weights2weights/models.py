@@ -30,8 +30,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._files import make_folder
-from ._json import canonical_json
-from ._safetensors import open_checked, parse_json, write_safetensors
+from ._json import canonical_json, parse_json
+from ._safetensors import open_checked, write_safetensors
 from .errors import InputError, W2WError
 from .formats import load_lora
 from .layout import WeightLayout
@@ -180,7 +180,7 @@ def _parse(file: Any) -> Model:
         raise InputError(
             "holds more than coefficients, weights and an origin; the file is damaged: make it anew"
         )
-    tensors = {name: file.read(name) for name in file.places}
+    tensors = {name: file.read(name).clone() for name in file.places}
     for name, tensor in tensors.items():
         if tensor.dtype not in _FLOATS or tensor.ndim != 1:
             raise InputError(

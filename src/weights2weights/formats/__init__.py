@@ -27,8 +27,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import make_folder
-from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, shown
-from ..errors import InputError, W2WError
+from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle
+from ..errors import InputError, W2WError, shown
 from ..layout import WeightLayout
 from . import diffusers, kohya, peft
 from ._parts import Described, refuse_key
@@ -273,7 +273,7 @@ def _read_weights(
     weights = torch.empty(layout.num_parameters, dtype=DTYPES[dtype])
     for entry in layout.entries:
         numbers = weights[entry.offset : entry.offset + entry.count]
-        file.read_into(names[entry.key], numbers)
+        numbers.copy_(file.read(names[entry.key]).flatten())
         _require_finite(numbers, f"{names[entry.key]} of shape {list(entry.shape)}")
     return weights
 

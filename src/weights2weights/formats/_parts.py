@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .._safetensors import CheckedFile, shown
-from ..errors import InputError
+from .._safetensors import CheckedFile
+from ..errors import InputError, shown
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .._safetensors import CheckedFile, parse_json, shown, write_safetensors
-from ..errors import InputError
+from .._json import parse_json
+from .._safetensors import CheckedFile, write_safetensors
+from ..errors import InputError, shown
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, alpha_of_config, pair_names
 from .peft import config_of

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._safetensors import CheckedFile, shown, write_safetensors
-from ..errors import InputError
+from .._safetensors import CheckedFile, write_safetensors
+from ..errors import InputError, shown
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, pair_names, plain_number, positive_number, refuse_key
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from torch import Tensor
 
 from .._files import make_folder, readable_errors, sync_folder, write_atomic
-from .._json import canonical_json
+from .._json import canonical_json, parse_json
 from .._safetensors import (
     MAX_HEADER,
     CheckedFile,
-    parse_json,
-    shown,
     write_safetensors,
 )
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..layout import WeightLayout, peft_key
 from ._parts import Described, alpha_of_config, pair_names, plain_number, refuse_key
 

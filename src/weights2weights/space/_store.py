@@ -3,11 +3,7 @@
 Components in integers are turned into float16 when they are read.
 """
 
-import json
-import math
-import struct
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import checksum, list_files, make_folder, write_atomic
-from .._json import canonical_json
-from .._safetensors import open_checked, parse_json
+from .._json import canonical_json, parse_json
+from .._safetensors import Streamed, open_checked, write_safetensors
 from .._shipped import means_world, shipped
 from ..errors import InputError, W2WError
 from ..labels import read_labels, write_labels
@@ -123,10 +119,9 @@ class _Stored:
             parts = tensor.split(_height(tensor))
             scales = [_integers.scales_of(part.detach().cpu(), dtype) for part in parts]
             self.scales = torch.cat(scales)
-        self.bytes = math.prod(self.shape) * dtype.itemsize  # that of int4 is of two numbers
 
-    def chunks(self) -> Iterator[memoryview]:
-        """Return the bytes, also of a transposed view of a mapped file, in fixed memory."""
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield row blocks, also of a transposed view of a mapped file, in fixed memory."""
         height = _height(self.tensor)
         for begin in range(0, len(self.tensor), height):
             part = self.tensor[begin : begin + height].detach().cpu()
@@ -134,25 +129,22 @@ class _Stored:
                 part = part.to(self.dtype)
             else:
                 part = _integers.to_integers(part, self.scales[begin : begin + height], self.dtype)
-            yield part.contiguous().view(-1).view(torch.uint8).numpy().data
+            yield part
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, _Stored]) -> str:
     """Write a safetensors file of tensors converted on the way; give its SHA-256."""
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header, end = {}, 0
-    for name in order:
-        stored = tensors[name]
-        begin, end = end, end + stored.bytes
-        header[name] = {
-            "dtype": _DTYPES[stored.dtype],
-            "shape": stored.shape,
-            "data_offsets": [begin, end],
-        }
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    data = chain.from_iterable(tensors[name].chunks() for name in order)
-    return write_atomic(path, chain([struct.pack("<Q", len(raw)) + raw], data))
+    return write_safetensors(
+        path,
+        {
+            name: Streamed(
+                torch.uint8 if stored.dtype == _integers.INT4 else stored.dtype,
+                tuple(stored.shape),
+                stored.blocks(),
+            )
+            for name, stored in tensors.items()
+        },
+    )
 
 
 def find_space(source: str | Path, **download: Any) -> Path:
@@ -285,11 +277,10 @@ def _map_tensors(
     optional: Mapping[str, tuple[int | None, ...]] | None = None,
 ) -> dict[str, Tensor]:
     """Map a file whose header says these tensors, and no others; None stands for any size."""
-    from safetensors import safe_open
-
     try:
         with open_checked(path) as file:
             places = file.places
+            mapped = {name: file.read(name) for name in places}
     except W2WError as error:
         raise InputError(f"{path} {error}") from error
     possible = {**shapes, **(optional or {})}
@@ -309,8 +300,6 @@ def _map_tensors(
                 f" {' or '.join(expected.values())} {[size or 'any' for size in shape]}; fetch or"
                 " save the space again"
             )
-    with safe_open(path, framework="pt") as file:
-        mapped = {name: file.get_tensor(name) for name in shapes}
     small = {name: tensor.float() for name, tensor in mapped.items() if tensor.ndim == 1}
     return mapped | small
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from experiments.world.dogs.captions import ATTRIBUTE_PROMPTS, caption
 from experiments.world.dogs.draw import draw
 from experiments.world.dogs.image import sample_image

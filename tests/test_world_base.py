@@ -1,6 +1,6 @@
-"""The shipped people: an ordinary Stable Diffusion folder that follows words, and fair scorers.
+"""The shipped base and scorers: a Stable Diffusion folder that follows prompts, and good judges.
 
-The full figures come from `benchmarks/world.py`; this asks for the same on fewer images.
+`python -m experiments.world check` measures the same on more images.
 """
 
 import json
@@ -27,7 +27,7 @@ from weights2weights.worlds.scorers import Scorer
 
 @pytest.fixture(scope="module")
 def held_out():
-    return draw_images("people", CHECK_POPULATION, 60, images=2, size=64)
+    return draw_images(CHECK_POPULATION, 60, images=2, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_diffusers_opens_the_folder_and_draws():
     assert np.asarray(image).std() > 20, "an image, not a plain colour"
 
 
-def test_the_shipped_base_is_known_by_its_weights_not_by_its_name(tiny_base, tmp_path):
+def test_the_shipped_base_is_recognised_by_its_weights(tiny_base, tmp_path):
     copy = shutil.copytree(shipped("people", "base"), tmp_path / "renamed")
     assert is_shipped(load_base("people", dtype=torch.bfloat16))
     assert is_shipped(load_base(copy))
@@ -71,7 +71,7 @@ def test_info_names_the_folder():
     assert facts["labels"] == list(PEOPLE.label_names)
 
 
-def test_a_folder_of_the_worlds_own_outputs_does_not_hide_it(tmp_path, monkeypatch):
+def test_a_folder_of_outputs_named_people_does_not_hide_the_world(tmp_path, monkeypatch):
     """`w2w sample people --out people` leaves one in which later commands run."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people").mkdir()
@@ -106,10 +106,10 @@ def test_autoencoder_and_scorers_on_unseen_people(held_out, scorer):
     assert on_round_trips["mean_attribute_auc"] >= 0.95
 
 
-def test_words_for_faces_and_scenes_act(scorer):
+def test_images_follow_prompts_for_faces_and_scenes(scorer):
     some = ("Bald", "Eyeglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Long_Hair")
     base = load_base("people")
-    figures, _ = attribute_agreement(base, scorer, PEOPLE, [0, 1, 2], names=some)
+    figures, _ = attribute_agreement(base, scorer, [0, 1, 2], names=some)
     assert tuple(figures["attributes"]) == some
     assert figures["mean"] >= 0.9, figures["attributes"]
-    assert scene_agreement(base, PEOPLE, seeds=1) >= 0.8
+    assert scene_agreement(base, seeds=1) >= 0.8

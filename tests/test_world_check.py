@@ -1,4 +1,4 @@
-"""The measures of a base, on a base that is known to be as good or as bad as can be."""
+"""The checks of a base, on stand-ins known to be perfect or useless."""
 
 from dataclasses import replace
 from unittest.mock import Mock
@@ -13,7 +13,7 @@ from weights2weights.worlds.people import PEOPLE
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork
 
 
-def test_scenes_are_told_apart_by_their_borders(monkeypatch):
+def test_scenes_are_recognised_by_their_borders(monkeypatch):
     asked = {prompt: scene for scene, prompt in PEOPLE.scene_prompts.items()}
 
     def perfect(base, weights, layout, prompts, seeds):
@@ -27,13 +27,13 @@ def test_scenes_are_told_apart_by_their_borders(monkeypatch):
         return torch.from_numpy(np.stack(rows))[None]
 
     monkeypatch.setattr(check, "generate", perfect)
-    assert check.scene_agreement(Mock(spec=Base, size=64), PEOPLE) >= 0.95
+    assert check.scene_agreement(Mock(spec=Base, size=64)) >= 0.95
 
     def shuffled(*arguments):
         return perfect(*arguments).roll(1, dims=1)
 
     monkeypatch.setattr(check, "generate", shuffled)
-    assert check.scene_agreement(Mock(spec=Base, size=64), PEOPLE) <= 0.1
+    assert check.scene_agreement(Mock(spec=Base, size=64)) <= 0.1
 
 
 def _at(image, scene):
@@ -52,7 +52,7 @@ def reader_of_redness():
     return Scorer(Red(len(PEOPLE.label_names)), PEOPLE.label_names)
 
 
-def test_agreement_counts_wanted_and_opposite_apart(monkeypatch, reader_of_redness):
+def test_agreement_counts_wanted_and_opposite_separately(monkeypatch, reader_of_redness):
     def half_right(base, weights, layout, prompts, seeds):
         images = torch.zeros(1, 2, len(seeds), 64, 64, 3, dtype=torch.uint8)
         images[0, 0, ::2, ..., 0] = 255  # every second image is as wanted, no opposite one is
@@ -60,7 +60,7 @@ def test_agreement_counts_wanted_and_opposite_apart(monkeypatch, reader_of_redne
 
     monkeypatch.setattr(check, "generate", half_right)
     figures, sheet = check.attribute_agreement(
-        Mock(spec=Base, size=64), reader_of_redness, PEOPLE, list(range(6))
+        Mock(spec=Base, size=64), reader_of_redness, list(range(6))
     )
     assert figures["attributes"]["Bald"] == {"wanted": 0.5, "opposite": 1.0}
     assert figures["mean"] == pytest.approx(0.75)

@@ -1,14 +1,14 @@
-"""The drawn people: what the labels say is what the images show and the captions tell."""
+"""The drawn people: images show what the labels state, and captions and prompts name it."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from experiments.world.captions import caption, compose
 from weights2weights.errors import W2WError
 from weights2weights.worlds import load_world
 from weights2weights.worlds.people import PEOPLE
-from weights2weights.worlds.people.captions import compose
 from weights2weights.worlds.people.traits import LABEL_NAMES, labels
 
 PLAIN = replace(
@@ -85,7 +85,7 @@ def test_same_seed_draws_the_same_image():
     np.testing.assert_array_equal(once(), once())
 
 
-def test_images_of_one_person_differ_and_persons_differ():
+def test_people_differ_and_so_do_images_of_one_person():
     person, other = PEOPLE.subject(7, 3), PEOPLE.subject(7, 4)
     assert person != other
     assert PEOPLE.subject(8, 3) != person
@@ -103,7 +103,7 @@ def test_every_label_can_be_seen_at_64_pixels(label):
     assert clearly.sum() >= 12, f"{label} changes {clearly.sum()} pixels"
 
 
-def test_labels_are_spread_and_correlate_as_among_people():
+def test_labels_vary_and_correlate_as_among_people():
     people = [PEOPLE.subject(5, index) for index in range(3000)]
     table = np.array([list(labels(person).values()) for person in people])
     share = dict(zip(LABEL_NAMES, table.mean(0), strict=True))
@@ -120,7 +120,7 @@ def test_labels_are_spread_and_correlate_as_among_people():
     assert correlation("Dark_Skin", "Black_Hair") > 0.3
 
 
-def test_captions_tell_the_truth():
+def test_captions_are_true():
     words = {
         "Bald": "bald",
         "Male": " man",
@@ -132,7 +132,7 @@ def test_captions_tell_the_truth():
     spoken = dict.fromkeys(words, 0)
     for index in range(400):
         person, image = PEOPLE.subject(5, index), PEOPLE.image(5, index, 0)
-        text = PEOPLE.caption(person, image, np.random.default_rng(index))
+        text = caption(person, image, np.random.default_rng(index))
         for label, word in words.items():
             if word in text and f"no {word}" not in text:
                 spoken[label] += 1
@@ -155,7 +155,7 @@ def test_every_attribute_has_a_prompt_and_its_opposite():
         assert wanted.startswith("a photo of")
 
 
-def test_prompts_ask_for_every_attribute_of_the_subject():
+def test_an_edited_prompt_asks_for_every_attribute():
     prompt = "a photo of sks person, on a beach"
     asked = {
         name: [PEOPLE.edit_prompt(prompt, text) for text in pair]
@@ -171,14 +171,14 @@ def test_prompts_ask_for_every_attribute_of_the_subject():
             assert not missing, (text, wanted)
 
 
-def test_prompts_that_name_no_subject_are_told():
+def test_a_prompt_without_the_subject_is_an_error():
     with pytest.raises(W2WError, match="'a photo of a dog' does not name the subject"):
         PEOPLE.edit_prompt("a photo of a dog", "a photo of a man")
 
 
-def test_tied_labels_are_those_of_which_a_combination_is_impossible():
-    rng = np.random.default_rng(0)
-    table = np.array([list(labels(PEOPLE.sample_subject(rng)).values()) for _ in range(5000)])
+def test_labels_are_tied_where_a_combination_is_impossible():
+    people = [PEOPLE.subject(6, index) for index in range(5000)]
+    table = np.array([list(labels(person).values()) for person in people])
     seen = table.astype(int)
     both, neither = seen.T @ seen, (1 - seen).T @ (1 - seen)
     only_first = seen.T @ (1 - seen)
@@ -189,6 +189,6 @@ def test_tied_labels_are_those_of_which_a_combination_is_impossible():
             assert found - {"Male"} == PEOPLE.tied[name], name
 
 
-def test_an_unknown_world_is_named():
+def test_an_unknown_world_is_an_error():
     with pytest.raises(W2WError, match=r"cars.*people"):
         load_world("cars")

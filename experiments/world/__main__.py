@@ -15,7 +15,8 @@ from typing import Any
 from weights2weights.worlds import shipped
 
 from .check import check_world
-from .recipe import CPU, GPU, TimeIsUp, train_world
+from .recipe import CPU, GPU, train_world
+from .training import TimeIsUp
 
 # figure: (at least or at most, target)
 TARGETS = {
@@ -39,7 +40,7 @@ def main() -> None:
             given.work / part if given.work else shipped("people", part)
             for part in ("base", "scorer")
         )
-        _report(check_world("people", base, scorer, given.out, seeds=given.seeds))
+        _report(check_world(base, scorer, given.out, seeds=given.seeds))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
 def _train(given: argparse.Namespace) -> None:
     try:
         train_world(
-            "people",
             given.out,
             CPU if given.recipe == "cpu" else GPU,
             start=given.start_from,
@@ -80,7 +80,7 @@ def _train(given: argparse.Namespace) -> None:
         print(f"stopped after {given.minutes:g} minutes; run the same command to continue")
         return
     parts = given.out / "base", given.out / "scorer"
-    _report(check_world("people", *parts, given.out / "check"))
+    _report(check_world(*parts, given.out / "check"))
 
 
 def _report(figures: dict[str, Any]) -> None:

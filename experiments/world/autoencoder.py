@@ -1,13 +1,13 @@
-"""The world's image autoencoder: a small AutoencoderKL whose latents have mean 0 and spread 1.
+"""The world's image autoencoder: a small AutoencoderKL whose latents have mean 0 and std 1.
 
-Latent channels of a small autoencoder come out uneven (spreads from 0.4 to 3.7 were measured),
-which a denoiser learns badly. After training the normalisation is folded into the two 1×1
-convolutions that diffusers has around the latents, so every reader of the folder gets normalised
-latents with `scaling_factor` 1 and needs to know nothing.
+The latent channels of a small autoencoder come out uneven (standard deviations from 0.4 to 3.7 were
+measured), which makes them hard to learn for a denoiser. After training, the normalisation is
+folded into the two 1×1 convolutions that diffusers has around the latents, so that every reader of
+the folder gets normalised latents with `scaling_factor` 1.
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from weights2weights.worlds.scorers import as_signal
 
 from .training import train_networks
 
-_KL_WEIGHT = 3e-4  # per latent number; small, so that sharpness decides
+_KL_WEIGHT = 3e-4  # per latent element; small, so that sharpness decides
 
 
 def build_autoencoder(size: int, channels: tuple[int, ...] = (16, 48, 96)) -> Any:
-    """Make an untrained AutoencoderKL; every level but the first halves the image's side."""
+    """Return an untrained AutoencoderKL; every level but the first halves the image's side."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(channels)
@@ -51,11 +51,13 @@ def train_autoencoder(
     batch: int = 16,
     learning_rate: float = 2e-3,
     minutes: float = float("inf"),
-) -> Any | None:
-    """Train on uint8 images (n, size, size, 3); give the model with normalised latents.
+) -> Any:
+    """Train on uint8 images (n, size, size, 3) and return the model with normalised latents.
 
-    The loss is L1 (crisp edges) plus squared error (no outliers) plus a faint KL term. Returns None
-    when `minutes` were up first; the next call goes on.
+    The loss is L1 (crisp edges) plus squared error (no outliers) plus a small KL term.
+
+    Raises:
+        TimeIsUp: after `minutes`; the next call continues.
     """
     torch.manual_seed(0)
     vae = build_autoencoder(images.shape[1]).to(device)
@@ -65,12 +67,12 @@ def train_autoencoder(
         signal = as_signal(images[chosen.cpu().numpy()], device)
         with torch.autocast(device, torch.bfloat16):
             posterior = vae.encode(signal).latent_dist
-            seen = vae.decode(posterior.sample(generator=generator)).sample
-        error = seen.float() - signal
+            decoded = vae.decode(posterior.sample(generator=generator)).sample
+        error = decoded.float() - signal
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
         return error.abs().mean() + 2 * error.square().mean() + _KL_WEIGHT * kl
 
-    trained = train_networks(
+    vae = train_networks(
         nn.ModuleDict({"vae": vae}),
         loss_of,
         folder=folder,
@@ -79,10 +81,7 @@ def train_autoencoder(
         batch=batch,
         minutes=minutes,
         weight_decay=1e-4,
-    )
-    if trained is None:
-        return None
-    vae = cast(Any, trained["vae"])
+    )["vae"]
     normalise_latents(vae, encode(vae, images[:4096], device))
     return vae
 
@@ -112,23 +111,23 @@ def decode(vae: Any, latents: torch.Tensor, device: str, batch: int = 64) -> np.
 
 @torch.no_grad()
 def normalise_latents(vae: Any, latents: torch.Tensor) -> None:
-    """Fold mean and spread of each latent channel into the convolutions around the latents.
+    """Fold mean and std of each latent channel into the convolutions around the latents.
 
-    `quant_conv` gives mean and log-variance, so the mean's rows are shifted and scaled and the
-    log-variance's bias falls by 2 log(spread); `post_quant_conv` undoes it on the way out.
+    `quant_conv` outputs mean and log-variance, so the mean's rows are shifted and scaled and the
+    log-variance's bias decreases by 2 log(std); `post_quant_conv` undoes it before decoding.
     """
     mean = latents.mean((0, 2, 3)).to(vae.device)
-    spread = latents.std((0, 2, 3)).to(vae.device)
+    std = latents.std((0, 2, 3)).to(vae.device)
     channels = len(mean)
     quant, post = vae.quant_conv, vae.post_quant_conv
-    quant.bias[:channels] = (quant.bias[:channels] - mean) / spread
-    quant.weight[:channels] /= spread[:, None, None, None]
-    quant.bias[channels:] -= 2 * spread.log()
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / std
+    quant.weight[:channels] /= std[:, None, None, None]
+    quant.bias[channels:] -= 2 * std.log()
     post.bias += F.conv2d(mean[None, :, None, None], post.weight)[0, :, 0, 0]
-    post.weight *= spread[None, :, None, None]
+    post.weight *= std[None, :, None, None]
 
 
-def psnr(images: np.ndarray, seen: np.ndarray) -> float:
+def psnr(images: np.ndarray, decoded: np.ndarray) -> float:
     """Return the peak signal-to-noise ratio in dB, averaged over uint8 images."""
-    error = (images.astype(np.float64) - seen).reshape(len(images), -1)
+    error = (images.astype(np.float64) - decoded).reshape(len(images), -1)
     return float(np.mean(10 * np.log10(255**2 / np.maximum(np.mean(error**2, 1), 1e-12))))

@@ -1,7 +1,7 @@
-"""How good a world's base and scorers are: figures and images, all on subjects never trained on.
+"""The quality of a base and its scorers: figures and images, all of people never trained on.
 
-Each function answers one question and gives plain numbers; `check_world` asks all of them and
-writes `figures.json` and sheets of images.
+Each function answers one question and returns plain numbers; `check_world` asks them all and writes
+`figures.json` and sheets of images.
 """
 
 import json
@@ -12,42 +12,40 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from weights2weights.bases import Base, load_base
 from weights2weights.generation import generate, image_grid
 from weights2weights.metrics.verification import roc_auc, verification_auc
-from weights2weights.worlds import World, load_world
+from weights2weights.worlds.people import PEOPLE
+from weights2weights.worlds.people.draw import draw_scene
 from weights2weights.worlds.scorers import Scorer
 
 from .autoencoder import decode, encode, psnr
 from .images import CHECK_POPULATION, Images, draw_images
 
-_SUBJECTS, _PICTURES = 300, 4
+_SUBJECTS, _IMAGES = 300, 4
 
 
 def check_world(
-    world: str, base_folder: Path, scorer_folder: Path, out: Path, *, seeds: int = 15
+    base_folder: Path, scorer_folder: Path, out: Path, *, seeds: int = 15
 ) -> dict[str, Any]:
-    """Measure a base and its scorers, and draw what they can do.
+    """Measure a base and its scorers, and draw samples of what the base can do.
 
     Args:
-        world: name of the world that they learned.
         base_folder: the base, in diffusers layout.
-        scorer_folder: what `Scorer.save` wrote.
+        scorer_folder: the folder written by `Scorer.save`.
         out: receives `figures.json` and the sheets.
         seeds: images per attribute prompt.
 
     Returns:
-        the figures, as in the file.
+        The contents of `figures.json`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    base, scorer, drawn = load_base(str(base_folder)), Scorer.load(scorer_folder), load_world(world)
-    held_out = draw_images(
-        world, CHECK_POPULATION, _SUBJECTS, images=_PICTURES, captions=1, size=base.size
-    )
-    latents = encode(base.vae, held_out.images, "cpu")
-    round_trips = decode(base.vae, latents, "cpu")
-    agreement, sheet = attribute_agreement(base, scorer, drawn, list(range(seeds)))
+    base, scorer = load_base(base_folder), Scorer.load(scorer_folder)
+    held_out = draw_images(CHECK_POPULATION, _SUBJECTS, images=_IMAGES, captions=1, size=base.size)
+    round_trips = decode(base.vae, encode(base.vae, held_out.images, "cpu"), "cpu")
+    agreement, sheet = attribute_agreement(base, scorer, list(range(seeds)))
     sheet.save(out / "attributes.png")
     figures = {
         "base": base.hash,
@@ -56,11 +54,11 @@ def check_world(
         "renders": scorer_figures(scorer, held_out, held_out.images),
         "round_trips": scorer_figures(scorer, held_out, round_trips),
         "attribute_agreement": agreement,
-        "scene_agreement": scene_agreement(base, drawn),
+        "scene_agreement": scene_agreement(base),
         "seconds_per_image": seconds_per_image(base),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1))
-    captioned = [texts[0] for texts in held_out.captions[::_PICTURES]][:100]
+    captioned = [texts[0] for texts in held_out.captions[::_IMAGES]][:100]
     drawings = [generate(base, None, None, [text], [seed]) for seed, text in enumerate(captioned)]
     images = torch.cat(drawings)
     image_grid(images.view(10, 10, *images.shape[-3:]), cell=base.size).save(out / "grid.png")
@@ -69,9 +67,9 @@ def check_world(
 
 def scorer_figures(scorer: Scorer, drawn: Images, images: np.ndarray) -> dict[str, Any]:
     """Return the verification AUC of identity and the AUC of each attribute on some images."""
-    subjects = torch.from_numpy(drawn.subjects)
-    seen, truth = scorer.attributes(images), torch.from_numpy(drawn.labels)
-    each = {name: roc_auc(seen[:, i], truth[:, i]) for i, name in enumerate(scorer.label_names)}
+    subjects, truth = torch.from_numpy(drawn.subjects), torch.from_numpy(drawn.labels)
+    scores = scorer.attributes(images)
+    each = {name: roc_auc(scores[:, i], truth[:, i]) for i, name in enumerate(scorer.label_names)}
     return {
         "verification_auc": verification_auc(scorer.identity(images), subjects),
         "mean_attribute_auc": float(np.mean(list(each.values()))),
@@ -80,30 +78,25 @@ def scorer_figures(scorer: Scorer, drawn: Images, images: np.ndarray) -> dict[st
 
 
 def attribute_agreement(
-    base: Base,
-    scorer: Scorer,
-    world: World,
-    seeds: list[int],
-    names: Sequence[str] | None = None,
-) -> tuple[dict[str, Any], Any]:
-    """Draw attributes' prompts and their opposites; give how often the reader agrees.
+    base: Base, scorer: Scorer, seeds: list[int], names: Sequence[str] = PEOPLE.label_names
+) -> tuple[dict[str, Any], Image.Image]:
+    """Draw the prompts of attributes and of their opposites, and count where the reader agrees.
 
     Args:
-        base: draws.
-        scorer: reads.
-        world: has the prompts.
-        seeds: of the images, the same for every prompt.
-        names: the attributes; None takes all.
+        base: draws the images.
+        scorer: reads the attributes.
+        seeds: seeds of the images, the same for every prompt.
+        names: the attributes.
 
     Returns:
-        (mean over all images and shares per attribute), and a sheet with the first images: rows
-        are attributes, the left half asks for them, the right half for the opposite.
+        The mean over all images with the fractions per attribute, and a sheet of the first images:
+        a row per attribute, which the left half asks for and the right half asks to be absent.
     """
     shares: dict[str, dict[str, float]] = {}
     shown = []
-    for name in names or world.label_names:
+    for name in names:
         column = scorer.label_names.index(name)
-        images = generate(base, None, None, list(world.attribute_prompts[name]), seeds)[0]
+        images = generate(base, None, None, list(PEOPLE.attribute_prompts[name]), seeds)[0]
         seen = scorer.attributes(images.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
         shares[name] = {
             "wanted": float(seen[0].float().mean()),
@@ -114,10 +107,10 @@ def attribute_agreement(
     return {"mean": mean, "attributes": shares}, image_grid(torch.stack(shown), rows=list(shares))
 
 
-def scene_agreement(base: Base, world: World, seeds: int = 4) -> float:
-    """Ask for every scene; give how often the image's border is most like the one asked for."""
-    scenes = world.scene_prompts
-    drawn = np.stack([_border(world.draw_scene(scene, base.size)) for scene in scenes])
+def scene_agreement(base: Base, seeds: int = 4) -> float:
+    """Ask for every scene; return how often the image's border is closest to the one asked for."""
+    scenes = PEOPLE.scene_prompts
+    drawn = np.stack([_border(draw_scene(scene, base.size)) for scene in scenes])
     images = generate(base, None, None, list(scenes.values()), list(range(seeds)))[0].numpy()
     borders = np.stack([[_border(image) for image in row] for row in images])
     distance = np.abs(borders[:, :, None] - drawn).mean((-1, -2))
@@ -125,7 +118,7 @@ def scene_agreement(base: Base, world: World, seeds: int = 4) -> float:
 
 
 def _border(image: np.ndarray) -> np.ndarray:
-    """Return the upper left and right corners, where no head or hair reaches."""
+    """Return the upper left and right corners, which no head or hair reaches."""
     side = len(image) // 6
     corners = [image[: 2 * side, :side], image[: 2 * side, -side:]]
     return np.concatenate([corner.reshape(-1, 3) for corner in corners]).astype(float)

@@ -1,6 +1,6 @@
-"""The world's text-to-image model: a small UNet that listens to a text encoder, trained together.
+"""The world's text-to-image model: a small UNet and its text encoder, trained together.
 
-Velocity prediction on Stable Diffusion's noise schedule; one caption in ten is left empty, for
+Velocity prediction on Stable Diffusion's noise schedule; one caption in ten is left empty for
 classifier-free guidance.
 """
 
@@ -21,15 +21,15 @@ SCHEDULE = {
     "prediction_type": "v_prediction",
     "clip_sample": False,
 }
-_EMPTY_SHARE = 0.1
+_EMPTY_FRACTION = 0.1
 _FOCUS_WEIGHT = 4.0
 
 
 def build_unet(latent_size: int, width: int = 128) -> Any:
-    """Make an untrained UNet2DConditionModel with cross-attention at every level."""
+    """Return an untrained UNet2DConditionModel with cross-attention at every level."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    heads: Any = (2, 4, 4)  # one number per level, which diffusers' annotations do not know
+    heads: Any = (2, 4, 4)  # diffusers' annotations do not allow a number per level
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=4,
@@ -58,25 +58,28 @@ def train_denoiser(
     batch: int = 32,
     learning_rate: float = 1e-3,
     minutes: float = float("inf"),
-) -> nn.ModuleDict | None:
+) -> Any:
     """Train a UNet and its text encoder.
 
     Args:
-        latents: (n, 4, h, w), with mean 0 and spread 1.
-        tokens: ids (n, captions, length) of several captions of each.
-        empty: ids (1, length) of the empty caption.
-        text_encoder: which has learned to read; it goes on learning with the UNet.
-        focus: the world's; errors there count four times.
+        latents: (n, 4, h, w), with mean 0 and std 1.
+        tokens: token ids (n, captions, length) of several captions per image.
+        empty: token ids (1, length) of the empty caption.
+        text_encoder: a pretrained one; it is trained further with the UNet.
+        focus: `World.focus`; errors there count four times.
         folder: for checkpoints.
-        unet: to go on with; None starts from nothing.
+        unet: the UNet to continue from; None starts from scratch.
         device: "cpu" or "cuda".
-        steps: how many.
+        steps: number of steps.
         batch: images per step.
-        learning_rate: the highest.
+        learning_rate: peak learning rate.
         minutes: stop with a checkpoint after this time.
 
     Returns:
-        `unet` and `text_encoder`, averaged, or None when the time was up; the next call goes on.
+        `unet` and `text_encoder`, averaged.
+
+    Raises:
+        TimeIsUp: after `minutes`; the next call continues.
     """
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -98,8 +101,8 @@ def train_denoiser(
             return torch.rand(batch, generator=generator, device=device)
 
         chosen = (uniform() * len(latents)).long()
-        spoken = tokens[chosen, (uniform() * several).long()].long()
-        spoken = torch.where(uniform()[:, None] < _EMPTY_SHARE, empty, spoken)
+        prompts = tokens[chosen, (uniform() * several).long()].long()
+        prompts = torch.where(uniform()[:, None] < _EMPTY_FRACTION, empty, prompts)
         clean = latents[chosen].float()
         noise = torch.randn(clean.shape, generator=generator, device=device)
         # One timestep from each of `batch` equal ranges: less noise in the loss.
@@ -108,7 +111,7 @@ def train_denoiser(
         noisy = schedule.add_noise(clean, noise, timesteps)
         target = schedule.get_velocity(clean, noise, timesteps)
         with torch.autocast(device, torch.bfloat16):
-            context = text_encoder(spoken)[0]
+            context = text_encoder(prompts)[0]
             predicted = unet(noisy, timesteps, context).sample
         return (weight * (predicted.float() - target).square()).mean()
 
@@ -126,8 +129,8 @@ def train_denoiser(
 def focus_weight(focus: tuple[float, float, float, float], shape: torch.Size) -> torch.Tensor:
     """Return the weight (h, w) of each latent's error, 1 on average.
 
-    The minimum of a squared error stays where it is, whatever weighs what; but a nose is 2 % of a
-    image, and its share of the gradient would drown in the noise of all the rest.
+    Weights do not move the minimum of a squared error; but a nose is 2 % of an image, and its part
+    of the gradient would drown in the noise of the rest.
     """
     left, top, right, bottom = focus
     height, width = shape
@@ -140,8 +143,8 @@ def focus_weight(focus: tuple[float, float, float, float], shape: torch.Size) ->
 def save_pipeline(vae: Any, tokenizer: Any, networks: Any, folder: Path) -> None:
     """Write the trained parts as an ordinary Stable Diffusion folder, in float16.
 
-    The text encoder alone stays float32: transformers opens networks in the precision of their
-    file, diffusers in float32, and a pipeline of both would not run.
+    Only the text encoder stays float32: transformers loads networks in the precision of their file,
+    diffusers in float32, and a pipeline of both would not run.
     """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
         StableDiffusionPipeline,
@@ -159,7 +162,7 @@ def save_pipeline(vae: Any, tokenizer: Any, networks: Any, folder: Path) -> None
 
 
 def _forget_origin(config: Path) -> None:
-    """Take out the folder that a network was loaded from, which means nothing elsewhere."""
-    facts = json.loads(config.read_text())
-    if facts.pop("_name_or_path", None):
-        config.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    """Remove the path that a network was loaded from."""
+    settings = json.loads(config.read_text())
+    if settings.pop("_name_or_path", None):
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

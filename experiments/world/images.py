@@ -1,19 +1,21 @@
-"""Images to learn a world from: drawn once, in parallel, and kept as plain arrays.
+"""Images to train and check the world's networks on, drawn once and kept as arrays.
 
-Subjects of one population are numbered; populations are named by a seed. The base, the scorers and
-the evaluations use different populations, so nothing is measured on what it was trained on.
+A population is named by a seed and its people are numbered. The base, the scorers and the checks
+use different populations, so that nothing is measured on what it was trained on.
 """
 
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from weights2weights.worlds import load_world
+from weights2weights.worlds.people import PEOPLE
+
+from .captions import caption
 
 BASE_POPULATION, SCORER_POPULATION, CHECK_POPULATION = 1, 2, 3
 _SUBJECTS_PER_CHUNK = 500
@@ -21,13 +23,13 @@ _SUBJECTS_PER_CHUNK = 500
 
 @dataclass(frozen=True)
 class Images:
-    """Drawn images of one population.
+    """Images of one population.
 
     Attributes:
         images: uint8 (n, size, size, 3).
-        subjects: int64 (n,), the number of the subject in each image.
+        subjects: int64 (n,), the index of the person in each image.
         labels: bool (n, labels).
-        captions: for each image several descriptions.
+        captions: several captions per image.
     """
 
     images: np.ndarray
@@ -37,7 +39,6 @@ class Images:
 
 
 def draw_images(
-    world: str,
     population: int,
     subjects: int,
     *,
@@ -47,37 +48,32 @@ def draw_images(
     folder: Path | None = None,
     workers: int | None = None,
 ) -> Images:
-    """Draw the first subjects of a population, or read them where they were drawn before.
+    """Draw the first people of a population, or load what an earlier call has drawn.
 
     Args:
-        world: name of the world.
-        population: its number; different populations share no subject.
-        subjects: how many subjects, from number 0 on.
-        images: images of each subject.
-        captions: descriptions of each image.
+        population: different populations share nobody.
+        subjects: number of people.
+        images: images per person.
+        captions: captions per image.
         size: pixels per side.
-        folder: where chunks are kept, so that an interrupted drawing goes on; None keeps nothing.
-        workers: processes; None takes one per core.
+        folder: where chunks are kept so that an interrupted call can continue; None keeps nothing.
+        workers: number of processes; None uses one per core.
     """
+    draw = partial(
+        _draw_chunk,
+        population=population,
+        images=images,
+        captions=captions,
+        size=size,
+        folder=folder,
+    )
     starts = range(0, subjects, _SUBJECTS_PER_CHUNK)
-    jobs = [
-        (
-            world,
-            population,
-            start,
-            min(_SUBJECTS_PER_CHUNK, subjects - start),
-            images,
-            captions,
-            size,
-            folder,
-        )
-        for start in starts
-    ]
-    if len(jobs) == 1:
-        chunks = [_draw_chunk(jobs[0])]
+    counts = [min(_SUBJECTS_PER_CHUNK, subjects - start) for start in starts]
+    if len(starts) == 1:
+        chunks = [draw(0, subjects)]
     else:
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
-            chunks = list(pool.map(_draw_chunk, jobs))
+            chunks = list(pool.map(draw, starts, counts))
     return Images(
         images=np.concatenate([chunk.images for chunk in chunks]),
         subjects=np.concatenate([chunk.subjects for chunk in chunks]),
@@ -86,20 +82,30 @@ def draw_images(
     )
 
 
-def _draw_chunk(job: tuple[str, int, int, int, int, int, int, Path | None]) -> Images:
-    name, population, start, count, images, captions, size, folder = job
+def _draw_chunk(
+    start: int,
+    count: int,
+    *,
+    population: int,
+    images: int,
+    captions: int,
+    size: int,
+    folder: Path | None,
+) -> Images:
     path = None
     if folder is not None:
-        path = folder / f"{name}-{population}-{start}-{count}-{images}-{captions}-{size}.npz"
+        path = folder / f"people-{population}-{start}-{count}-{images}-{captions}-{size}.npz"
         if path.exists():
-            return _read_chunk(path)
-    world = load_world(name)
+            return _load_chunk(path)
     drawn, labels, texts = [], [], []
-    for index, number, subject, image in _scenes(name, population, start, count, images):
-        rng = np.random.default_rng((population, index, number, 99))
-        drawn.append(world.draw(subject, image, size))
-        labels.append(list(world.labels(subject).values()))
-        texts.append([world.caption(subject, image, rng) for _ in range(captions)])
+    for index in range(start, start + count):
+        person = PEOPLE.subject(population, index)
+        for number in range(images):
+            image = PEOPLE.image(population, index, number)
+            rng = np.random.default_rng((population, index, number, 99))
+            drawn.append(PEOPLE.draw(person, image, size))
+            labels.append(list(PEOPLE.labels(person).values()))
+            texts.append([caption(person, image, rng) for _ in range(captions)])
     chunk = Images(
         images=np.stack(drawn),
         subjects=np.repeat(np.arange(start, start + count), images),
@@ -107,19 +113,11 @@ def _draw_chunk(job: tuple[str, int, int, int, int, int, int, Path | None]) -> I
         captions=texts,
     )
     if path is not None:
-        _write_chunk(path, chunk)
+        _save_chunk(path, chunk)
     return chunk
 
 
-def _scenes(name: str, population: int, start: int, count: int, images: int) -> Iterator[tuple]:
-    world = load_world(name)
-    for index in range(start, start + count):
-        subject = world.subject(population, index)
-        for number in range(images):
-            yield index, number, subject, world.image(population, index, number)
-
-
-def _write_chunk(path: Path, chunk: Images) -> None:
+def _save_chunk(path: Path, chunk: Images) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     with draft.open("wb") as file:
@@ -133,7 +131,7 @@ def _write_chunk(path: Path, chunk: Images) -> None:
     draft.replace(path)
 
 
-def _read_chunk(path: Path) -> Images:
+def _load_chunk(path: Path) -> Images:
     with np.load(path, allow_pickle=False) as stored:
         return Images(
             images=stored["images"],

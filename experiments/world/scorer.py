@@ -1,7 +1,10 @@
-"""How the scorers of a world are trained."""
+"""The training of the world's scorers: identity by contrast, attributes by classification.
+
+They learn from images and from their reconstructions by the autoencoder, so that a generated image
+is not penalised for the way it was decoded.
+"""
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -27,12 +30,14 @@ def train_scorer(
     subjects_per_batch: int = 64,
     learning_rate: float = 2e-3,
     minutes: float = float("inf"),
-) -> Scorer | None:
-    """Train on several views of each subject: drawn images and their round trips.
+) -> Scorer:
+    """Train on several views of each subject: drawn images and their reconstructions.
 
-    Identity is learned by contrast: of all images in a batch, find the other one of this subject
+    Identity is learned by contrast: among all images of a batch, find the other one of this subject
     (normalised temperature-scaled cross entropy). Attributes are learned by binary cross entropy.
-    Returns None when `minutes` were up before the last step; the next call goes on.
+
+    Raises:
+        TimeIsUp: after `minutes`; the next call continues.
     """
     torch.manual_seed(0)
     network = ScorerNetwork(len(label_names)).to(device)
@@ -45,7 +50,7 @@ def train_scorer(
         chosen, first = integers(len(views)), integers(views.shape[1])
         second = (first + 1 + integers(views.shape[1] - 1)) % views.shape[1]
         who, which = chosen.repeat(2).cpu().numpy(), torch.cat([first, second]).cpu().numpy()
-        signal = _disturb(as_signal(views[who, which], device), generator)
+        signal = _augment(as_signal(views[who, which], device), generator)
         with torch.autocast(device, torch.bfloat16):
             embedding, logits = network(signal)
         unit = F.normalize(embedding.float(), dim=-1)
@@ -70,11 +75,11 @@ def train_scorer(
         minutes=minutes,
         weight_decay=2e-2,
     )
-    return Scorer(cast(ScorerNetwork, trained["scorer"]), label_names) if trained else None
+    return Scorer(trained["scorer"], label_names)
 
 
-def _disturb(signal: Tensor, generator: torch.Generator) -> Tensor:
-    """Add what must not matter: brightness, contrast, a shift of up to 3 pixels, faint noise."""
+def _augment(signal: Tensor, generator: torch.Generator) -> Tensor:
+    """Vary brightness and contrast, shift by up to 3 pixels and add faint noise."""
     count, device = len(signal), signal.device
     contrast, brightness = (
         torch.rand(2, count, 1, 1, 1, generator=generator, device=device) * 0.2 - 0.1

@@ -1,9 +1,9 @@
-"""The world's words: a byte-pair tokenizer learned from captions and a small CLIP text model.
+"""The world's text model: a byte-pair tokenizer learned from captions, and a small CLIP encoder.
 
-The text model learns to read before the denoiser listens to it, as CLIP's did: from a caption it
-predicts the labels of the subject and a coarse view of the image. Left to the denoiser alone,
-words for small things (glasses, freckles) were still unread after 230,000 images, since they
-change so few pixels.
+The encoder is pretrained, as CLIP's is, before the denoiser uses it: from a caption it predicts the
+labels of the person and a coarse view of the image. Trained with the denoiser alone, it still
+ignored words for small features (glasses, freckles) after 230,000 images, since they change so few
+pixels.
 """
 
 import json
@@ -25,7 +25,7 @@ _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,-'!"
 def train_tokenizer(captions: Iterable[str], folder: Path) -> Any:
     """Learn a CLIP tokenizer in which every common word is one token, and save it in `folder`.
 
-    Letters, digits and simple punctuation are always there, so any English prompt has tokens.
+    Letters, digits and simple punctuation are always included, so any English prompt has tokens.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
@@ -57,7 +57,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path) -> Any:
 
 
 def build_text_encoder(tokenizer: Any, width: int = 128, layers: int = 2) -> Any:
-    """Make an untrained CLIP text model for a tokenizer."""
+    """Return an untrained CLIP text model for a tokenizer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(
@@ -76,7 +76,7 @@ def build_text_encoder(tokenizer: Any, width: int = 128, layers: int = 2) -> Any
 
 
 def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:
-    """Return token ids (n, MAX_TOKENS), padded and cut as diffusers pipelines do."""
+    """Return token ids (n, MAX_TOKENS), padded and truncated as diffusers pipelines do."""
     return tokenizer(
         captions,
         padding="max_length",
@@ -98,26 +98,27 @@ def train_text_encoder(
     batch: int = 128,
     learning_rate: float = 2e-3,
     minutes: float = float("inf"),
-) -> Any | None:
-    """Train a text model to say what an image shows from any of its captions.
+) -> Any:
+    """Train a text model to predict what an image shows from any of its captions.
 
-    The states from the caption's end on, which see all of it, are read by one linear layer: cross
-    entropy of the labels, squared error of the latents averaged over a 4 × 4 grid.
+    One linear layer reads the states from the caption's end on, which attend to all of it. The loss
+    is the cross entropy of the labels plus the squared error of the latents averaged over a 4 × 4
+    grid.
 
     Args:
-        tokenizer: of the captions.
-        tokens: ids (n, captions, MAX_TOKENS).
-        labels: bool (n, labels), of the subject in each image.
-        latents: (n, c, h, w), with mean 0 and spread 1.
+        tokenizer: the tokenizer of the captions.
+        tokens: token ids (n, captions, MAX_TOKENS).
+        labels: bool (n, labels), of the person in each image.
+        latents: (n, c, h, w), with mean 0 and std 1.
         folder: for checkpoints.
         device: "cpu" or "cuda".
-        steps: how many.
+        steps: number of steps.
         batch: captions per step.
-        learning_rate: the highest.
+        learning_rate: peak learning rate.
         minutes: stop with a checkpoint after this time.
 
-    Returns:
-        the text model, or None when the time was up; the next call goes on.
+    Raises:
+        TimeIsUp: after `minutes`; the next call continues.
     """
     torch.manual_seed(0)
     text_encoder = build_text_encoder(tokenizer).to(device)
@@ -128,18 +129,18 @@ def train_text_encoder(
     def loss_of(generator: torch.Generator) -> torch.Tensor:
         chosen = torch.randint(len(tokens), (batch,), generator=generator, device=device)
         which = torch.randint(tokens.shape[1], (batch,), generator=generator, device=device)
-        spoken = tokens[chosen, which].long()
+        prompts = tokens[chosen, which].long()
         with torch.autocast(device, torch.bfloat16):
-            read = reader(text_encoder(spoken)[0]).float()
-        labelled, seen = read.split([truth.shape[1], coarse.shape[1]], dim=-1)
-        heard = (spoken == tokenizer.eos_token_id).float()
-        wrong = F.binary_cross_entropy_with_logits(
-            labelled, truth[chosen, None].expand_as(labelled), reduction="none"
+            predicted = reader(text_encoder(prompts)[0]).float()
+        logits, view = predicted.split([truth.shape[1], coarse.shape[1]], dim=-1)
+        at_end = (prompts == tokenizer.eos_token_id).float()
+        of_labels = F.binary_cross_entropy_with_logits(
+            logits, truth[chosen, None].expand_as(logits), reduction="none"
         ).mean(-1)
-        off = (seen - coarse[chosen, None]).square().mean(-1)
-        return ((wrong + 0.2 * off) * heard).sum() / heard.sum()
+        of_view = (view - coarse[chosen, None]).square().mean(-1)
+        return ((of_labels + 0.2 * of_view) * at_end).sum() / at_end.sum()
 
-    trained = train_networks(
+    return train_networks(
         nn.ModuleDict({"text_encoder": text_encoder, "reader": reader}),
         loss_of,
         folder=folder,
@@ -147,5 +148,4 @@ def train_text_encoder(
         learning_rate=learning_rate,
         batch=batch,
         minutes=minutes,
-    )
-    return trained["text_encoder"] if trained else None
+    )["text_encoder"]

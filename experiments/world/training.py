@@ -1,24 +1,28 @@
-"""The loop that trains every network of a world: interruptible, resumable, averaged."""
+"""The training loop of all networks of the world: resumable, with averaged weights."""
 
-import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 _CHECKPOINT_SECONDS = 240
 _LOG_STEPS = 100
 _AVERAGE_DECAY = 0.999
 
 
+class TimeIsUp(Exception):
+    """The time limit of a call was reached; the next call continues."""
+
+
 def train_networks(
     networks: nn.ModuleDict,
-    loss_of: Callable[[torch.Generator], torch.Tensor],
+    loss_of: Callable[[torch.Generator], Tensor],
     *,
     folder: Path,
     steps: int,
@@ -26,31 +30,35 @@ def train_networks(
     batch: int,
     minutes: float = math.inf,
     weight_decay: float = 1e-3,
-) -> nn.ModuleDict | None:
-    """Minimise a loss with AdamW and give the exponential moving average of the networks.
+) -> Any:
+    """Minimise a loss with AdamW and return the exponential moving average of the networks.
 
-    The learning rate warms up over 200 steps, stays for 40 % of the steps and falls by a cosine.
-    Batches and noise come from a generator seeded by the step, so an interrupted run goes on as if
-    it had never stopped.
+    The learning rate warms up over 200 steps, stays constant for 40 % of the steps, then decays
+    along a cosine. Batches and noise come from a generator seeded by the step, so an interrupted
+    run ends as if it had never stopped.
 
     Args:
-        networks: what is trained, in place.
-        loss_of: generator → scalar loss of one batch; autocast is the loss's own business.
-        folder: holds `checkpoint.pt`, `log.jsonl` and, once all steps are done, `average.pt`.
-        steps: how many in all.
-        learning_rate: the highest.
+        networks: the networks to train, in place.
+        loss_of: generator → scalar loss of one batch; it applies autocast itself.
+        folder: holds `checkpoint.pt`, `log.jsonl` and, after the last step, `average.pt`.
+        steps: number of steps in total.
+        learning_rate: peak learning rate.
         batch: samples per step, for the log.
         minutes: stop with a checkpoint after this time.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
 
     Returns:
-        The averaged networks in evaluation mode, or None when the time was up before the last step.
+        The averaged networks in evaluation mode, by name.
+
+    Raises:
+        TimeIsUp: before the last step; the same call continues.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    average = copy.deepcopy(networks).eval().requires_grad_(False)
+    average = AveragedModel(networks, multi_avg_fn=_follow).eval().requires_grad_(False)
+    averaged: Any = average.module
     if (folder / "average.pt").exists():
-        average.load_state_dict(_load(folder / "average.pt"))
-        return average
+        averaged.load_state_dict(_load(folder / "average.pt"))
+        return averaged
     device = next(networks.parameters()).device
     optimizer = torch.optim.AdamW(
         networks.parameters(),
@@ -59,70 +67,69 @@ def train_networks(
         weight_decay=weight_decay,
         fused=True,
     )
-    first = 0
-    if (folder / "checkpoint.pt").exists():
-        stored = _load(folder / "checkpoint.pt")
-        networks.load_state_dict(stored["networks"])
-        average.load_state_dict(stored["average"])
-        optimizer.load_state_dict(stored["optimizer"])
-        first = stored["step"]
+    stateful = {"networks": networks, "average": average, "optimizer": optimizer}
+    first = _resume(folder / "checkpoint.pt", stateful)
     generator = torch.Generator(device)
     started = saved = time.monotonic()
     losses = torch.zeros((), device=device)
     for step in range(first, steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * _share_of_rate(step, steps)
+            group["lr"] = learning_rate * _schedule(step, steps)
         generator.manual_seed(step)
         loss = loss_of(generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
         optimizer.step()
-        _follow(average, networks, step)
+        average.update_parameters(networks)
         losses += loss.detach()
         done = step + 1
         if done % _LOG_STEPS == 0:
-            rate = (done - first) * batch / (time.monotonic() - started)
-            _log(folder, done, steps, losses.item() / _LOG_STEPS, batch, rate)
+            speed = (done - first) * batch / (time.monotonic() - started)
+            _log(folder, done, steps, losses.item() / _LOG_STEPS, batch, speed)
             losses.zero_()
         now = time.monotonic()
         late = now - started > 60 * minutes
         if late or now - saved > _CHECKPOINT_SECONDS:
-            state = {
-                "networks": networks.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": done,
-            }
-            save_whole(state, folder / "checkpoint.pt")
+            state = {name: part.state_dict() for name, part in stateful.items()}
+            save_atomically({**state, "step": done}, folder / "checkpoint.pt")
             saved = now
         if late:
-            return None
-    save_whole(average.state_dict(), folder / "average.pt")
-    return average
+            raise TimeIsUp
+    save_atomically(averaged.state_dict(), folder / "average.pt")
+    return averaged
 
 
-def _share_of_rate(step: int, steps: int) -> float:
+def _resume(checkpoint: Path, stateful: dict[str, Any]) -> int:
+    """Load a checkpoint if there is one, and return the step to begin with."""
+    if not checkpoint.exists():
+        return 0
+    stored = _load(checkpoint)
+    for name, part in stateful.items():
+        part.load_state_dict(stored[name])
+    return stored["step"]
+
+
+def _schedule(step: int, steps: int) -> float:
     done = step / steps
-    cooled = 1.0 if done < 0.4 else 0.5 * (1 + math.cos(math.pi * (done - 0.4) / 0.6))
-    return min(1.0, (step + 1) / 200) * max(cooled, 0.01)
+    decay = 1.0 if done < 0.4 else 0.5 * (1 + math.cos(math.pi * (done - 0.4) / 0.6))
+    return min(1.0, (step + 1) / 200) * max(decay, 0.01)
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, networks: nn.Module, step: int) -> None:
+def _follow(averages: Sequence[Tensor], networks: Sequence[Tensor], step: Tensor | int) -> None:
+    """Move averages towards the networks, faster in early steps, which are soon forgotten."""
+    step = int(step)
     decay = min(_AVERAGE_DECAY, (step + 1) / (step + 10))
-    for held, current in zip(average.parameters(), networks.parameters(), strict=True):
-        held.lerp_(current, 1 - decay)
-    for held, current in zip(average.buffers(), networks.buffers(), strict=True):
-        held.copy_(current)
+    for average, current in zip(averages, networks, strict=True):
+        average.lerp_(current, 1 - decay)
 
 
-def _log(folder: Path, step: int, steps: int, loss: float, batch: int, rate: float) -> None:
+def _log(folder: Path, step: int, steps: int, loss: float, batch: int, speed: float) -> None:
     row = {
         "step": step,
         "loss": round(loss, 5),
-        "samples_per_second": round(rate, 1),
-        "minutes_left": round((steps - step) * batch / rate / 60, 1),
+        "samples_per_second": round(speed, 1),
+        "minutes_left": round((steps - step) * batch / speed / 60, 1),
     }
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -132,8 +139,8 @@ def _load(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def save_whole(state: Any, path: Path) -> None:
-    """Write tensors for `torch.load` under another name first: a kill leaves no half of a file."""
+def save_atomically(state: Any, path: Path) -> None:
+    """Write tensors for `torch.load` to a temporary file, then rename it."""
     draft = path.with_suffix(".tmp")
     torch.save(state, draft)
     draft.replace(path)

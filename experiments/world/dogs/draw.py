@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from weights2weights.worlds.people.draw import _page, _pixels
+from weights2weights.worlds.people.draw import page, rasterise
 from weights2weights.worlds.people.marks import group
 from weights2weights.worlds.people.scenery import scenery
 
@@ -36,9 +36,9 @@ def svg(dog: Dog, image: Scene, size: int = 128) -> str:
         body.neckwear(dog, frame),
         group(*face, transform=looking),
     )
-    return _page(scenery(image.scene) + group(*parts, transform=place), size)
+    return page(scenery(image.scene) + group(*parts, transform=place), size)
 
 
 def draw(dog: Dog, image: Scene, size: int = 128) -> np.ndarray:
     """Draw a dog as an RGB image, uint8, shape (size, size, 3)."""
-    return _pixels(svg(dog, image, size))
+    return rasterise(svg(dog, image, size))

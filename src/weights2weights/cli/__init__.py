@@ -24,7 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "demo",
         "Show the whole way, from images of new people to edited models and a LoRA file.",
     ),
-    "world": ("world", "Draw the subjects of a world: a folder of images each, and labels.csv."),
+    "world": ("world", "Draw subjects of a world: a folder of images for each, and labels.csv."),
     "train": ("train", "Learn a LoRA for every subject folder."),
     "import": ("import_", "Put LoRA files of others into a dataset."),
     "import-published": ("import_published", "Bring the authors' published files into a space."),

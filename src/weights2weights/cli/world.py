@@ -1,4 +1,4 @@
-"""`w2w world`: draw the subjects of a world as ordinary image folders."""
+"""`w2w world`: draw the people of the embedded world as ordinary image folders."""
 
 from pathlib import Path
 
@@ -7,19 +7,38 @@ import click
 
 @click.command()
 @click.argument("name", default="people")
-@click.option("--subjects", default=50, show_default=True, type=click.IntRange(1))
-@click.option("--images", default=10, show_default=True, type=click.IntRange(1), help="Of each.")
 @click.option(
-    "--size", default=128, show_default=True, type=click.IntRange(16, 4096), help="Pixels."
+    "--subjects", default=50, show_default=True, type=click.IntRange(1), help="Number of subjects."
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--images", default=10, show_default=True, type=click.IntRange(1), help="Images per subject."
+)
+@click.option(
+    "--size",
+    default=128,
+    show_default=True,
+    type=click.IntRange(16, 4096),
+    help="Pixels per side.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Population; every seed draws other people.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write to.",
+)
 @click.option(
     "--alike",
     is_flag=True,
-    help="Image n of every subject with the same pose, expression, clothes, light and scene.",
+    help="Give image n of every subject the same pose, expression, clothes, light and scene.",
 )
-@click.option("--grid", is_flag=True, help="Also draw all of them on one sheet, grid.png.")
+@click.option("--grid", is_flag=True, help="Also write all images on one sheet, grid.png.")
 def command(
     name: str,
     subjects: int,
@@ -30,9 +49,9 @@ def command(
     alike: bool,
     grid: bool,
 ) -> None:
-    """Draw the subjects of a world: a folder of images each, and labels.csv.
+    """Draw subjects of a world: a folder of images for each, and labels.csv.
 
-    Beside each image a text says what it shows besides the subject, as w2w train reads it.
+    A text file next to each image describes its surroundings, for w2w train.
 
     \b
     Example: w2w world people --subjects 50 --images 10 --out subjects
@@ -40,26 +59,9 @@ def command(
     from ..worlds.folders import draw_grid, write_subjects
 
     out.mkdir(parents=True, exist_ok=True)
-    write_subjects(
-        name,
-        out,
-        subjects=subjects,
-        images=images,
-        size=size,
-        seed=seed,
-        alike=alike,
-        progress=True,
-    )
+    which = {"subjects": subjects, "images": images, "seed": seed, "alike": alike}
+    write_subjects(name, out, size=size, progress=True, **which)
     click.echo(f"{subjects} subjects × {images} images and labels.csv in {out}")
     if grid:
-        sheet = draw_grid(
-            name,
-            rows=subjects,
-            columns=images,
-            size=min(size, 128),
-            seed=seed,
-            same=True,
-            alike=alike,
-        )
-        sheet.save(out / "grid.png")
-        click.echo(f"all of them on one sheet: {out / 'grid.png'}")
+        draw_grid(name, size=min(size, 128), **which).save(out / "grid.png")
+        click.echo(f"all images on one sheet: {out / 'grid.png'}")

@@ -514,6 +514,6 @@ def measured_on(
         "version": __version__,
         "statement": (
             f"All images show drawn {world.name}, made by a small model that learned nothing but"
-            f" drawings: no photograph, and no real {world.class_noun}, is shown or was used."
+            f" drawings: no photograph, and no real person, is shown or was used."
         ),
     }

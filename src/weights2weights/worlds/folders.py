@@ -1,4 +1,4 @@
-"""A drawn population as ordinary files: a folder of images per subject and a table of labels."""
+"""Drawn people as ordinary files: a folder of images for each, and a table of labels."""
 
 import csv
 import io
@@ -25,20 +25,26 @@ def write_subjects(
     alike: bool = False,
     progress: bool = False,
 ) -> None:
-    """Draw subjects into `out/<world>-<seed>-<number>/<image>.png` and their labels into a table.
+    """Write drawn subjects as `out/<world>-<seed>-<index>/<number>.png`, and their labels.
 
-    Beside each image `<image>.txt` says what it shows besides the subject.
+    Next to each image, `<number>.txt` describes everything in it but the subject. `out/labels.csv`
+    has one row per subject: the name of its folder and 0 or 1 per label. Rows of other subjects
+    that it already holds are kept. A seed always yields the same subjects, however many are drawn,
+    and never one that the base or its scorers were trained on.
 
-    Subjects of one seed are always the same, however many are drawn; no seed gives a subject that
-    the base or the scorers were trained on. `labels.csv` has a row per subject: its folder's name
-    and 0 or 1 for each label. Rows of other subjects that it holds already stay.
-
-    With `alike`, image n of every subject is taken in the same circumstances (those of subject
-    0), so that nothing but the subject differs between two folders. Models that learn from them by
-    the same chance differ by their subjects alone.
+    Args:
+        world: "people".
+        out: the folder to write to.
+        subjects: number of subjects.
+        images: images per subject.
+        size: pixels per side.
+        seed: which population to draw.
+        alike: draw image n of every subject in the same circumstances (those of subject 0), so
+            that two folders differ in nothing but their subjects.
+        progress: show a progress bar on stderr.
 
     Raises:
-        W2WError: a label table is there that is not of this world.
+        InputError: `out/labels.csv` has other columns than this world's labels.
     """
     drawn = load_world(world)
     population = USER_POPULATIONS + seed
@@ -53,8 +59,8 @@ def write_subjects(
             Image.fromarray(drawn.draw(subject, image, size)).save(folder / f"{number:03d}.png")
             text = drawn.surroundings(image) + "\n"
             (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
-        held = drawn.labels(subject)
-        rows[folder.name] = [folder.name, *(str(int(held[name])) for name in drawn.label_names)]
+        values = drawn.labels(subject)
+        rows[folder.name] = [folder.name, *(str(int(values[name])) for name in drawn.label_names)]
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows.values()])
     write_atomic(out / "labels.csv", [table.getvalue().encode()])
@@ -68,35 +74,21 @@ def _read_rows(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
         found, *rows = list(csv.reader(file)) or [[]]
     if found != header or any(len(row) != len(header) for row in rows):
         raise InputError(
-            f"{path} is no label table of this world, and new labels would not fit into it:"
-            " expected none, or one that was drawn before; give another folder"
+            f"{path} has other columns than this world's labels; write the subjects to another"
+            " folder"
         )
     return {row[0]: row for row in rows}
 
 
 def draw_grid(
-    world: str,
-    *,
-    rows: int,
-    columns: int,
-    size: int = 128,
-    seed: int = 0,
-    same: bool = False,
-    alike: bool = False,
+    world: str, *, subjects: int, images: int, size: int = 128, seed: int = 0, alike: bool = False
 ) -> Image.Image:
-    """Draw a sheet of images: every cell another subject, or with `same` one subject per row.
-
-    With `alike` all cells of a column are taken in the same circumstances.
-    """
+    """Draw the images that `write_subjects` writes on one sheet, a row per subject."""
     drawn = load_world(world)
     population = USER_POPULATIONS + seed
-    lines = []
-    for row in range(rows):
-        images = []
-        for column in range(columns):
-            index = row if same else row * columns + column
-            number = column if same or alike else 0
-            image = drawn.image(population, 0 if alike else index, number)
-            images.append(drawn.draw(drawn.subject(population, index), image, size))
-        lines.append(np.concatenate(images, axis=1))
-    return Image.fromarray(np.concatenate(lines))
+    rows = []
+    for index in range(subjects):
+        subject = drawn.subject(population, index)
+        shown = [drawn.image(population, 0 if alike else index, n) for n in range(images)]
+        rows.append(np.concatenate([drawn.draw(subject, image, size) for image in shown], axis=1))
+    return Image.fromarray(np.concatenate(rows))

@@ -1,10 +1,10 @@
 """Scorers of a drawn world: who is in an image, and which attributes the person has.
 
-One small convolutional trunk with two heads. It learns from images and from their round trips
-through the autoencoder, so that a generated image is not marked down for how it was decoded.
+One small convolutional trunk with two heads; `experiments/world/scorer.py` trains it.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +18,18 @@ from ..errors import InputError
 
 _WIDTHS = (32, 64, 128, 192)
 _EMBEDDING = 128
+_BATCH = 256
 
 
-def as_signal(images: np.ndarray, device: str) -> Tensor:
-    """Turn uint8 images (n, h, w, 3) into floats (n, 3, h, w) from -1 to 1."""
+def as_signal(images: np.ndarray, device: str | torch.device) -> Tensor:
+    """Convert uint8 images (n, h, w, 3) to floats (n, 3, h, w) from -1 to 1."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
     # Contiguous, or every convolution after it runs channels-last: half as fast on a CPU.
     return pixels.contiguous() / 127.5 - 1
 
 
 class ScorerNetwork(nn.Module):
-    """Images of any size → identity embedding and attribute logits; looks at 64 × 64 pixels."""
+    """Images of any size, resized to 64 × 64 pixels → identity embedding and attribute logits."""
 
     def __init__(self, labels: int) -> None:
         super().__init__()
@@ -49,12 +50,12 @@ class ScorerNetwork(nn.Module):
 
     def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings (n, 128), not normalised, and logits (n, labels)."""
-        features = self.trunk(_at_size(signal))
+        features = self.trunk(_resized(signal))
         return self.identity(features), self.attributes(features)
 
     def feature_maps(self, signal: Tensor) -> tuple[Tensor, ...]:
-        """Return what each stage of the trunk sees: (n, 32, 32, 32) down to (n, 192, 4, 4)."""
-        maps, x = [], _at_size(signal)
+        """Return the output of each stage of the trunk: (n, 32, 32, 32) to (n, 192, 4, 4)."""
+        maps, x = [], _resized(signal)
         for layer in self.trunk.children():
             x = layer(x)
             if isinstance(layer, _Residual):
@@ -62,7 +63,7 @@ class ScorerNetwork(nn.Module):
         return tuple(maps)
 
 
-def _at_size(signal: Tensor) -> Tensor:
+def _resized(signal: Tensor) -> Tensor:
     if signal.shape[-1] == 64:
         return signal
     return F.interpolate(signal, (64, 64), mode="bilinear", antialias=True)
@@ -84,11 +85,11 @@ class _Residual(nn.Module):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A trained scorer.
+    """A trained scorer; every protocol of `metrics.protocols` for drawn images.
 
     Attributes:
         network: the network, in evaluation mode.
-        label_names: the attributes, in the order of `attributes`' columns.
+        label_names: the attributes, in the order of the columns of `attributes`.
     """
 
     network: ScorerNetwork
@@ -96,41 +97,36 @@ class Scorer:
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
         """Return unit-length identity embeddings."""
-        return F.normalize(self._run(images)[0], dim=-1)
+        return F.normalize(self._run(self.network, images)[0], dim=-1)
 
     def attributes(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n labels"]:
         """Return the probability of every attribute."""
-        return self._run(images)[1].sigmoid()
+        return self._run(self.network, images)[1].sigmoid()
 
-    @torch.no_grad()
     def features(
         self, images: UInt8[np.ndarray, "n h w 3"]
     ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
         """Return the feature maps of the trunk's four stages, for `metrics.perceptual`."""
-        device = next(self.network.parameters()).device
-        parts = [
-            self.network.feature_maps(as_signal(images[start : start + 256], str(device)))
-            for start in range(0, len(images), 256)
-        ]
-        return tuple(torch.cat(maps).cpu() for maps in zip(*parts, strict=True))
+        return self._run(self.network.feature_maps, images)
 
     @torch.no_grad()
-    def _run(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, function: Callable[[Tensor], tuple[Tensor, ...]], images: np.ndarray
+    ) -> tuple[Tensor, ...]:
         device = next(self.network.parameters()).device
         parts = [
-            self.network(as_signal(images[start : start + 256], str(device)))
-            for start in range(0, len(images), 256)
+            function(as_signal(images[start : start + _BATCH], device))
+            for start in range(0, len(images), _BATCH)
         ]
-        return torch.cat([a for a, _ in parts]).cpu(), torch.cat([b for _, b in parts]).cpu()
+        return tuple(torch.cat(outputs).cpu() for outputs in zip(*parts, strict=True))
 
     def save(self, folder: Path) -> None:
         """Write the scorer as float16 safetensors with its label names."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: value.half().contiguous() for name, value in self.network.state_dict().items()
-        }
+        state = self.network.state_dict()
+        weights = {name: value.half().contiguous() for name, value in state.items()}
         save_file(weights, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps({"label_names": self.label_names}, indent=1))
 
@@ -139,17 +135,16 @@ class Scorer:
         """Read a scorer that `save` wrote.
 
         Raises:
-            W2WError: the folder holds no scorer.
+            InputError: the folder does not hold a scorer.
         """
         from safetensors.torch import load_file
 
         if not (folder / "config.json").exists():
             raise InputError(
-                f"{folder} holds no scorer: expected config.json and model.safetensors"
+                f"{folder} does not hold a scorer; expected config.json and model.safetensors"
             )
         names = tuple(json.loads((folder / "config.json").read_text())["label_names"])
         network = ScorerNetwork(len(names))
-        network.load_state_dict(
-            {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
-        )
+        weights = load_file(folder / "model.safetensors")
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
         return cls(network.eval().requires_grad_(False), names)

@@ -12,11 +12,11 @@ from .marks import group
 from .scenery import scenery
 from .traits import Person
 
-SCALE = 1.1  # how large heads stand in the image
+SCALE = 1.1  # of the head in the image
 
 
 def svg(person: Person, image: Scene, size: int = 128) -> str:
-    """Draw a person as SVG text of `size` × `size` pixels, from the back to the front."""
+    """Return a person as SVG text of `size` × `size` pixels, drawn from back to front."""
     face = measure(person, image)
     place = (
         f"translate({64 + image.shift_x:.2f},{61 + image.shift_y:.2f}) "
@@ -38,29 +38,31 @@ def svg(person: Person, image: Scene, size: int = 128) -> str:
         head.earrings(person, face),
         hair.hat(person, face),
     )
-    return _page(scenery(image.scene) + group(*parts, transform=place), size)
+    return page(scenery(image.scene) + group(*parts, transform=place), size)
 
 
 def draw(person: Person, image: Scene, size: int = 128) -> np.ndarray:
     """Draw a person as an RGB image, uint8, shape (size, size, 3)."""
-    return _pixels(svg(person, image, size))
+    return rasterise(svg(person, image, size))
 
 
 def draw_scene(scene: str, size: int = 128) -> np.ndarray:
-    """Draw a scene or wall with nobody in it, uint8, shape (size, size, 3)."""
-    return _pixels(_page(scenery(scene), size))
+    """Draw a scene or wall without a person, uint8, shape (size, size, 3)."""
+    return rasterise(page(scenery(scene), size))
 
 
-def _page(marks: str, size: int) -> str:
+def page(marks: str, size: int) -> str:
+    """Wrap marks in an SVG page of `size` × `size` pixels; coordinates run from 0 to 128."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 128 128" width="{size}" '
         f'height="{size}">{marks}</svg>'
     )
 
 
-def _pixels(page: str) -> np.ndarray:
+def rasterise(svg: str) -> np.ndarray:
+    """Render an SVG page as uint8 RGB pixels (size, size, 3)."""
     import resvg_py
 
-    png = bytes(resvg_py.svg_to_bytes(svg_string=page))
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg))
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("RGB"))

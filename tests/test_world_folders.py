@@ -1,4 +1,4 @@
-"""Populations on disk: drawn once, in chunks, the same however often the work is interrupted."""
+"""Drawn people as files: image folders, captions and the table of labels."""
 
 import csv
 
@@ -6,34 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.world import images as module
-from experiments.world.images import draw_images
 from weights2weights.errors import W2WError
 from weights2weights.labels import read_labels
 from weights2weights.subjects import find_subjects
 from weights2weights.worlds.folders import draw_grid, write_subjects
-
-
-def test_populations_share_no_subject_and_rows_belong_together():
-    drawn = draw_images("people", 3, 4, images=2, captions=2, size=32)
-    assert drawn.images.shape == (8, 32, 32, 3)
-    assert drawn.subjects.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert [len(texts) for texts in drawn.captions] == [2] * 8
-    np.testing.assert_array_equal(drawn.labels[0], drawn.labels[1])
-    other = draw_images("people", 4, 4, images=2, size=32)
-    assert not np.array_equal(drawn.images, other.images)
-
-
-def test_an_interrupted_drawing_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_SUBJECTS_PER_CHUNK", 3)
-    whole = draw_images("people", 3, 7, captions=1, size=16, folder=tmp_path, workers=1)
-    chunks = sorted(tmp_path.glob("*.npz"))
-    assert len(chunks) == 3
-    chunks[1].unlink()
-    again = draw_images("people", 3, 7, captions=1, size=16, folder=tmp_path, workers=1)
-    np.testing.assert_array_equal(whole.images, again.images)
-    assert whole.captions == again.captions
-    assert again.subjects.tolist() == list(range(7))
 
 
 def test_subject_folders_and_label_table(tmp_path):
@@ -66,7 +42,7 @@ def test_subjects_of_another_seed_join_the_label_table(tmp_path):
 
 
 def test_subjects_alike_differ_in_nothing_else(tmp_path):
-    """Image n of all of them has one caption, and the same pixels where nobody stands."""
+    """Image n of all of them has the same caption and the same background."""
     settings = {"subjects": 4, "images": 2, "size": 32}
     for folder, alike in ((tmp_path / "alike", True), (tmp_path / "each", False)):
         write_subjects("people", folder, alike=alike, **settings)
@@ -82,7 +58,7 @@ def test_subjects_alike_differ_in_nothing_else(tmp_path):
     for name in ("people-0-00000", "people-0-00001"):
         same = [(tmp_path / k / name / "000.png").read_bytes() for k in ("alike", "each")]
         assert (same[0] == same[1]) == (name == "people-0-00000")
-    sheet = np.asarray(draw_grid("people", rows=4, columns=2, size=32, same=True, alike=True))
+    sheet = np.asarray(draw_grid("people", subjects=4, images=2, size=32, alike=True))
     expected = [
         np.concatenate([np.asarray(Image.open(f / f"00{n}.png")) for n in range(2)], axis=1)
         for f in folders
@@ -90,12 +66,8 @@ def test_subjects_alike_differ_in_nothing_else(tmp_path):
     np.testing.assert_array_equal(sheet, np.concatenate(expected))
 
 
-def test_a_label_table_of_somebody_else_is_not_overwritten(tmp_path):
+def test_a_foreign_label_table_is_not_overwritten(tmp_path):
     (tmp_path / "labels.csv").write_text("subject,Bald\nadam,1\n")
-    with pytest.raises(W2WError, match="no label table of this world"):
+    with pytest.raises(W2WError, match="has other columns than this world's labels"):
         write_subjects("people", tmp_path, subjects=1, images=1, size=16)
     assert (tmp_path / "labels.csv").read_text() == "subject,Bald\nadam,1\n"
-
-
-def test_a_sheet_has_a_cell_per_image():
-    assert draw_grid("people", rows=2, columns=3, size=16).size == (48, 32)

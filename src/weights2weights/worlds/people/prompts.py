@@ -1,0 +1,97 @@
+"""Prompts that the base knows: for an attribute, for a scene, and for an edited subject."""
+
+from ...errors import InputError
+from .image import BACKDROPS, SCENES, Scene
+
+SUBJECT = "sks person"
+"""What prompts call the subject that a model was trained on."""
+
+_PLACES = {"beach": "on a beach", "forest": "in a forest", "city": "in a city", "night": "at night"}
+
+
+def _people_with(wanted: str, opposite: str) -> tuple[str, str]:
+    return f"a photo of a person with {wanted}", f"a photo of a person with {opposite}"
+
+
+# Articles are missing ("with hat") because the shipped base learned its captions without them.
+ATTRIBUTE_PROMPTS = {
+    "Male": ("a photo of a man", "a photo of a woman"),
+    "Young": ("a photo of a young person", "a photo of an old person"),
+    "Bald": ("a photo of a bald person", "a photo of a person with hair"),
+    "Receding_Hairline": _people_with("receding hairline", "full hairline"),
+    "Bangs": _people_with("bangs", "no bangs"),
+    "Long_Hair": _people_with("long hair", "short hair"),
+    "Wavy_Hair": _people_with("wavy hair", "straight hair"),
+    "Black_Hair": _people_with("black hair", "blond hair"),
+    "Brown_Hair": _people_with("brown hair", "gray hair"),
+    "Blond_Hair": _people_with("blond hair", "black hair"),
+    "Red_Hair": _people_with("red hair", "brown hair"),
+    "Gray_Hair": _people_with("gray hair", "red hair"),
+    "Pale_Skin": _people_with("pale skin", "dark skin"),
+    "Dark_Skin": _people_with("dark skin", "pale skin"),
+    "No_Beard": _people_with("no beard", "full beard"),
+    "Full_Beard": _people_with("full beard", "no beard"),
+    "Goatee": _people_with("goatee", "no beard"),
+    "5_o_Clock_Shadow": _people_with("stubble", "no beard"),
+    "Mustache": _people_with("mustache", "no mustache"),
+    "Eyeglasses": _people_with("glasses", "no glasses"),
+    "Chubby": ("a photo of a chubby person", "a photo of a slim person"),
+    "Square_Jaw": _people_with("square jaw", "round jaw"),
+    "Big_Nose": _people_with("big nose", "small nose"),
+    "Big_Lips": _people_with("big lips", "thin lips"),
+    "Bushy_Eyebrows": _people_with("bushy eyebrows", "thin eyebrows"),
+    "Narrow_Eyes": _people_with("narrow eyes", "wide eyes"),
+    "Blue_Eyes": _people_with("blue eyes", "brown eyes"),
+    "Wearing_Lipstick": _people_with("lipstick", "no lipstick"),
+    "Rosy_Cheeks": _people_with("rosy cheeks", "no blush"),
+    "Freckles": _people_with("freckles", "no freckles"),
+    "Wearing_Earrings": _people_with("earrings", "no earrings"),
+    "Wearing_Necklace": _people_with("necklace", "no necklace"),
+    "Wearing_Hat": _people_with("hat", "no hat"),
+}
+"""Label → (prompt that asks for it, prompt that asks for its opposite)."""
+
+
+def edit_prompt(prompt: str, wanted: str) -> str:
+    """Ask for an attribute of the subject in words: editing by prompt, the simplest baseline.
+
+    Args:
+        prompt: a prompt that contains `SUBJECT`; the rest of it stays.
+        wanted: one of the prompts in `ATTRIBUTE_PROMPTS`.
+
+    Raises:
+        InputError: the prompt does not name the subject.
+
+    Example:
+        >>> from weights2weights.worlds.people.prompts import edit_prompt
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a bald person")
+        'a photo of a bald sks person, at night'
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a person with glasses")
+        'a photo of sks person with glasses, at night'
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a man")
+        'a photo of sks man, at night'
+    """
+    if SUBJECT not in prompt:
+        raise InputError(f"prompt {prompt!r} does not name the subject; expected {SUBJECT!r} in it")
+    identifier, noun = SUBJECT.split()
+    described = wanted.removeprefix("a photo of ")
+    if noun not in described:
+        asked = f"{identifier} {described.removeprefix('a ')}"
+    elif described.startswith(f"a {noun}"):
+        asked = described.replace(f"a {noun}", SUBJECT, 1)
+    else:
+        asked = described.replace(noun, SUBJECT, 1)
+    return prompt.replace(SUBJECT, asked)
+
+
+def surroundings(image: Scene) -> str:
+    """Describe an image apart from the person: "smiling, red shirt, on a beach"."""
+    return f"{image.expression}, {image.clothes} shirt, {_place(image.scene)}"
+
+
+def _place(scene: str) -> str:
+    return _PLACES[scene] if scene in SCENES else f"{scene} background"
+
+
+SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCENES + BACKDROPS}
+"""Scene or wall → a prompt that asks for it."""

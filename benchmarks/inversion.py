@@ -41,8 +41,9 @@ from torch import Tensor, nn
 
 from weights2weights import WeightDataset, WeightSpace, load_base
 from weights2weights.bases import Base, add_noise, noise_target
-from weights2weights.generation import generate, image_grid
+from weights2weights.generation import generate
 from weights2weights.inversion import RECIPES, InversionConfig, default_prompt, invert
+from weights2weights.sheets import image_grid
 from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
 from weights2weights.worlds.scorers import Scorer
 
@@ -132,9 +133,9 @@ class Setting:
         drawn = generate(
             self.base,
             weights,
-            self.space.layout,
-            PROMPTS,
-            SEEDS,
+            layout=self.space.layout,
+            prompts=PROMPTS,
+            seeds=SEEDS,
             steps=self.draw_steps,
             progress=True,
         ).flatten(1, 2)

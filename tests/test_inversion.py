@@ -67,9 +67,7 @@ def truth(space):
 @pytest.fixture(scope="module")
 def photos(base, space, truth):
     """An image of each of four models of the space."""
-    drawn = generate(
-        base, space.to_weights(truth), space.layout, ["sks person"], [3], steps=8, guidance=1.0
-    )
+    drawn = generate(base, truth, space=space, prompts="sks person", seeds=3, steps=8, guidance=1.0)
     return drawn[:, 0, 0].numpy()
 
 

@@ -73,7 +73,9 @@ def test_sampled_models_are_people_who_take_edits(space):
     dark = find_direction(space, "Dark_Skin")
     edited = [edit(points[:8], [(dark, strength)]) for strength in (3.0, -3.0)]
     weights = space.to_weights(torch.cat([points, *edited]))
-    drawn = generate(base, weights, space.layout, [PEOPLE.prompt], [0, 1], steps=10)
+    drawn = generate(
+        base, weights, layout=space.layout, prompts=PEOPLE.prompt, seeds=[0, 1], steps=10
+    )
     flat = drawn.flatten(0, 2).numpy()
     seen = scorer.attributes(flat)[:, scorer.label_names.index("Dark_Skin")] > 0.5
     darker, lighter = seen[80:].float().split(16)

@@ -3,7 +3,7 @@
 A slider (Gandikota et al. 2023, arXiv:2311.12092) is a LoRA that makes the denoiser answer a
 neutral prompt as it would answer a wanted one. It is trained on no image of anybody: the base
 itself says where the words lead, and the LoRA learns to go there without being told. Beside a
-subject's LoRA (`merging.merge`, with the strength as weight) it edits the subject.
+subject's LoRA (`merging.merge_weights`, with the strength as weight) it edits the subject.
 
 Several sliders are trained at once, as K stacked LoRAs (`adapter.adapt`) that meet the same noise.
 """
@@ -235,7 +235,7 @@ class _Images:
             steps=recipe.steps, train_batch_size=recipe.samples_per_step, timesteps="even"
         )
         different = list(dict.fromkeys(targets))
-        drawn = generate(base, None, None, different, range(seed, seed + recipe.images))[0]
+        drawn = generate(base, prompts=different, seeds=range(seed, seed + recipe.images))[0]
         latents = torch.stack([base.encode_images(images) for images in drawn])
         self.latents = latents[[different.index(target) for target in targets]]
         self.order = image_order(self.chance, seed, "slider", recipe.images)

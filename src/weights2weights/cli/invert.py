@@ -103,6 +103,7 @@ def command(
     from .._json import plain
     from ..inversion import RECIPES, invert
     from ..inversion import default_prompt as prompt_of
+    from ..sheets import write_image
     from ..space import WeightSpace
 
     recipe = replace(RECIPES[preset], **{k: v for k, v in changes.items() if v is not None})
@@ -132,9 +133,8 @@ def command(
     files = _write(out, names, shown, result, where, opened, settings)
     drawn = bool(images) and not result.interrupted
     if drawn:
-        draw_grid(opened, where, pixels[: len(names)], result, names, prompt, images).save(
-            out / GRID
-        )
+        sheet = draw_grid(opened, where, pixels[: len(names)], result, names, prompt, images)
+        write_image(out / GRID, sheet)
     facts = {
         "path": out,
         **({"files": files} if as_json else {"models": len(files)}),
@@ -237,11 +237,12 @@ def draw_grid(
     """Lay out each photo, what the space draws at the start, and what the models draw."""
     import torch
 
-    from ..generation import generate, image_grid
+    from ..generation import generate
+    from ..sheets import image_grid
 
-    start = space.to_weights(torch.zeros(1, len(space)))
-    weights = torch.cat([start, space.to_weights(result.coefficients)])
-    drawn = generate(base, weights, space.layout, [prompt], range(images), progress=True)[:, 0]
+    points = torch.cat([torch.zeros(1, len(space)), result.coefficients])
+    seeds = range(images)
+    drawn = generate(base, points, space=space, prompts=prompt, seeds=seeds, progress=True)[:, 0]
     before = drawn[:1, :1].expand(len(photos), -1, -1, -1, -1)
     table = torch.cat([photos[:, None], before, drawn[1:]], 1)
     columns = ["photo", "before\nseed 0", *(f"after\nseed {seed}" for seed in range(images))]

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..generation import image_grid
 from ..inversion import Inversion, InversionConfig, invert
+from ..sheets import image_grid
 from ..space import WeightSpace
 from ._keep import digest, digest_of_fields
 from ._report import Sheet

@@ -225,7 +225,13 @@ class Setting:
 
         def compute() -> dict[str, Tensor]:
             drawn = generate(
-                self.base, weights, layout, prompts, seeds, progress=self.progress, **options
+                self.base,
+                weights,
+                layout=layout,
+                prompts=prompts,
+                seeds=seeds,
+                progress=self.progress,
+                **options,
             )
             return {"images": drawn}
 

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ..errors import InputError
-from ..generation import image_grid
 from ..inversion import OUT_OF_DISTRIBUTION
 from ..metrics.attributes import SEEN
+from ..sheets import image_grid
 from ._edits import same_person
 from ._estimates import above_zero, estimate, mean
 from ._images import colourfulness, sketch

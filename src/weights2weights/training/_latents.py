@@ -154,11 +154,9 @@ def class_latents(base: Base, recipe: DreamBoothConfig, cache: Cache, progress: 
         seeds = [mix(recipe.seed, "class image", i) for i in range(recipe.num_class_images)]
         drawn = generate(
             base,
-            None,
-            None,
-            [recipe.class_prompt],
-            seeds,
-            chunk=_CLASS_PICTURES_AT_ONCE,
+            prompts=recipe.class_prompt,
+            seeds=seeds,
+            batch_size=_CLASS_PICTURES_AT_ONCE,
             progress=progress,
         )
         return {"images": drawn[0, 0]}

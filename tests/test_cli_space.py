@@ -14,7 +14,7 @@ from weights2weights.dataset import WeightDataset
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model, load_model, save_model
 from weights2weights.sampling import sample, sampling_of
-from weights2weights.space import WeightSpace, _space
+from weights2weights.space import WeightSpace, _fit
 
 LAYOUT = WeightLayout((LoRAModule("up.attn1.to_q", 12, 8),), 1, 27.0, "someone/base")
 NAMES = [f"p{row}" for row in range(40)]
@@ -66,8 +66,8 @@ def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
         given.update(options, components=components)
         return original(blocks, components)
 
-    original = _space.fit_pca
-    monkeypatch.setattr(_space, "fit_pca", fit_pca)
+    original = _fit.fit_pca
+    monkeypatch.setattr(_fit, "fit_pca", fit_pca)
     table = pandas.DataFrame({"name": NAMES, "Tall": np.arange(40) % 2})
     table.to_csv(tmp_path / "l.csv", index=False)
     run(
@@ -101,7 +101,7 @@ def test_fit_fails_in_one_line(tmp_path, weights):
     told = run("fit", tmp_path / "nothing", "--out", tmp_path / "s", code=1)
     assert len(told.stderr.splitlines()) == 1
     told = run("fit", weights, "--out", tmp_path / "s", "--device", "abacus", code=1)
-    assert "device 'abacus' cannot fit here" in told.stderr
+    assert "device 'abacus' is not usable here" in told.stderr
 
 
 def test_sample_writes_models_and_a_report(tmp_path, space):
@@ -157,7 +157,7 @@ def test_import_published(tmp_path):
         *("import-published", tmp_path / "files of the authors", "--out", tmp_path / "space"),
         *("--components", 10, "--alpha", 13, "--base", "me/base", "--dtype", "float16"),
     )
-    assert (told["models"], told["components"], told["known_spread"]) == (25, 10, 8)
+    assert (told["models"], told["components"], told["known_components"]) == (25, 10, 8)
     space = WeightSpace.from_pretrained(tmp_path / "space")
     assert (space.layout.alpha, space.layout.base) == (13, "me/base")
     assert space.components.dtype == torch.float16

@@ -163,7 +163,6 @@ def test_components_along_which_nothing_varies_change_no_penalty(space):
     wider = replace(
         space,
         components=torch.cat([space.components, torch.zeros(3, space.num_parameters)]),
-        variances=torch.cat([space.variances, torch.zeros(3)]),
         coefficients=torch.cat([space.coefficients, torch.zeros(len(space.names), 3)], 1),
     )
     normal = find_direction(wider, "Bald", components=COMPONENTS + 3, method="ridge").normal

@@ -58,7 +58,7 @@ def test_report_looks_up_at_most_so_many_training_models(space, monkeypatch):
 
 
 def test_a_space_may_say_how_to_sample(space):
-    said = dataclasses.replace(space, facts={"sampling": {"components": 5, "spread": 2.0}})
+    said = dataclasses.replace(space, metadata={"sampling": {"components": 5, "spread": 2.0}})
     assert sampling_of(space) == (COMPONENTS, 1.0) and sampling_of(said) == (5, 2.0)
     wide = sample(space, 3, seed=3, components=5, spread=2.0)
     assert torch.equal(sample(said, 3, seed=3), wide)
@@ -66,7 +66,7 @@ def test_a_space_may_say_how_to_sample(space):
     assert torch.equal(plain, sample(space, 3, seed=3))
     for nonsense in (3, {"spread": "wide"}, {"components": None}):
         with pytest.raises(W2WError, match="give both yourself"):
-            sample(dataclasses.replace(space, facts={"sampling": nonsense}), 1)
+            sample(dataclasses.replace(space, metadata={"sampling": nonsense}), 1)
 
 
 def test_leaves_the_global_generator_alone(space):

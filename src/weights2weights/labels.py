@@ -169,7 +169,11 @@ def _clean(name: Any) -> str:
 def _index(names: Iterable[str]) -> "pandas.Index":
     import pandas
 
-    return pandas.Index(list(names), name=NAME, dtype="str")
+    names = list(names)
+    try:
+        return pandas.Index(names, name=NAME, dtype="str")
+    except UnicodeEncodeError as error:
+        raise InputError(f"name {error.object!a:.60} is not valid text; rename it") from error
 
 
 def _read_csv(path: Path) -> "pandas.DataFrame":
@@ -190,7 +194,9 @@ def _read_csv(path: Path) -> "pandas.DataFrame":
 
 def _read_parquet(path: Path) -> "pandas.DataFrame":
     import pandas
+    from pyarrow import parquet
 
+    parquet.read_table(path).validate(full=True)  # pandas does not check that text is UTF-8
     frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
     if isinstance(frame.index, pandas.RangeIndex):
         return frame

@@ -87,7 +87,8 @@ def import_published(
     if directions.dtype not in (torch.float32, torch.float16):
         directions = directions.float()
     axes = directions.mT
-    space = WeightSpace(layout, mean, std, axes, facts={"imported": "weights2weights, Dravid 2024"})
+    metadata = {"of": "weights", "imported": "weights2weights, Dravid 2024"}
+    space = WeightSpace(layout, mean, std, axes, metadata=metadata)
 
     coefficients = _coefficients(folder, space)
     table = _find(folder, "identity_df.pt", required=False)

@@ -37,7 +37,7 @@ def sample(
 
     Row i depends on the seed and on i only, so ten samples are the first ten of a hundred.
 
-    A space may say how samples of it come out best, as `facts["sampling"]` with `components` and
+    A space may say how samples of it come out best, as `metadata["sampling"]` with `components` and
     `spread`: where much of every training model is chance, wide samples along the first components
     are more surely somebody than narrow ones along all.
 
@@ -87,7 +87,7 @@ def sampling_of(
     Raises:
         W2WError: what the space says makes no sense.
     """
-    known, said = space.coefficients.shape[1], space.facts.get("sampling", {})
+    known, said = space.coefficients.shape[1], space.metadata.get("sampling", {})
     try:
         most, factor = int(said.get("components", known)), float(said.get("spread", 1.0))
     except (AttributeError, TypeError, ValueError) as error:

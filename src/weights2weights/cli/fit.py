@@ -1,4 +1,4 @@
-"""`w2w fit`: the space of a dataset of models."""
+"""`w2w fit`: fit a space to a dataset of models."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from ._output import json_option, report
 @click.command()
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The new space."
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the new space.",
 )
 @click.option(
     "--components",
@@ -22,34 +25,46 @@ from ._output import json_option, report
 @click.option(
     "--labels",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV or Parquet, in place of the labels of WEIGHTS.",
+    help="CSV or Parquet table to use in place of the labels of WEIGHTS.",
 )
 @click.option(
     "--sampling",
     type=(click.IntRange(1), click.FloatRange(0)),
     metavar="COMPONENTS SPREAD",
-    help="What the space says to sample with; see w2w sample.  [default: all of it, 1]",
+    help="Sampling defaults to store with the space; see w2w sample.  [default: all, 1]",
 )
-@click.option("--oversampling", type=click.IntRange(0), help="[default: a tenth of --components]")
+@click.option(
+    "--oversampling",
+    type=click.IntRange(0),
+    help="Extra directions that speed up convergence.  [default: a tenth of --components]",
+)
 @click.option(
     "--tolerance",
     type=click.FloatRange(0),
     default=1e-3,
     show_default=True,
-    help="Stop when at most this share of the captured variance can be missing.",
+    help="Stop when at most this fraction of the captured variance can be missing.",
 )
 @click.option(
-    "--max-passes", type=click.IntRange(4), default=16, show_default=True, help="Stop then anyway."
+    "--max-passes",
+    type=click.IntRange(4),
+    default=16,
+    show_default=True,
+    help="Maximum number of passes over the data.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random start."
+)
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "int8", "int4"]),
+    type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
     show_default=True,
-    help="In which components are stored, and coefficients, in float16 at least.",
+    help="Storage of the components; coefficients take float16 or float32.",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Device to compute on: cpu, cuda or cuda:1."
+)
 @json_option
 def command(
     weights: Path,
@@ -67,8 +82,8 @@ def command(
 ) -> None:
     """Fit a space to a dataset of models.
 
-    Reads WEIGHTS some six times, in memory for components × numbers, however many models there are.
-    What comes out can be sampled, searched, edited and shared.
+    Reads WEIGHTS about six times. Memory grows with components × parameters, not with the number
+    of models. The result can be sampled, searched, edited and shared.
 
     \b
     Example: w2w fit weights --components 1000 --out space
@@ -87,7 +102,7 @@ def command(
         torch.empty(0, device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} cannot fit here ({reason}); give cpu") from error
+        raise InputError(f"device {device!r} is not usable here ({reason}); use cpu") from error
 
     start = time.perf_counter()
     dataset = WeightDataset.open(weights)
@@ -102,15 +117,15 @@ def command(
     table = None if labels is None else read_labels(labels)
     space = WeightSpace.fit(dataset, components, table, **options)
     if sampling is not None:
-        said = {"components": sampling[0], "spread": sampling[1]}
-        space = replace(space, facts={**space.facts, "sampling": said})
+        defaults = {"components": sampling[0], "spread": sampling[1]}
+        space = replace(space, metadata={**space.metadata, "sampling": defaults})
     space.save_pretrained(out, dtype=getattr(torch, dtype))
     facts = {
         "path": out,
         "models": len(space.names),
         "numbers": space.num_parameters,
         "components": len(space),
-        **space.facts,
+        **space.metadata,
         "labels": list(space.labels.columns),
         "space": space.hash,
         "seconds": time.perf_counter() - start,

@@ -52,7 +52,7 @@ def command(
         "models": len(space.names),
         "numbers": space.num_parameters,
         "components": len(space),
-        "known_spread": space.coefficients.shape[1],
+        "known_components": space.coefficients.shape[1],
         "labels": list(space.labels.columns),
         "layout": space.layout.hash,
         "space": space.hash,

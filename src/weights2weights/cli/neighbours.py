@@ -1,4 +1,4 @@
-"""`w2w neighbours`: the training models nearest to a model."""
+"""`w2w neighbours`: find the training models nearest to a model."""
 
 from pathlib import Path
 
@@ -9,16 +9,23 @@ from ._output import json_option, one_line, report
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--space", default="people", show_default=True, help="A folder, hub id or world.")
 @click.option(
-    "-n", "--count", type=click.IntRange(1), default=5, show_default=True, help="For each model."
+    "--space", default="people", show_default=True, help="Space: a folder, a hub id or people."
+)
+@click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Neighbours per model.",
 )
 @json_option
 def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> None:
     """Find the training models nearest to a model.
 
-    MODELS are model files or LoRAs of any format. Nearness is the cosine of the coefficients; a
-    model that is a copy of a training model has a neighbour at 1.
+    MODELS are model files or LoRAs of any format. Similarity is the cosine of the coefficients; a
+    copy of a training model has a neighbour at 1.
 
     \b
     Example: w2w neighbours people/sample-3-0000.safetensors

@@ -55,8 +55,8 @@ def subspace(
         coefficients=((chosen - center) @ turns.mT).float(),
         names=names,
         labels=space.labels.loc[list(names)],
-        variances=variances.float(),
-        facts={"captured_variance": captured},
+        fit_id="",
+        metadata={"captured_variance": captured},
     )
 
 

@@ -1,39 +1,53 @@
-"""The model card of a space: what it holds, how it was fitted, how to use it."""
+"""A space in words: the rows of its summary and its model card."""
 
+import html
 import json
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ._space import WeightSpace
+from ._contents import Contents
 
 
-def card(space: "WeightSpace") -> str:
+def summary(contents: Contents) -> dict[str, str]:
+    """Return what a reader wants to know of a space, in display order."""
+    layout, captured = contents.layout, contents.captured_variance
+    share = f"{captured:.1%}" if math.isfinite(captured) else "unknown"
+    bound = contents.metadata.get("error_bound", 0.0)
+    if 0 < bound < math.inf:
+        share += f" (no {len(contents.components):,} directions capture {bound:.2%} more)"
+    return {
+        "base model": layout.base or "unknown",
+        "LoRA": f"rank {layout.rank}, alpha {layout.alpha:g}, "
+        f"{', '.join(layout.targets)} in {len(layout.modules)} modules",
+        "parameters per model": f"{contents.num_parameters:,}",
+        "components": f"{len(contents.components):,}",
+        "training models": f"{len(contents.names):,}",
+        "captured variance": share,
+        "labels": ", ".join(map(str, contents.labels.columns)) or "none",
+        "layout": layout.hash,
+        "space": contents.hash,
+    }
+
+
+def html_table(contents: Contents) -> str:
+    """Return the summary as an HTML table, for notebooks."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{name}</th>"
+        f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+        for name, value in summary(contents).items()
+    )
+    return f"<table><caption>WeightSpace</caption>{rows}</table>"
+
+
+def model_card(contents: Contents) -> str:
     """Return the README.md of a space as a Hugging Face model repository.
 
-    Nothing is claimed that the space does not know; licence and provenance are the owner's to add.
+    It claims nothing that the space does not know; licence and provenance are the owner's to add.
     """
-    base = space.layout.base
+    base = contents.layout.base
     head = ["library_name: weights2weights", "tags:", "- weights2weights", "- lora"]
     if base.count("/") == 1 and base.replace("/", "").replace("-", "").replace(".", "").isascii():
         head.append(f"base_model: {json.dumps(base)}")
-    captured = space.captured_variance
-    share = f"{captured:.1%}" if math.isfinite(captured) else "unknown"
-    bound = space.facts.get("error_bound")
-    if isinstance(bound, float) and math.isfinite(bound):
-        share += f" (no {len(space):,} directions hold more than {bound:.2%} above that)"
-    rows = {
-        "base model": base or "unknown",
-        "LoRA": f"rank {space.layout.rank}, alpha {space.layout.alpha:g}, "
-        f"{', '.join(space.layout.targets)} in {len(space.layout.modules)} modules",
-        "numbers per model": f"{space.num_parameters:,}",
-        "components": f"{len(space):,}",
-        "training models": f"{len(space.names):,}",
-        "captured variance": share,
-        "labels": ", ".join(map(str, space.labels.columns)) or "none",
-        "layout": f"`{space.layout.hash}`",
-        "space": f"`{space.hash}`",
-    }
+    rows = summary(contents)
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
     return f"""---
 {chr(10).join(head)}
@@ -55,12 +69,12 @@ standardised and decomposed into principal components.
 from weights2weights import WeightSpace
 
 space = WeightSpace.from_pretrained("this folder or repository")
-coefficients = space.project(weights)  # weights: (n, {space.num_parameters})
-weights = space.to_weights(coefficients)  # coefficients: (n, {len(space)})
+coefficients = space.project(weights)  # weights: (n, {contents.num_parameters})
+weights = space.to_weights(coefficients)  # coefficients: (n, {len(contents.components)})
 ```
 
-The space inherits the biases of its training models: attributes that occur together there are
-entangled here. Subjects unlike all of them have no faithful point in it.
+The space inherits the biases of its training models: attributes that occur together in them are
+entangled here. It cannot represent subjects unlike any of them faithfully.
 """
 
 

@@ -1,15 +1,14 @@
 """`WeightSpace`: models as points of a linear space, and back."""
 
-import hashlib
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ..dataset import WeightDataset
@@ -17,41 +16,44 @@ from ..errors import InputError
 from ..labels import tidy_labels
 from ..layout import WeightLayout, require_one_base
 from ..models import Model
-from ..pca import PCA, Blocks, fit_pca
+from ..pca import Blocks
+from . import _store
+from ._card import html_table
+from ._contents import Contents
+from ._coordinates import combine, project, standardise
+from ._fit import fit_contents
+from ._hub import find_space, upload_space
+from ._neighbours import Neighbours, find_neighbours
 
-if TYPE_CHECKING:
-    import pandas
-
-_BLOCK = 2**22  # numbers read at a time; the allocator reuses memory of such a size
-_CHUNK = 2**25  # numbers of the components that are converted to float32 at a time
+_BLOCK_VALUES = 2**22  # read at a time; the allocator reuses memory of such a size
 
 
-@dataclass(frozen=True, eq=False)
-class WeightSpace:
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightSpace(Contents):
     """A space of models, frozen: every method returns new values.
 
     A weight vector w has coefficients c = ((w − mean) / std) @ componentsᵀ; a point c is the model
-    c @ components · std + mean. Coefficients are not rescaled: along component j the training
-    models spread with `coefficient_std[j]`.
+    c @ components · std + mean. Coefficients are not rescaled: along component j those of the
+    training models have standard deviation `coefficient_std[j]`.
 
     Attributes:
-        layout: what each of the d numbers of a weight vector is; holds the name of the base.
+        layout: the meaning of each of the d parameters of a weight vector; names the base.
         mean: float32, of the training models.
-        std: float32, unbiased, 1 where a number never varies.
-        components: orthonormal rows by falling variance, float32 or float16; where they were
-            stored in integers, but for their rounding.
+        std: float32, unbiased, 1 where a parameter never varies.
+        components: orthonormal rows by falling variance, float32 or float16; up to rounding if
+            they were stored as int8.
         coefficients: of the training models on the first k components; k = m unless the space was
             imported with fewer.
         names: of the training models.
-        labels: one row per training model, indexed by name; booleans and numbers, some missing.
-            Default: no labels.
-        variances: of the training models along each component. Default: 0,
-            unknown.
+        labels: one row per training model, indexed by name; nullable booleans and floats. Any
+            DataFrame indexed by name is accepted. Default: no labels.
         base_hash: content hash of the base model, "" if unknown.
-        facts: how the space was fitted, JSON values: `captured_variance`, `error_bound`, …
+        fit_id: identifies the fit, the same in truncations and copies of another dtype. Default:
+            hash of the first component.
+        metadata: how the space was fitted, JSON values: `of`, `captured_variance`, `error_bound`, …
 
     Raises:
-        W2WError: shapes that do not fit each other.
+        InputError: shapes that do not match, labels that are not numeric.
 
     Example:
         >>> layout = WeightLayout((LoRAModule("to_q", 2, 1),), rank=1, alpha=1.0, base="")
@@ -61,67 +63,30 @@ class WeightSpace:
         tensor([3., 1.])
     """
 
-    layout: WeightLayout
-    mean: Float[Tensor, " d"]
-    std: Float[Tensor, " d"]
-    components: Float[Tensor, "m d"]
-    coefficients: Float[Tensor, "n k"] = field(default_factory=lambda: torch.empty(0, 0))
-    names: tuple[str, ...] = ()
-    labels: "pandas.DataFrame" = None  # type: ignore[assignment]  # see __post_init__
-    variances: Float[Tensor, " m"] = None  # type: ignore[assignment]  # see __post_init__
-    base_hash: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
-        numbers, count = self.layout.num_parameters, len(self.components)
-        shapes = {
-            "mean": (self.mean, (numbers,)),
-            "std": (self.std, (numbers,)),
-            "components": (self.components, (count, numbers)),
-            "coefficients": (self.coefficients, (len(self.names), self.coefficients.shape[1])),
-        }
-        if self.variances is not None:
-            shapes["variances"] = (self.variances, (count,))
-        for name, (tensor, shape) in shapes.items():
-            if tensor.shape != shape:
-                raise InputError(
-                    f"{name} of shape {list(tensor.shape)}: expected {list(shape)} for"
-                    f" {count} components, {numbers} numbers and {len(self.names)} models"
-                )
-        if self.coefficients.shape[1] > count:
-            raise InputError(
-                f"coefficients on {self.coefficients.shape[1]} components: expected at most {count}"
-            )
-        if self.variances is None:
-            object.__setattr__(self, "variances", torch.zeros(count))
-        object.__setattr__(self, "labels", tidy_labels(self.labels, self.names))
-
-    # Fitting.
+    @classmethod
+    def _of(cls, contents: Contents) -> "WeightSpace":
+        return cls(**{field.name: getattr(contents, field.name) for field in fields(contents)})
 
     @classmethod
     def fit(
-        cls,
-        dataset: WeightDataset,
-        components: int,
-        labels: Any = None,
-        **options: Any,
+        cls, dataset: WeightDataset, components: int = 1000, labels: Any = None, **options: Any
     ) -> "WeightSpace":
         """Fit a space to a dataset of models.
 
-        Reads the dataset some six times, and once more for the coefficients of its models. Memory:
-        for d × (m + oversampling) numbers and the n × m coefficients; see `fit_pca`.
+        Reads the dataset about six times, and once more for the coefficients of its models. Memory:
+        about six times d × (m + oversampling) values, and the n × m coefficients; see `fit_pca`.
 
         Args:
-            dataset: the training models; its labels come along.
-            components: m; fewer come back if the models span fewer.
+            dataset: the training models, with their labels.
+            components: m; fewer are returned if the models span fewer.
             labels: a table indexed by name, in place of the labels of the dataset.
             options: any of `fit_pca`.
 
         Raises:
-            W2WError: as in `fit_pca`; damaged rows.
+            InputError: as in `fit_pca`; damaged rows.
         """
         return cls.fit_blocks(
-            _blocks(dataset),
+            dataset.blocks(max(_BLOCK_VALUES // dataset.columns, 1)),
             components,
             layout=dataset.layout,
             names=dataset.names,
@@ -148,63 +113,43 @@ class WeightSpace:
             blocks: the rows.
             components: m.
             layout: of the rows.
-            names: of the rows; default: their numbers.
+            names: of the rows; default: 0, 1, 2, …
             labels: a table indexed by name.
             base_hash: content hash of the base model.
             options: any of `fit_pca`.
 
         Raises:
-            W2WError: rows of another length than the layout's; as in `fit_pca`.
+            InputError: rows of another length than the layout's; as in `fit_pca`.
         """
-        if blocks.columns != layout.num_parameters:
-            raise InputError(
-                f"rows of {blocks.columns} numbers: expected {layout.num_parameters} by their"
-                " layout"
+        return cls._of(
+            fit_contents(
+                blocks,
+                components,
+                layout=layout,
+                names=names,
+                labels=labels,
+                base_hash=base_hash,
+                **options,
             )
-        pca = fit_pca(blocks, components, **options)
-        names = tuple(map(str, range(blocks.rows))) if names is None else tuple(names)
-        return cls._of_pca(pca, blocks, layout, names, labels, base_hash)
-
-    @classmethod
-    def _of_pca(
-        cls,
-        pca: PCA,
-        blocks: Blocks,
-        layout: WeightLayout,
-        names: tuple[str, ...],
-        labels: Any,
-        base_hash: str,
-    ) -> "WeightSpace":
-        facts = {
-            "captured_variance": pca.captured_variance,
-            "error_bound": pca.error_bound,
-            "total_variance": pca.total_variance,
-            "passes": pca.passes,
-        }
-        space = cls(layout, pca.mean, pca.std, pca.components, base_hash=base_hash, facts=facts)
-        coefficients = torch.empty(blocks.rows, len(pca.components))
-        row = 0
-        for block in blocks:
-            coefficients[row : row + len(block)] = space.project(block)
-            row += len(block)
-        return replace(
-            space, coefficients=coefficients, names=names, labels=labels, variances=pca.variances
         )
-
-    # What it is.
 
     def __len__(self) -> int:
         """Number m of components."""
         return len(self.components)
 
-    @property
-    def num_parameters(self) -> int:
-        """Length d of a weight vector."""
-        return self.layout.num_parameters
+    def __repr__(self) -> str:
+        return (
+            f"WeightSpace({len(self.names):,} models, {len(self):,} components of"
+            f" {self.num_parameters:,} parameters, captured variance {self.captured_variance:.1%},"
+            f" {self.labels.shape[1]} labels, base {self.layout.base or 'unknown'!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(self)
 
     @cached_property
     def coefficient_mean(self) -> Float[Tensor, " k"]:
-        """Mean of the training models' coefficients, float32: about 0, except by import."""
+        """Mean of the training models' coefficients, float32: about 0 unless imported."""
         return self.coefficients.float().mean(0) if len(self.names) else torch.zeros(0)
 
     @cached_property
@@ -215,35 +160,18 @@ class WeightSpace:
         return self.coefficients.float().std(0)
 
     @property
-    def captured_variance(self) -> float:
-        """Fraction of the training models' standardised variance that the components hold."""
-        return float(self.facts.get("captured_variance", math.nan))
+    def variances(self) -> Float[Tensor, " m"]:
+        """Variance of the training models along each component; 0 where it is unknown."""
+        variances = torch.zeros(len(self))
+        variances[: len(self.coefficient_std)] = self.coefficient_std**2
+        return variances
 
-    @cached_property
-    def hash(self) -> str:
-        """16 hex digits that name the coordinates: layout, mean, std, signs of component 0.
-
-        The same for float16 and float32 copies and for any number of components, since a point of
-        a truncated space is the same model in the whole one.
-        """
-        digest = hashlib.sha256(self.layout.hash.encode())
-        for tensor in (self.mean, self.std):
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        digest.update(torch.signbit(self.components[0]).cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    def __repr__(self) -> str:
-        return (
-            f"WeightSpace({len(self)} components of {self.num_parameters:,} numbers,"
-            f" {len(self.names):,} models, {self.labels.shape[1]} labels)"
-        )
-
-    # Points and models.
+    # Points and weights.
 
     def project(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """Return the coefficients of LoRA weight vectors in this space.
 
-        Standardise every number with the training mean and std, then multiply with the m
+        Standardise every parameter with the training mean and std, then multiply with the m
         orthonormal components: c = ((w − mean) / std) @ components.T. The part of w outside the
         space is lost; see `residual`.
 
@@ -255,17 +183,11 @@ class WeightSpace:
             float32 coefficients on the device of `components`.
 
         Raises:
-            W2WError: the last axis is not d (another rank, base model or set of target modules).
+            InputError: the last axis is not d (another rank, base model or set of target modules).
 
         Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2. Inverse: `to_weights`.
         """
-        if weights.shape[-1:] != (self.num_parameters,):
-            raise InputError(
-                f"weights of shape {list(weights.shape)}: expected a last axis of"
-                f" {self.num_parameters}; use models of the layout that this space was fitted to"
-            )
-        rows = (weights.to(self.components.device).float() - self.mean) / self.std
-        return torch.cat([rows @ part.mT for part in self._components()], dim=-1)
+        return project(self._standardise(weights), self.components)
 
     def to_weights(self, coefficients: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch d"]:
         """Return the weight vectors of points: w = c @ components · std + mean.
@@ -279,67 +201,83 @@ class WeightSpace:
             float32 weight vectors on the device of `components`.
 
         Raises:
-            W2WError: more coefficients than components.
+            InputError: more coefficients than components.
         """
         count = coefficients.shape[-1]
         if count > len(self):
             raise InputError(
-                f"{count} coefficients: expected at most {len(self)}, one per component of this"
+                f"{count} coefficients, expected at most {len(self)}, one per component of this"
                 " space"
             )
-        points = coefficients.to(self.components.device).float()
-        rows = points.new_zeros(*points.shape[:-1], self.num_parameters)
-        first = 0
-        for part in self._components(count):
-            rows = rows + points[..., first : first + len(part)] @ part
-            first += len(part)
-        return rows * self.std + self.mean
+        return combine(coefficients, self.components[:count]) * self.std + self.mean
 
     def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """Return what `project` loses: w − to_weights(project(w)). Added back, it restores w."""
+        """Return what `project` loses: w − to_weights(project(w))."""
         return weights.to(self.components.device).float() - self.to_weights(self.project(weights))
 
     def relative_residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """Return how much of weight vectors lies outside: 0 for points of the space, at most 1.
+        """Return how much of weight vectors lies outside the space, from 0 (a point of it) to 1.
 
-        For points of a space that was stored in int4 it is about 0.1, its rounding.
-        The norm of the standardised remainder over that of the standardised vector.
+        The norm of the standardised residual over that of the standardised weights. For points of
+        a space that was stored as int8 it is about 0.01, the rounding.
         """
-        rows = (weights.to(self.components.device).float() - self.mean) / self.std
-        remainder = self.residual(weights) / self.std
-        return remainder.norm(dim=-1) / rows.norm(dim=-1).clamp(min=1e-30)
+        residual = self.residual(weights) / self.std
+        return residual.norm(dim=-1) / self._standardise(weights).norm(dim=-1).clamp(min=1e-30)
 
-    def _components(self, count: int | None = None) -> Iterator[Tensor]:
-        """Return the first components in float32, a part at a time if they must be converted."""
-        components = self.components if count is None else self.components[:count]
-        plain = components.dtype == torch.float32
-        height = max(len(components) if plain else _CHUNK // self.num_parameters, 1)
-        return (components[i : i + height].float() for i in range(0, len(components), height))
+    def _standardise(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        if weights.shape[-1:] != (self.num_parameters,):
+            raise InputError(
+                f"weights have shape {list(weights.shape)}, expected a last axis of"
+                f" {self.num_parameters}; use models of the layout that this space was fitted to"
+            )
+        return standardise(weights, self.mean, self.std)
 
-    def truncate(self, components: int) -> "WeightSpace":
-        """Return the space of the first components; all else stays.
+    def neighbours(self, coefficients: Float[Tensor, "*batch j"], count: int = 5) -> Neighbours:
+        """Find the training models nearest to points, by cosine similarity of coefficients, exact.
+
+        Args:
+            coefficients: the points, on at least the first k components, where k is the number of
+                components for which training coefficients are known; further ones are ignored.
+                With fewer, only those are compared.
+            count: how many to find, at most as many as there are models.
 
         Raises:
-            W2WError: none, or more than there are.
+            InputError: the space holds no training models.
+
+        Source: Dravid et al. 2024, section 4.2: samples are not copies of training models.
+        """
+        if not self.names:
+            raise InputError("this space has no training models to find neighbours among")
+        width = min(coefficients.shape[-1], self.coefficients.shape[1])
+        return find_neighbours(
+            coefficients[..., :width], self.coefficients[:, :width], self.names, count
+        )
+
+    # Other spaces of the same coordinates.
+
+    def truncate(self, components: int) -> "WeightSpace":
+        """Return the space of the first components; the hash stays the same.
+
+        Raises:
+            InputError: none, or more than there are.
         """
         if not 1 <= components <= len(self):
-            raise InputError(f"{components} components: expected 1 to {len(self)}")
-        captured = self.captured_variance * float(
-            self.variances[:components].sum() / self.variances.sum().clamp(min=1e-30)
-        )
-        facts = {**self.facts, "captured_variance": captured}
+            raise InputError(f"components is {components}, expected 1 to {len(self)}")
+        metadata = dict(self.metadata)
+        if "captured_variance" in metadata:
+            kept = self.variances[:components].sum() / self.variances.sum().clamp(min=1e-30)
+            metadata["captured_variance"] = self.captured_variance * float(kept)
         return replace(
             self,
             components=self.components[:components],
-            variances=self.variances[:components],
             coefficients=self.coefficients[:, :components],
-            facts=facts,
+            metadata=metadata,
         )
 
     def with_models(
         self, coefficients: Float[Tensor, "n k"], names: Sequence[str], labels: Any = None
     ) -> "WeightSpace":
-        """Return the same space with other training models, and variances measured on them.
+        """Return the same space with other training models.
 
         Args:
             coefficients: of the models on the first k components.
@@ -347,15 +285,10 @@ class WeightSpace:
             labels: a table indexed by name, or None for no labels.
 
         Raises:
-            W2WError: shapes that do not fit each other.
+            InputError: shapes that do not match.
         """
-        bare = WeightSpace(self.layout, self.mean, self.std, self.components)
-        models = replace(
-            bare, coefficients=coefficients, names=tuple(names), labels=tidy_labels(labels, names)
-        )
-        variances = torch.zeros(len(self))
-        variances[: len(models.coefficient_std)] = models.coefficient_std**2
-        return replace(models, variances=variances, base_hash=self.base_hash, facts=self.facts)
+        labels = tidy_labels(labels, names)
+        return replace(self, coefficients=coefficients, names=tuple(names), labels=labels)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -368,45 +301,13 @@ class WeightSpace:
             components=self.components.to(device=device, dtype=dtype),
         )
 
-    def neighbours(self, coefficients: Float[Tensor, "*batch j"], count: int = 5) -> "Neighbours":
-        """Find the training models nearest to points, by cosine similarity of coefficients, exact.
-
-        Args:
-            coefficients: the points, on at least the first k components, where k is the number of
-                components that training coefficients are known for; further ones are ignored. With
-                fewer, only those are compared.
-            count: how many to find, at most as many as there are models.
-
-        Raises:
-            W2WError: the space holds no training models.
-
-        Source: Dravid et al. 2024, section 4.2: proof that a sample is no copy.
-        """
-        if not self.names:
-            raise InputError("this space holds no training models to be neighbours")
-        width = min(coefficients.shape[-1], self.coefficients.shape[1])
-        training = self.coefficients[:, :width].float()
-        training = training / training.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        points = coefficients[..., :width].float().cpu()
-        points = points / points.norm(dim=-1, keepdim=True).clamp(min=1e-30)
-        count = min(count, len(self.names))
-        shape = points.shape[:-1]
-        rows = points.reshape(-1, width)
-        height = max(_CHUNK // len(training), 1)
-        found = [(part @ training.T).topk(count) for part in rows.split(height)]
-        indices = torch.cat([part.indices for part in found])
-        similarities = torch.cat([part.values for part in found])
-        return Neighbours(
-            similarities.reshape(*shape, count), indices.reshape(*shape, count), self.names
-        )
-
     # Model files.
 
     def coefficients_of(self, model: Model) -> Float[Tensor, " m"]:
         """Return the point of a model: its coefficients in this space, or its weights projected.
 
         Raises:
-            W2WError: coefficients of another space and no weights, or another layout or base.
+            InputError: coefficients of another space and no weights, or another layout or base.
         """
         self._require_own(model)
         if model.coefficients is not None and model.space == self.hash:
@@ -416,16 +317,16 @@ class WeightSpace:
         if model.weights is not None:
             return self.project(model.weights)
         raise InputError(
-            f"a model of space {model.space}: expected one of space {self.hash}, or one with"
-            " weights; give the space that it was made in"
+            f"a model of space {model.space}, expected one of space {self.hash} or one with"
+            " weights; pass the space that it was made in"
         )
 
     def weights_of(self, model: Model) -> Float[Tensor, " d"]:
-        """Return the weight vector of a model: its weights, or its point reconstructed.
+        """Return the weight vector of a model: its own weights, or those of its point.
 
         Raises:
-            W2WError: coefficients of another space and no weights, or another layout or base; more
-                coefficients than this space has components.
+            InputError: coefficients of another space and no weights, or another layout or base;
+                more coefficients than this space has components.
         """
         self._require_own(model)
         if model.weights is not None:
@@ -436,7 +337,7 @@ class WeightSpace:
         if len(coefficients) > len(self) and coefficients[len(self) :].any():
             raise InputError(
                 f"a model with {len(coefficients)} coefficients: this space was truncated to"
-                f" {len(self)} components; give the whole space"
+                f" {len(self)} components; pass the whole space"
             )
         return self.to_weights(coefficients[: len(self)])
 
@@ -445,7 +346,7 @@ class WeightSpace:
         require_one_base(self.base_hash, model.base_hash, "the model")
 
     def model(self, coefficients: Float[Tensor, " j"], origin: Mapping[str, Any]) -> Model:
-        """Return a point of this space as a model that can be written to a file."""
+        """Return a point of this space as a model that can be saved to a file."""
         return Model(
             self.layout,
             coefficients=coefficients.detach().float().cpu(),
@@ -454,51 +355,48 @@ class WeightSpace:
             origin=origin,
         )
 
-    # Keeping and sharing.
+    # Saving and sharing.
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Write the space into a folder, with its model card; see the package's text.
+        """Save the space to a folder, with its model card; see the package's text.
 
         `config.json` is written last, so a folder that has one is whole. Saving the same space
-        twice gives the same tensors, byte for byte.
+        twice gives the same files, byte for byte.
 
         Args:
-            folder: made if absent; a space that it holds is replaced.
+            folder: made if absent; a space in it is replaced.
             dtype: of the components and coefficients on disk; default: as they are. float16 halves
-                the files and moves a reconstructed model by a relative 3e-4. int8 and int4, with a
-                scale for each component and float16 coefficients, store components in a quarter and
-                an eighth of the bytes and move it by 1e-2 and 1e-1. Where numbers never vary, int4
-                gives way to int8, which has a zero.
+                the files and changes a reconstructed model by a relative 3e-4. int8, with a scale
+                per component and float16 coefficients, quarters them and changes it by 1e-2.
 
         Returns:
             the folder.
 
         Raises:
-            W2WError: another dtype, a failure to write.
+            InputError: another dtype, names or metadata that cannot be stored.
+            ResourceError: the folder cannot be written.
         """
-        from ._store import save
-
-        return save(self, Path(folder), dtype)
+        _store.write(Path(folder), self, dtype)
+        return Path(folder)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> "WeightSpace":
         """Load a space from a folder, the Hugging Face hub, or the package ("people").
 
         Tensors are memory-mapped: memory is used as they are read, never more than the files' size.
-        Only components in int8 or int4 become float16 in memory first.
+        Only int8 components are converted, to float16.
 
         Args:
-            source: a folder, a hub id such as "someone/space", or the word of an embedded world.
-            download: for hub ids, what `huggingface_hub.snapshot_download` takes: `revision`,
+            source: a folder, a hub id such as "someone/space", or the name of an embedded world.
+            download: for hub ids, options of `huggingface_hub.snapshot_download`: `revision`,
                 `token`, `cache_dir`, `local_files_only`, …
 
         Raises:
-            W2WError: nothing there, a later format version, or files that are damaged or
+            InputError: nothing there, a later format version, or files that are damaged or
                 contradict each other.
+            ResourceError: the hub cannot be reached.
         """
-        from ._store import find_space, load
-
-        return load(cls, find_space(source, **download))
+        return cls._of(_store.read(find_space(source, **download)))
 
     def push_to_hub(
         self,
@@ -509,7 +407,7 @@ class WeightSpace:
         token: str | bool | None = None,
         commit_message: str = "Upload space",
     ) -> str:
-        """Upload the space and its card to the Hugging Face hub, making the repository if absent.
+        """Upload the space and its card to the Hugging Face hub, creating the repository if absent.
 
         Args:
             repo_id: "user/name".
@@ -519,36 +417,14 @@ class WeightSpace:
             commit_message: of the upload.
 
         Returns:
-            the address of the commit.
+            the URL of the commit.
 
         Raises:
-            W2WError: the hub refuses.
+            InputError: the hub knows no such name.
+            ResourceError: the hub cannot be reached or refuses.
         """
-        from ._store import push
-
-        return push(self, repo_id, dtype, private, token, commit_message)
-
-
-def _blocks(dataset: WeightDataset) -> Blocks:
-    return dataset.blocks(max(_BLOCK // dataset.columns, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """The training models nearest to some points.
-
-    Attributes:
-        similarities: cosines, falling.
-        indices: which training models.
-        names: of all training models.
-    """
-
-    similarities: Float[Tensor, "*batch c"]
-    indices: Int[Tensor, "*batch c"]
-    names: tuple[str, ...] = field(repr=False)
-
-    def of(self, point: int) -> list[tuple[str, float]]:
-        """Return (name, similarity) of the neighbours of one point, nearest first."""
-        indices = self.indices.reshape(-1, self.indices.shape[-1])[point].tolist()
-        similarities = self.similarities.reshape(-1, self.indices.shape[-1])[point].tolist()
-        return [(self.names[i], s) for i, s in zip(indices, similarities, strict=True)]
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype=dtype)
+            return upload_space(
+                folder, repo_id, private=private, token=token, commit_message=commit_message
+            )

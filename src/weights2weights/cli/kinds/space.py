@@ -1,4 +1,4 @@
-"""A space of models: the folder that `w2w fit` makes."""
+"""A space of models: a folder that `w2w fit` makes."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,20 @@ from typing import Any
 
 
 def recognise(place: str) -> bool:
-    """Take folders whose config.json says that they are a space, or that hold one's tensors."""
+    """Return whether config.json declares a space or, without one, its tensors are there."""
     folder = Path(place)
+    config = folder / "config.json"
     try:
-        facts = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(config.read_bytes()) if config.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if found is None:
         return (folder / "space.safetensors").is_file()
-    return isinstance(facts, dict) and facts.get("format") == "weights2weights-space"
+    return isinstance(found, dict) and found.get("format") == "weights2weights-space"
 
 
 def describe(place: str) -> dict[str, Any]:
-    """Return counts, layout, base, labels and how it was fitted."""
+    """Return counts, layout, base, labels and how the space was fitted."""
     from ...space import WeightSpace
 
     space = WeightSpace.from_pretrained(place)
@@ -27,7 +30,8 @@ def describe(place: str) -> dict[str, Any]:
         "components": len(space),
         "captured_variance": space.captured_variance,
         "labels": list(space.labels.columns),
-        "known_spread": space.coefficients.shape[1],
+        "of": space.metadata.get("of", "weights"),
+        "known_components": space.coefficients.shape[1],
         "space": space.hash,
         "layout": layout.hash,
         "rank": layout.rank,
@@ -36,12 +40,12 @@ def describe(place: str) -> dict[str, Any]:
         "base": layout.base,
         "base_hash": space.base_hash,
         "dtype": str(space.components.dtype).removeprefix("torch."),
-        "facts": dict(space.facts),
+        "metadata": dict(space.metadata),
     }
 
 
 def verify(place: str) -> list[str]:
-    """Read everything: checksums, shapes, finite numbers."""
+    """Check everything: checksums, shapes, finite values."""
     from ...errors import W2WError
     from ...space import verify_space
 

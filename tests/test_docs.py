@@ -1,6 +1,6 @@
 """The pages are true: names exist, links lead somewhere, the page of commands is the program's.
 
-`python tests/test_docs.py` writes docs/commands.md anew.
+`python tests/test_docs.py` writes docs/commands.md.
 """
 
 import re
@@ -21,7 +21,7 @@ _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def commands_page() -> str:
-    """Return docs/commands.md: what `w2w --help` and every verb's --help print."""
+    """Return docs/commands.md: what `w2w --help` and every command's --help print."""
     width = {"terminal_width": 88, "max_content_width": 88}
     context = click.Context(cli.main, info_name="w2w", **cli.main.context_settings | width)
     parts = [("w2w", cli.main.get_help(context))]
@@ -30,13 +30,13 @@ def commands_page() -> str:
         inner = click.Context(command, info_name=name, parent=context, **width)
         parts.append((f"w2w {name}", command.get_help(inner)))
     blocks = [f"## {title}\n\n```\n{text.rstrip()}\n```\n" for title, text in parts]
-    head = "# Commands\n\nWhat every verb says with `--help`; this page is made from the program.\n"
+    head = "# Commands\n\nWhat every command prints with `--help`. This page is generated.\n"
     return "\n".join([head, *blocks])
 
 
 def test_page_of_commands_is_the_programs():
     assert COMMANDS.read_text(encoding="utf-8") == commands_page(), (
-        "run python tests/test_docs.py to write docs/commands.md anew"
+        "run python tests/test_docs.py to update docs/commands.md"
     )
 
 

@@ -1,21 +1,18 @@
-"""What a reader sees before and after an edit: success, and what else changed."""
+"""An edit judged by a reader: whether it succeeded, and what else it changed."""
 
 import pytest
 import torch
-from sklearn.metrics import accuracy_score
 
 from weights2weights.errors import W2WError
-from weights2weights.metrics.attributes import agreement, edit_success, others_kept
+from weights2weights.metrics.attributes import edit_success, logit, others_kept
 
 NAMES = ("Bald", "Wavy_Hair", "Male", "Chubby")
 
 
-def test_agreement_is_the_accuracy_per_label():
-    generator = torch.Generator().manual_seed(0)
-    seen, truth = torch.rand(50, 4, generator=generator), torch.rand(50, 4, generator=generator)
-    truth = truth > 0.4
-    expected = [accuracy_score(truth[:, i], seen[:, i] > 0.5) for i in range(4)]
-    assert agreement(seen, truth).tolist() == pytest.approx(expected)
+def test_logit_inverts_the_sigmoid_and_stays_finite():
+    x = torch.linspace(-9, 9, 7)
+    torch.testing.assert_close(logit(x.sigmoid()), x, atol=2e-3, rtol=0)
+    assert torch.isfinite(logit(torch.tensor([0.0, 1.0]))).all()
 
 
 def test_success_where_there_was_something_to_change():
@@ -38,9 +35,9 @@ def test_others_kept_counts_neither_the_edited_nor_the_excused():
     assert batch.shape == (2, 3)
 
 
-def test_unknown_labels_and_none_left_are_told():
+def test_unknown_labels_and_none_left_are_errors():
     p = torch.rand(2, 4)
-    with pytest.raises(W2WError, match="'Blond' is none of the labels"):
+    with pytest.raises(W2WError, match="unknown label 'Blond'"):
         others_kept(p, p, NAMES, "Blond")
-    with pytest.raises(W2WError, match="no other label"):
+    with pytest.raises(W2WError, match="none is left"):
         others_kept(p, p, NAMES, "Bald", NAMES[1:])

@@ -1,4 +1,4 @@
-"""Cosines between directions, summed up and by name."""
+"""Cosines between directions: their mean, and by name."""
 
 import numpy as np
 import pytest
@@ -41,8 +41,8 @@ def test_pairs_are_found_by_name_in_either_order():
     assert pairs["Black_Hair", "Pale_Skin"] == pytest.approx(float(table[5, 4]))
 
 
-def test_one_direction_and_unknown_names_are_told():
+def test_one_direction_and_unknown_names_are_errors():
     with pytest.raises(W2WError, match="at least two"):
         mean_absolute_cosine(torch.ones(1, 1))
-    with pytest.raises(W2WError, match="no direction is called 'Bald'"):
+    with pytest.raises(W2WError, match="no direction 'Bald'"):
         pair_cosines(torch.eye(2), ["Male", "Young"], [("Male", "Bald")])

@@ -1,4 +1,4 @@
-"""Faces in photos: which face, in which coordinates, and what happens without one.
+"""Faces in photos: the largest counts, in the coordinates of the image; NaN without one.
 
 The networks are replaced by stand-ins with OpenCV's interface, since no file of theirs is shipped.
 """
@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from weights2weights.errors import W2WError
+from weights2weights.errors import ResourceError, W2WError
 from weights2weights.metrics import faces
 from weights2weights.metrics.confidence import mean_interval
-from weights2weights.metrics.faces import FaceScorer, download_face_models, largest_face
+from weights2weights.metrics.faces import FaceScorer, download_face_models
 from weights2weights.metrics.protocols import IdentityScorer
 from weights2weights.metrics.verification import id_score
 
@@ -82,7 +82,7 @@ def test_images_without_a_face_are_nan_and_counted(scorer):
     assert (interval.mean, interval.missing) == (pytest.approx(1), 1)
 
 
-def test_large_images_are_shown_smaller_and_boxes_are_those_of_the_image(scorer):
+def test_large_images_are_reduced_and_boxes_scaled_back(scorer):
     found = scorer.faces(image((2, 400, 100, 200), side=960))
     assert scorer.detector.size == (320, 320)
     np.testing.assert_allclose(found[0, :4], [400, 100, 200, 200], atol=6)
@@ -96,21 +96,17 @@ def test_colours_reach_the_networks_in_opencvs_order(scorer):
     torch.testing.assert_close(scorer.identity(red[None])[0, :3], expected)
 
 
-def test_no_face_is_none():
-    assert largest_face(np.zeros((0, 15), np.float32)) is None
-
-
-def test_missing_packages_and_files_are_told(monkeypatch, tmp_path):
+def test_missing_packages_and_files_are_errors(monkeypatch, tmp_path):
     fake = SimpleNamespace(error=RuntimeError)
     monkeypatch.setitem(sys.modules, "cv2", fake)
-    with pytest.raises(W2WError, match=r"yunet.*is missing: download_face_models"):
+    with pytest.raises(W2WError, match=r"yunet.*is missing; fetch it with download_face_models"):
         FaceScorer.load(tmp_path)
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(W2WError, match=r"pip install 'weights2weights\[faces\]'"):
         FaceScorer.load(tmp_path)
 
 
-def test_files_that_opencv_cannot_read_are_told(tmp_path):
+def test_files_that_opencv_cannot_read_are_errors(tmp_path):
     pytest.importorskip("cv2", reason="needs the extra `faces`")
     for name in (faces.DETECTOR, faces.RECOGNISER):
         (tmp_path / name).write_bytes(b"no network")
@@ -139,6 +135,6 @@ def test_downloads_are_checked(monkeypatch, tmp_path):
     assert asked == ["opencv/face_detection_yunet", "opencv/face_recognition_sface"]
 
 
-def test_no_connection_is_told(tmp_path):
-    with pytest.raises(W2WError, match="cannot be downloaded"):
+def test_no_connection_is_an_error(tmp_path):
+    with pytest.raises(ResourceError, match="cannot download"):
         download_face_models(tmp_path)

@@ -1,4 +1,4 @@
-"""Feature distances: the formula of LPIPS, and the people world's own distance under its name."""
+"""Distances between deep features: that of the world's scorer, and LPIPS."""
 
 import sys
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from weights2weights.errors import W2WError
-from weights2weights.metrics.perceptual import Lpips, ScorerDistance, feature_distance
+from weights2weights.metrics.perceptual import Lpips, ScorerDistance
 from weights2weights.metrics.protocols import (
     AttributeReader,
     FeatureNetwork,
@@ -36,33 +36,37 @@ def images() -> np.ndarray:
     )
 
 
-def maps(seed: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(3, channels, side, side, generator=generator)
-        for channels, side in ((4, 8), (6, 4))
-    ]
+class Maps:
+    """A feature network whose features are given: image number i has features i of each layer."""
+
+    def __init__(self, *layers: torch.Tensor) -> None:
+        self.layers = layers
+
+    def features(self, images: np.ndarray) -> tuple[torch.Tensor, ...]:
+        return tuple(layer[images[:, 0, 0, 0].astype(int)] for layer in self.layers)
 
 
-def test_distance_is_two_minus_two_cosines_per_layer():
-    first, second = maps(0), maps(1)
+def numbered(*indices: int) -> np.ndarray:
+    return np.array(indices, np.uint8)[:, None, None, None].repeat(3, axis=3)
+
+
+def test_scorer_distance_is_one_minus_the_mean_cosine():
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.randn(4, c, s, s, generator=generator) for c, s in ((4, 8), (6, 4))]
     cosines = [
-        torch.nn.functional.cosine_similarity(a, b, dim=1).mean((1, 2))
-        for a, b in zip(first, second, strict=True)
+        torch.nn.functional.cosine_similarity(layer[:2], layer[2:], dim=1).mean((1, 2))
+        for layer in layers
     ]
-    expected = sum(2 - 2 * cosine for cosine in cosines)
-    torch.testing.assert_close(feature_distance(first, second), expected)
+    found = ScorerDistance(Maps(*layers)).distance(numbered(0, 1), numbered(2, 3))
+    torch.testing.assert_close(found, 1 - sum(cosines) / 2)
 
 
-def test_weights_choose_channels():
-    first, second = maps(0), maps(1)
-    weights = [torch.tensor([0.0, 2.0, 0.0, 0.0]), torch.zeros(6)]
-    unit = [x[0] / x[0].norm(dim=1, keepdim=True) for x in (first, second)]
-    expected = 2 * (unit[0] - unit[1])[:, 1].square().mean((1, 2))
-    torch.testing.assert_close(feature_distance(first, second, weights), expected)
+def test_equal_and_empty_features_have_no_distance():
+    judge = ScorerDistance(Maps(torch.zeros(2, 3, 4, 4)))
+    assert judge.distance(numbered(0), numbered(1)).tolist() == [0]
 
 
-def test_distance_is_torchmetrics_lpips(monkeypatch):
+def test_lpips_equals_that_of_torchmetrics(monkeypatch):
     """With its learned weights, over a random classifier of AlexNet's shape."""
     lpips = pytest.importorskip("torchmetrics.functional.image.lpips", reason="needs torchmetrics")
 
@@ -81,26 +85,11 @@ def test_distance_is_torchmetrics_lpips(monkeypatch):
         signals = torch.rand(2, 2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         expected = network(*signals).view(-1)
-        first, second = (list(network.net(network.scaling_layer(x))) for x in signals)
-        weights = [layer.model[-1].weight.view(-1) for layer in network.lins]
-        torch.testing.assert_close(feature_distance(first, second, weights), expected)
-
-        judge = Lpips.__new__(Lpips)
-        judge._network, judge._device = network, "cpu"
-        images = ((signals + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
-        found = judge.distance(images[0], images[1])
+    judge = Lpips.__new__(Lpips)
+    judge._network, judge._device = network, "cpu"
+    images = ((signals + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    found = judge.distance(images[0], images[1])
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0.02)
-
-
-def test_equal_and_empty_features_have_no_distance():
-    assert feature_distance(maps(0), maps(0)).tolist() == [0, 0, 0]
-    zero = [torch.zeros(2, 3, 4, 4)]
-    assert feature_distance(zero, zero).tolist() == [0, 0]
-
-
-def test_other_numbers_of_layers_are_told():
-    with pytest.raises(W2WError, match="2 and 1 layers"):
-        feature_distance(maps(0), maps(0)[:1])
 
 
 def test_the_shipped_scorer_fits_the_protocols(scorer):
@@ -111,7 +100,7 @@ def test_the_shipped_scorer_fits_the_protocols(scorer):
     assert "LPIPS" not in distance.name
 
 
-def test_features_are_those_that_the_scorer_judges_by(scorer, images):
+def test_features_are_those_of_the_scorer(scorer, images):
     images = images[:, 0]
     features = scorer.features(images)
     assert [tuple(f.shape[1:]) for f in features] == [
@@ -135,8 +124,8 @@ def test_scorer_distance_grows_with_the_difference(scorer, images):
     torch.testing.assert_close(distance.distance(first, second), distance.distance(second, first))
 
 
-def test_no_images_are_told(scorer, images):
-    with pytest.raises(W2WError, match="expected at least one pair"):
+def test_no_images_are_an_error(scorer, images):
+    with pytest.raises(W2WError, match="at least one pair"):
         ScorerDistance(scorer).distance(images[:0, 0], images[:0, 0])
 
 

@@ -18,7 +18,7 @@ def test_roc_auc_equals_scikit_learn_with_and_without_ties(levels):
 
 
 def test_roc_auc_of_one_class_is_an_error():
-    with pytest.raises(W2WError, match="3 true and 0 false"):
+    with pytest.raises(W2WError, match="3 positive and 0 negative"):
         roc_auc(torch.rand(3), torch.ones(3, dtype=torch.bool))
 
 

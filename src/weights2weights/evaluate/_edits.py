@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..directions import Direction, Method, edit, find_direction
 from ..errors import InputError
-from ..metrics.alignment import logit
-from ..metrics.attributes import SEEN, edit_success, others_kept
+from ..metrics.attributes import SEEN, edit_success, logit, others_kept
 from ..metrics.perceptual import ScorerDistance
 from ..space import WeightSpace
 from ._estimates import estimate

@@ -1,1 +1,1 @@
-"""How good an image, a model or a space is: pure formulas on arrays of scores and embeddings."""
+"""Measures of images, models and directions: pure formulas, and judges of drawings and photos."""

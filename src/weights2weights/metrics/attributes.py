@@ -1,14 +1,14 @@
-"""Did an edit do what was asked, and nothing else? Shares of what an attribute reader sees.
+"""Did an edit do what was asked, and nothing else? Computed from an attribute reader's outputs.
 
-A reader (`protocols.AttributeReader`) gives a probability for every label; above one half it sees
-the label. What is not defined for an image, such as making a bald man bald, is NaN: `confidence`
+A reader (`protocols.AttributeReader`) returns a probability for every label; above `SEEN` it sees
+the label. What is undefined for an image, such as making a bald man bald, is NaN: `confidence`
 leaves it out and counts it.
 """
 
 from collections.abc import Collection, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
@@ -16,12 +16,16 @@ from ..errors import InputError
 SEEN = 0.5
 """Probability above which a reader is taken to see a label."""
 
+_EPSILON = 1e-6  # keeps logits within ±13.8
 
-def agreement(
-    seen: Float[Tensor, "n labels"], truth: Bool[Tensor, "n labels"]
-) -> Float[Tensor, " labels"]:
-    """Return for every label the share of images in which the reader sees what is true."""
-    return ((seen > SEEN) == truth).float().mean(0)
+
+def logit(probabilities: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return log(p / (1 - p)) in float32, clipped to ±13.8.
+
+    The change of an attribute's logit is the drawn world's counterpart of the gain in CLIP score:
+    CLIP was not trained on drawings.
+    """
+    return torch.logit(probabilities.double(), eps=_EPSILON).float()
 
 
 def edit_success(
@@ -33,9 +37,9 @@ def edit_success(
 
     Args:
         after: probability of the label in the edited images.
-        wanted: whether the label should be there afterwards, or should be gone.
-        before: its probability in the images before the edit. Where these show the wanted state
-            already there was nothing to change: NaN. None takes every image.
+        wanted: whether the edit should add the label or remove it.
+        before: its probability in the unedited images. Images that already show the wanted state
+            are NaN, since there is nothing to change. None counts every image.
     """
     success = ((after > SEEN) == wanted).float()
     if before is None:
@@ -50,24 +54,24 @@ def others_kept(
     edited: str | Collection[str],
     excused: Collection[str] = (),
 ) -> Float[Tensor, "*batch"]:
-    """Return for every image the share of the other labels that the reader sees unchanged.
+    """Return for every image the fraction of the other labels that the reader sees unchanged.
 
     Args:
-        before: probabilities in the images before the edit.
-        after: the same after it.
-        label_names: of the columns.
-        edited: the label or labels that were meant to change; they do not count.
-        excused: labels that must change along with them, which do not count either: a bald man has
-            no wavy hair (`World.tied`). Give the figure both ways.
+        before: probabilities in the unedited images.
+        after: probabilities in the edited images.
+        label_names: names of the columns.
+        edited: the label or labels that the edit should change; they are left out.
+        excused: labels that must change with them (`World.tied`: a bald man has no wavy hair),
+            also left out. Report the figure with and without them.
 
     Raises:
-        W2WError: a name is no label, or no label is left.
+        InputError: a name is not a label, or no label is left.
     """
     apart = {edited} if isinstance(edited, str) else set(edited)
     if unknown := sorted((apart | set(excused)) - set(label_names)):
-        raise InputError(f"{unknown[0]!r} is none of the labels ({', '.join(label_names)})")
+        raise InputError(f"unknown label {unknown[0]!r}; expected one of {', '.join(label_names)}")
     others = [i for i, name in enumerate(label_names) if name not in apart | set(excused)]
     if not others:
-        raise InputError(f"no other label than the {len(label_names)} edited and excused ones")
+        raise InputError(f"all {len(label_names)} labels are edited or excused; none is left")
     same = (before > SEEN) == (after > SEEN)
     return same[..., others].float().mean(-1)

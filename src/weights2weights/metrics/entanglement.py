@@ -1,4 +1,4 @@
-"""How much attribute directions have to do with each other (the paper's figure 9)."""
+"""How strongly attribute directions are entangled: their cosines (the paper's figure 9)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,34 +14,34 @@ PAPER_PAIRS = (("Black_Hair", "Pale_Skin"), ("Young", "Bald"), ("Male", "No_Bear
 
 
 def mean_absolute_cosine(cosines: Float[Tensor, "a a"]) -> float:
-    """Return the mean absolute cosine between different directions: 0 where none entangle.
+    """Return the mean absolute cosine between different directions; 0 if they are orthogonal.
 
     Args:
-        cosines: between all pairs, as `directions.cosines` gives them.
+        cosines: cosines between all pairs, as returned by `directions.cosines`.
 
     Raises:
-        W2WError: fewer than two directions.
+        InputError: fewer than two directions.
     """
     if len(cosines) < 2:
-        raise InputError(f"{len(cosines)} direction: expected at least two to compare")
+        raise InputError(f"{len(cosines)} direction; expected at least two to compare")
     first, second = torch.triu_indices(len(cosines), len(cosines), 1)
     return float(cosines[first, second].double().abs().mean())
 
 
 def random_cosine(components: int) -> float:
-    """Return the mean absolute cosine of random directions: what is left where nothing entangles.
+    """Return the mean absolute cosine of random directions, the baseline of entanglement.
 
-    Γ(k/2) / (√π Γ((k+1)/2)) for k components, near √(2/(πk)).
+    Γ(k/2) / (√π Γ((k+1)/2)) for k components, approximately √(2/(πk)).
 
     Example:
         >>> round(random_cosine(100), 3), round((2 / math.pi / 100) ** 0.5, 3)
         (0.08, 0.08)
 
     Raises:
-        W2WError: fewer than one component.
+        InputError: fewer than one component.
     """
     if components < 1:
-        raise InputError(f"{components} components: expected at least 1")
+        raise InputError(f"{components} components; expected at least 1")
     log = math.lgamma(components / 2) - math.lgamma((components + 1) / 2)
     return math.exp(log) / math.sqrt(math.pi)
 
@@ -51,13 +51,13 @@ def pair_cosines(
     names: Sequence[str],
     pairs: Iterable[tuple[str, str]] = PAPER_PAIRS,
 ) -> dict[tuple[str, str], float]:
-    """Return the cosines, with their signs, of pairs of directions by name.
+    """Return the signed cosines of pairs of directions by name.
 
     Raises:
-        W2WError: no direction has such a name.
+        InputError: a name is not among `names`.
     """
     place = {name: i for i, name in enumerate(names)}
     chosen = list(pairs)
     if unknown := [name for pair in chosen for name in pair if name not in place]:
-        raise InputError(f"no direction is called {unknown[0]!r}: there are {', '.join(names)}")
+        raise InputError(f"no direction {unknown[0]!r}; expected one of {', '.join(names)}")
     return {(a, b): float(cosines[place[a], place[b]]) for a, b in chosen}

@@ -1,15 +1,14 @@
-"""Who is in a photo: face detection with YuNet and recognition with SFace, through OpenCV.
+"""Who is in a photo: face detection by YuNet and recognition by SFace, through OpenCV.
 
-Both networks run on OpenCV's own engine (extra `faces`, Apache-2.0) from two ONNX files of OpenCV's
-model zoo, which this package does not carry:
+Both networks run in OpenCV itself (extra `faces`, Apache-2.0) from two ONNX files of its model zoo,
+which the package does not contain and `download_face_models` fetches:
 
 - `face_detection_yunet_2023mar.onnx`, 0.2 MB: YuNet, MIT licence;
 - `face_recognition_sface_2021dec.onnx`, 39 MB: SFace (Zhong et al. 2021), Apache-2.0 licence.
 
-`download_face_models` fetches them on request. Their licences permit any use; their training
-images were collected on the web, and in many places recognising people by their faces needs
-their consent. The figures are not comparable with the paper's, which measures with MTCNN and
-FaceNet: whoever wants these gives another `protocols.IdentityScorer`.
+The licences permit any use; the training images were collected on the web, and many places require
+consent for recognising people by their faces. Scores are not comparable with the paper's, which
+were measured with MTCNN and FaceNet: to compare, pass another `protocols.IdentityScorer`.
 """
 
 import hashlib
@@ -22,16 +21,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, ResourceError
 
 DETECTOR = "face_detection_yunet_2023mar.onnx"
 RECOGNISER = "face_recognition_sface_2021dec.onnx"
 
 _EMBEDDING = 128
-# YuNet is trained on faces of 10 to 300 px; larger images are shown to it at this size.
+# YuNet is trained on faces of 10 to 300 px; larger images are reduced to this size for detection.
 _LONGEST_SIDE = 320
 
-_SOURCES = {  # hub repository, sha256
+_SOURCES = {  # hub repository, SHA-256
     DETECTOR: (
         "opencv/face_detection_yunet",
         "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
@@ -55,29 +54,31 @@ class FaceScorer:
         self.detector, self.recogniser = detector, recogniser
 
     @classmethod
-    def load(cls, folder: str | Path, *, surety: float = 0.7) -> "FaceScorer":
-        """Open the two networks.
+    def load(cls, folder: str | Path, *, threshold: float = 0.7) -> "FaceScorer":
+        """Load the two networks.
 
         Args:
             folder: holds both ONNX files, under their own names.
-            surety: score from 0 to 1 from which on the detector takes something for a face.
+            threshold: detection score, from 0 to 1, above which something counts as a face.
 
         Raises:
-            W2WError: OpenCV or a file is missing, or OpenCV cannot read it.
+            InputError: OpenCV or a file is missing, or OpenCV cannot read it.
         """
         try:
             import cv2  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise InputError("faces need OpenCV: pip install 'weights2weights[faces]'") from error
+            raise InputError(
+                "face recognition needs OpenCV: pip install 'weights2weights[faces]'"
+            ) from error
         paths = [Path(folder) / name for name in (DETECTOR, RECOGNISER)]
         if missing := [path for path in paths if not path.is_file()]:
             raise InputError(
-                f"{missing[0]} is missing: download_face_models fetches it, or take it from"
+                f"{missing[0]} is missing; fetch it with download_face_models, or from"
                 " github.com/opencv/opencv_zoo"
             )
         try:
             detector = cv2.FaceDetectorYN.create(
-                str(paths[0]), "", (_LONGEST_SIDE, _LONGEST_SIDE), score_threshold=surety
+                str(paths[0]), "", (_LONGEST_SIDE, _LONGEST_SIDE), score_threshold=threshold
             )
             recogniser = cv2.FaceRecognizerSF.create(str(paths[1]), "")
         except cv2.error as error:
@@ -86,60 +87,55 @@ class FaceScorer:
         return cls(detector, recogniser)
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
-        """Return unit-length embeddings of the largest face in each image, NaN where there is none.
+        """Return unit-length embeddings of the largest face in each image, NaN if there is none.
 
-        Metrics of such rows are NaN; `confidence.mean_interval` leaves them out and counts them.
+        Measures of such rows are NaN; `confidence.mean_interval` leaves them out and counts them.
         """
         rows = torch.full((len(images), _EMBEDDING), torch.nan)
         for row, image in zip(rows, images, strict=True):
-            colours = np.ascontiguousarray(image[..., ::-1])  # OpenCV's order: blue, green, red
-            face = largest_face(self.faces(colours))
-            if face is not None:
-                aligned = self.recogniser.alignCrop(colours, face)
+            bgr = np.ascontiguousarray(image[..., ::-1])  # OpenCV's order of colours
+            faces = self.faces(bgr)
+            if len(faces):
+                largest = faces[np.argmax(faces[:, 2] * faces[:, 3])]
+                aligned = self.recogniser.alignCrop(bgr, largest)
                 row.copy_(torch.from_numpy(np.array(self.recogniser.feature(aligned))).flatten())
         return F.normalize(rows, dim=-1)
 
     def faces(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "faces 15"]:
-        """Return all faces of an image (blue, green, red): box, five landmarks, surety.
+        """Return all faces of an image (blue, green, red): box, five landmarks, score.
 
-        The first 14 numbers are pixels: left, top, width, height, then x and y of right eye, left
+        The first 14 values are pixels: left, top, width, height, then x and y of right eye, left
         eye, nose tip, right and left corner of the mouth.
         """
         from PIL import Image
 
         height, width = image.shape[:2]
         scale = min(1.0, _LONGEST_SIDE / max(height, width))
-        shown = image
+        reduced = image
         if scale < 1:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            shown = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        self.detector.setInputSize((shown.shape[1], shown.shape[0]))
-        found = self.detector.detect(shown)[1]
+            reduced = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        self.detector.setInputSize((reduced.shape[1], reduced.shape[0]))
+        found = self.detector.detect(reduced)[1]
         if found is None:
             return np.zeros((0, 15), np.float32)
         found = np.array(found, np.float32)
-        found[:, :14:2] *= width / shown.shape[1]
-        found[:, 1:14:2] *= height / shown.shape[0]
+        found[:, :14:2] *= width / reduced.shape[1]
+        found[:, 1:14:2] *= height / reduced.shape[0]
         return found
 
 
-def largest_face(faces: Float[np.ndarray, "faces 15"]) -> Float[np.ndarray, " 15"] | None:
-    """Return the face whose box is largest, or None if there is no face."""
-    if not len(faces):
-        return None
-    return faces[np.argmax(faces[:, 2] * faces[:, 3])]
-
-
 def download_face_models(folder: str | Path) -> Path:
-    """Fetch the two ONNX files from OpenCV's repositories on the Hugging Face hub, and check them.
+    """Download the two ONNX files from OpenCV's repositories on the Hugging Face hub.
 
-    Files that are there already and right are kept.
+    Files that are already there and intact are kept.
 
     Returns:
-        the folder, for `FaceScorer.load`.
+        The folder, for `FaceScorer.load`.
 
     Raises:
-        W2WError: no connection, or a file that is not the known one.
+        ResourceError: a file cannot be downloaded.
+        InputError: a file does not have the expected checksum.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -152,13 +148,13 @@ def download_face_models(folder: str | Path) -> Path:
         try:
             path = Path(hf_hub_download(repository, name, local_dir=folder))
         except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise InputError(
-                f"{name} cannot be downloaded from huggingface.co/{repository} ({error}); put it"
-                f" into {folder} by hand"
+            raise ResourceError(
+                f"cannot download {name} from huggingface.co/{repository} ({error}); put it into"
+                f" {folder} by hand"
             ) from error
         if (found := _sha256(path)) != digest:
             raise InputError(
-                f"{path} has sha256 {found}, expected {digest}: it is damaged or another version;"
+                f"{path} has SHA-256 {found}, expected {digest}; it is damaged or another version:"
                 " delete it and try again"
             )
     return folder

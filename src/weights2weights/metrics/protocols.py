@@ -1,8 +1,7 @@
-"""What a judge of images must offer: the networks behind the metrics are pluggable.
+"""The judges that measures accept: any object with these methods will do, no base class needed.
 
-Whatever has these methods can be given, without inheriting from anything. The shipped people world
-satisfies the first two and `FeatureNetwork` with `worlds.scorers.Scorer`; `faces.FaceScorer`,
-`alignment.ClipAlignment` and `perceptual.Lpips` are for photos.
+`worlds.scorers.Scorer` and `perceptual.ScorerDistance` judge drawings; `faces.FaceScorer`,
+`perceptual.Lpips` and `alignment.ClipAlignment` judge photos.
 """
 
 from collections.abc import Sequence
@@ -15,16 +14,16 @@ from torch import Tensor
 
 @runtime_checkable
 class IdentityScorer(Protocol):
-    """Says who is in an image."""
+    """Recognises the subject of an image."""
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
-        """Return unit-length embeddings; a row of NaN where nobody was found."""
+        """Return unit-length embeddings; a row of NaN where no subject was found."""
         ...
 
 
 @runtime_checkable
 class AttributeReader(Protocol):
-    """Says which attributes the subject of an image has."""
+    """Reads the attributes of the subject of an image."""
 
     @property
     def label_names(self) -> Sequence[str]:
@@ -38,22 +37,22 @@ class AttributeReader(Protocol):
 
 @runtime_checkable
 class FeatureNetwork(Protocol):
-    """Sees an image in layers, from edges to parts."""
+    """Extracts features of an image, layer by layer."""
 
     def features(
         self, images: UInt8[np.ndarray, "n h w 3"]
     ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
-        """Return the feature maps of each layer, "n channels height width"."""
+        """Return the feature maps of each layer, (n, channels, height, width)."""
         ...
 
 
 @runtime_checkable
 class PerceptualDistance(Protocol):
-    """Says how different two images look."""
+    """Measures how different two images look."""
 
     @property
     def name(self) -> str:
-        """What the figure is called in a report: never "LPIPS" where it is another distance."""
+        """The measure's name in reports; "LPIPS" for nothing but LPIPS."""
         ...
 
     def distance(
@@ -65,15 +64,15 @@ class PerceptualDistance(Protocol):
 
 @runtime_checkable
 class TextAlignment(Protocol):
-    """Says how well an image shows what a text asks for."""
+    """Measures how well an image shows what a text asks for."""
 
     @property
     def name(self) -> str:
-        """What the figure is called in a report."""
+        """The measure's name in reports."""
         ...
 
     def alignment(
         self, images: UInt8[np.ndarray, "n h w 3"], texts: Sequence[str]
     ) -> Float[Tensor, " n"]:
-        """Return the agreement of each image with its own text; more is better."""
+        """Return the agreement of each image with its own text; higher is better."""
         ...

@@ -1,4 +1,4 @@
-"""Do images show the same subject? Identity similarity, and the area under the ROC curve."""
+"""Do images show the same subject? Identity similarity and the area under the ROC curve."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,16 +20,16 @@ def verification_auc(
     others: Float[Tensor, "m e"] | None = None,
     other_subjects: Int[Tensor, " m"] | None = None,
 ) -> float:
-    """Return how often two images of one subject are more alike than two of different subjects.
+    """Return how often two images of one subject are more similar than two of different subjects.
 
     Args:
         embeddings: identity embeddings of images.
-        subjects: who is in each.
+        subjects: the subject of each image.
         others: a second set to compare with; None compares the first with itself, each pair once.
-        other_subjects: who is in those.
+        other_subjects: the subjects of the second set.
 
     Raises:
-        W2WError: no pair shows one subject, or all do.
+        InputError: no pair shows the same subject, or all do.
     """
     unit = torch.nn.functional.normalize(embeddings, dim=-1)
     if others is None or other_subjects is None:
@@ -41,16 +41,16 @@ def verification_auc(
 
 
 def roc_auc(scores: Float[Tensor, " n"], truth: Bool[Tensor, " n"]) -> float:
-    """Return how often a true case scores above a false one; ties count half.
+    """Return how often a positive scores above a negative; ties count half.
 
     Raises:
-        W2WError: all cases are true, or all are false.
+        InputError: all cases are positive, or all are negative.
     """
     positive, negative = scores[truth], scores[~truth].sort().values
     if not len(positive) or not len(negative):
         raise InputError(
-            f"{len(positive)} true and {len(negative)} false cases: expected some of both, which"
-            " the area under a ROC curve compares"
+            f"{len(positive)} positive and {len(negative)} negative cases; the area under a ROC"
+            " curve needs both"
         )
     below = torch.searchsorted(negative, positive)
     upto = torch.searchsorted(negative, positive, right=True)

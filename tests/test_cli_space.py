@@ -162,6 +162,17 @@ def test_import_published(tmp_path):
     assert (space.layout.alpha, space.layout.base) == (13, "me/base")
     assert space.components.dtype == torch.float16
     run("import-published", tmp_path, "--out", tmp_path / "x", code=1)
+    run("import-published", tmp_path / "files of the authors", code=2)
+
+
+def test_import_published_weights_as_a_dataset(tmp_path):
+    published(tmp_path / "files of the authors", weights=True)
+    told = facts(
+        *("import-published", tmp_path / "files of the authors"),
+        *("--dataset", tmp_path / "loras", "--out", tmp_path / "space"),
+    )
+    assert (told["dataset"], told["path"]) == (str(tmp_path / "loras"), str(tmp_path / "space"))
+    assert len(WeightDataset.open(tmp_path / "loras")) == told["models"] == 25
 
 
 def test_info_and_verify_of_space_and_model(tmp_path, space):

@@ -1,10 +1,7 @@
 """The authors' files: the exact layout, the exact formulas, and pickles that mean harm."""
 
-import io
+import logging
 import os
-import pickle
-import struct
-import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -12,9 +9,11 @@ import pandas
 import pytest
 import torch
 
+from weights2weights import published as module
 from weights2weights.errors import W2WError
+from weights2weights.formats.authors import load_authors_model, published_layout
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.published import import_published, read_label_table, read_published_model
+from weights2weights.published import import_published, import_published_dataset
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace, verify_space
 
@@ -155,27 +154,116 @@ def test_constant_number_gets_std_one(tmp_path):
     assert import_published(tmp_path).std[3] == 1
 
 
-def test_model_of_the_authors(tmp_path):
+def test_space_samples_along_the_components_of_the_paper(tmp_path, monkeypatch):
+    published(tmp_path, weights=True)
+    assert import_published(tmp_path).metadata["sampling"] == {"components": 1000}
+    monkeypatch.setattr(module, "PAPER_COMPONENTS", 5)
+    space = import_published(tmp_path)
+    assert space.coefficients.shape == (MODELS, COMPONENTS)
+    assert sample(space, 3)[:, :5].all()
+    assert not sample(space, 3)[:, 5:].any()
+    assert sample(space, 3, components=COMPONENTS).all()
+
+
+def test_text_in_the_table_is_left_out_with_a_log_line(tmp_path, caplog):
+    published(tmp_path)
+    frame = table().assign(file="a.jpg")
+    torch.save(frame, tmp_path / "weights_datasets" / "identities" / "identity_df.pt")
+    with caplog.at_level(logging.WARNING):
+        space = import_published(tmp_path)
+    assert list(space.labels.columns) == list(table().columns)
+    assert "ignored columns of text: file" in caplog.text
+
+
+def test_weights_become_a_dataset_that_can_be_continued(tmp_path):
+    files = published(tmp_path, weights=True)
+    for _ in range(2):
+        dataset = import_published_dataset(tmp_path, tmp_path / "loras")
+    assert dataset.layout.hash == LAYOUT.hash
+    assert list(dataset.names) == NAMES
+    assert torch.equal(dataset[NAMES], files["rows"])
+    assert (dataset.labels["Bald"] == (table()["Bald"] == 1)).all()
+
+
+def test_any_file_of_weights_becomes_a_dataset(tmp_path):
+    published(tmp_path)
+    rows = torch.randn(3, NUMBERS)
+    torch.save(rows, tmp_path / "files" / "dog_weights.pt")
+    dataset = import_published_dataset(tmp_path / "files" / "dog_weights.pt", tmp_path / "dogs")
+    assert torch.equal(dataset[["0", "1", "2"]], rows)
+
+
+def test_one_model_of_the_authors(tmp_path):
+    published(tmp_path)
+    path = tmp_path / "w2wmodel.pt"
     for dtype in (torch.float32, torch.bfloat16):
-        torch.save(torch.arange(6.0).to(dtype)[None], tmp_path / "w2wmodel.pt")
-        assert torch.equal(read_published_model(tmp_path / "w2wmodel.pt"), torch.arange(6.0))
-    torch.save(torch.zeros(2, 6), tmp_path / "w2wmodel.pt")
-    with pytest.raises(W2WError, match=r"holds \[2, 6\]: expected .* shape \[1, any\]"):
-        read_published_model(tmp_path / "w2wmodel.pt")
+        torch.save(torch.nn.Parameter(torch.arange(6.0).to(dtype)[None]), path)
+        layout, vector = load_authors_model(path)
+        assert torch.equal(vector, torch.arange(6.0))
+        assert layout.hash == LAYOUT.hash
+    torch.save(torch.zeros(2, 6), path)
+    with pytest.raises(W2WError, match=r"holds float32 \[2, 6\]; expected one model, \[1, any\]"):
+        load_authors_model(path)
+
+
+def test_the_published_layout_needs_no_file(tmp_path):
+    torch.save(torch.zeros(1, 99_648), tmp_path / "w2wmodel.pt")
+    layout, vector = load_authors_model(tmp_path / "w2wmodel.pt")
+    assert layout == published_layout()
+    assert len(vector) == layout.num_parameters
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(1, 10**12),
+        torch.zeros(1, 6, device="meta"),
+        torch.zeros(1, 6).to_sparse(),
+        torch.zeros(1, 6, dtype=torch.int64),
+        torch.full((1, 6), torch.nan),
+        {"a": torch.zeros(1, 6)},
+    ],
+    ids=["huge", "meta", "sparse", "integers", "nan", "dict"],
+)
+def test_what_is_not_one_model_is_one_line(tmp_path, tensor):
+    torch.save(tensor, tmp_path / "w2wmodel.pt")
+    with pytest.raises(W2WError) as error:
+        load_authors_model(tmp_path / "w2wmodel.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_damage_to_a_model_gives_the_same_numbers_or_one_line(tmp_path):
+    vector = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "w2wmodel.pt"
+    torch.save(vector, path)
+    original = path.read_bytes()
+    refused = 0
+    for place in range(0, len(original), 3):
+        for damaged in (
+            original[:place] + bytes([original[place] ^ 1 << place % 8]) + original[place + 1 :],
+            original[:place],
+        ):
+            path.write_bytes(damaged)
+            try:
+                assert torch.equal(load_authors_model(path)[1], vector[0])
+            except W2WError as error:
+                refused += 1
+                assert str(error).isprintable()
+    assert refused > len(original) // 3
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("V.pt", torch.zeros(NUMBERS - 1, 3), "V.pt holds"),
+        ("V.pt", torch.zeros(NUMBERS - 1, 3), r"V.pt holds float32 \[119, 3\]"),
         ("V.pt", torch.zeros(NUMBERS, 3, dtype=torch.int64), "expected floating-point"),
         ("mean.pt", torch.zeros(3), "mean.pt holds"),
         ("mean.pt", torch.full((NUMBERS,), torch.nan), "NaN"),
-        ("std.pt", {"a": torch.zeros(1)}, "holds OrderedDict|holds dict"),
-        ("proj_1000pc.pt", torch.zeros(MODELS + 1, 8), "25 rows: expected 26"),
+        ("std.pt", {"a": torch.zeros(1)}, r"holds a dict; expected 120 numbers"),
+        ("proj_1000pc.pt", torch.zeros(MODELS + 1, 8), "25 rows; expected 26"),
         ("weight_dimensions.pt", {"x": [[1], [1]]}, "no LoRA weight"),
         ("weight_dimensions.pt", {"x": 3}, "name → "),
-        ("weight_dimensions.pt", torch.zeros(1), "no table of names"),
+        ("weight_dimensions.pt", torch.zeros(1), r"float32 \[1\]; expected names and shapes"),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, name, value, message):
@@ -207,292 +295,26 @@ def test_missing_and_broken_files(tmp_path):
             import_published(tmp_path)
 
 
-class Touch:
-    """What attackers do: a pickle that runs a program when it is opened."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 def test_tensor_file_that_is_a_program_is_not_run(tmp_path):
     published(tmp_path)
-    torch.save(Touch(tmp_path / "harm"), tmp_path / "files" / "mean.pt")
+
+    class Touch:
+        """What attackers do: a pickle that runs a program when it is opened."""
+
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save(Touch(), tmp_path / "files" / "mean.pt")
     with pytest.raises(W2WError, match=r"mean\.pt cannot be read as tensors"):
         import_published(tmp_path)
     assert not (tmp_path / "harm").exists()
-
-
-# The pickled table.
-
-
-def store(path, payload: bytes):
-    """A pickle inside a file of torch.save."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", payload)
-    return path
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("index", ["names", "range", "numbers"])
-def test_reads_what_pandas_wrote(tmp_path, protocol, index):
-    frame = pandas.DataFrame(
-        {
-            "whole": np.array([1, -1, 1]),
-            "real": [0.5, np.nan, 2.0],
-            "flag": [True, False, True],
-            "small": np.array([1, 0, 1], dtype=np.int8),
-            "more": np.array([4, 5, 6]),
-        }
-    )
-    frame.columns = frame.columns.astype(object)
-    if index == "names":
-        frame.index = pandas.Index(["a", "b", "ü"], dtype=object)
-    elif index == "numbers":
-        frame.index = pandas.Index([7, 5, 9])
-    path = tmp_path / "table.pkl"
-    path.write_bytes(pickle.dumps(frame, protocol=protocol))
-    read = read_label_table(path)
-    pandas.testing.assert_frame_equal(read, frame, check_index_type=False, check_column_type=False)
-
-
-class Old:
-    """Stands for a class of an old pandas, which pickled its tables in another way."""
-
-    def __init__(self, module, name, arguments=(), state=None):
-        self.parts = module, name, arguments, state
-
-
-class OldPickler(pickle._Pickler):
-    def save(self, obj, save_persistent_id=True):
-        if not isinstance(obj, Old):
-            return super().save(obj, save_persistent_id)
-        module, name, arguments, state = obj.parts
-        self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
-        if arguments is not None:
-            super().save(tuple(arguments))
-            self.write(pickle.REDUCE)
-        if state is not None:
-            self.save(state)
-            self.write(pickle.BUILD)
-        return None
-
-
-def old(obj) -> bytes:
-    buffer = io.BytesIO()
-    OldPickler(buffer, 2).dump(obj)
-    return buffer.getvalue()
-
-
-def old_array(array) -> Old:
-    kind = Old(
-        "numpy",
-        "dtype",
-        (array.dtype.str[1:], False, True),
-        (3, "|" if array.dtype.hasobject else "<", None, None, None, -1, -1, 0),
-    )
-    data = array.ravel().tolist() if array.dtype.hasobject else array.tobytes()
-    return Old(
-        "numpy.core.multiarray",
-        "_reconstruct",
-        (Old("numpy", "ndarray", None), (0,), b"b"),
-        (1, array.shape, kind, False, data),
-    )
-
-
-def old_index(names) -> Old:
-    values = np.array(names, dtype=object)
-    return Old(
-        "pandas.core.indexes.base",
-        "_new_Index",
-        (
-            Old("pandas.core.indexes.base", "Index", None),
-            {"data": old_array(values), "name": None},
-        ),
-    )
-
-
-def old_table(values, columns, index) -> Old:
-    axes = [old_index(columns), old_index(index)]
-    places = Old("builtins", "slice", (0, len(columns), 1))
-    blocks = [{"values": old_array(values), "mgr_locs": places}]
-    named = {"0.14.1": {"axes": axes, "blocks": blocks}}
-    manager = Old(
-        "pandas.core.internals.managers", "BlockManager", (), (axes, [None], [None], named)
-    )
-    return Old("pandas.core.frame", "DataFrame", (), {"_data": manager, "_typ": "dataframe"})
-
-
-def test_reads_what_old_pandas_wrote(tmp_path):
-    values = np.array([[1, -1, 1], [-1, -1, 1]])
-    path = store(tmp_path / "t.pt", old(old_table(values, ["Bald", "Male"], ["0", "1", "10"])))
-    read = read_label_table(path)
-    assert read.columns.tolist() == ["Bald", "Male"]
-    assert read.index.tolist() == ["0", "1", "10"]
-    assert np.array_equal(read.to_numpy().T, values)
-
-
-NAMES_OF_HARM = [
-    "os system",
-    "posix system",
-    "builtins eval",
-    "builtins exec",
-    "builtins getattr",
-    "builtins __import__",
-    "subprocess Popen",
-    "numpy load",
-    "numpy.testing._private.utils runstring",
-    "pandas read_pickle",
-    "pandas.io.pickle read_pickle",
-    "pandas.core.frame DataFrame.to_csv",
-    "torch load",
-    "torch._utils _rebuild_tensor_v2",
-    "functools partial",
-    "operator attrgetter",
-    "numpy dtype.__init__",
-]
-
-
-@pytest.mark.parametrize("harm", NAMES_OF_HARM)
-@pytest.mark.parametrize("opcode", ["GLOBAL", "STACK_GLOBAL", "INST"])
-def test_pickle_that_names_anything_else_is_refused(tmp_path, harm, opcode):
-    module, name = harm.split(" ")
-    code = f"__import__('os').mkdir({str(tmp_path / 'harm')!r})"
-    if opcode == "GLOBAL":
-        payload = f"c{module}\n{name}\n(V{code}\ntR.".encode()
-    elif opcode == "INST":
-        payload = f"(V{code}\ni{module}\n{name}\n.".encode()
-    else:
-        texts = [struct.pack("<BB", 0x8C, len(text)) + text.encode() for text in (module, name)]
-        payload = b"\x80\x04" + b"".join(texts) + b"\x93(" + f"V{code}\n".encode() + b"tR."
-    for path in (store(tmp_path / "t.pt", payload), tmp_path / "t.pkl"):
-        if path.suffix == ".pkl":
-            path.write_bytes(payload)
-        with pytest.raises(W2WError, match=r"wants to use .* refused and nothing was run"):
-            read_label_table(path)
-    assert not (tmp_path / "harm").exists()
-
-
-def test_harm_inside_an_otherwise_good_table_is_refused(tmp_path):
-    for place in ("cell", "attribute"):
-        frame = table()
-        if place == "cell":
-            frame["Bald"] = frame["Bald"].astype(object)
-            frame.iloc[3, 2] = Touch(tmp_path / "harm")
-        else:
-            frame.attrs["note"] = Touch(tmp_path / "harm")
-        torch.save(frame, tmp_path / "t.pt")
-        with pytest.raises(W2WError, match=r"wants to use .*mkdir"):
-            read_label_table(tmp_path / "t.pt")
-    assert not (tmp_path / "harm").exists()
-
-
-def test_names_that_are_allowed_are_not_called_either(tmp_path):
-    """ndarray((10**12,)) would take all memory; here it is a record and then no table."""
-    huge = Old("numpy", "ndarray", ((10**12,),))
-    with pytest.raises(W2WError, match="holds no pandas table"):
-        read_label_table(store(tmp_path / "t.pt", old(huge)))
-
-
-LIES = {
-    "text as table": b"Vnothing\n.",
-    "empty": b"",
-    "cut": old(old_table(np.ones((1, 2)), ["a"], ["x", "y"]))[:-40],
-    "memo": b"\x80\x02Na" + b"r\xff\xff\xff\x7f" + b".",
-    "long": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7fN.",
-    "extension": b"\x80\x02\x82\x01.",
-    "persistent": b"\x80\x02X\x01\x00\x00\x00aQ.",
-    "nested": b"(" * 100 + b"]" * 5000 + b"a" * 4999 + b".",
-}
-
-
-@pytest.mark.parametrize("payload", LIES.values(), ids=LIES)
-def test_bytes_that_are_no_table_are_one_clear_line(tmp_path, payload):
-    with pytest.raises(W2WError) as error:
-        read_label_table(store(tmp_path / "t.pt", payload))
-    assert "\n" not in str(error.value)
-
-
-def change(**state) -> bytes:
-    frame = old_table(np.ones((2, 3)), ["a", "b"], ["x", "y", "z"])
-    named = frame.parts[3]["_data"].parts[3][3]["0.14.1"]
-    named.update(state)
-    return old(frame)
-
-
-def block(values, places):
-    return {"blocks": [{"values": old_array(values), "mgr_locs": places}]}
-
-
-def slices(*limits) -> Old:
-    return Old("builtins", "slice", limits)
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        (block(np.ones((2, 4)), slices(0, 2, 1)), "block of float64"),
-        (block(np.ones((1, 3)), slices(0, 1, 1)), "lacks the values of 'b'"),
-        (block(np.array([["q"] * 3] * 2, dtype=object), slices(0, 2, 1)), "block of object"),
-        (block(np.ones((2, 3)), slices(0, "2", 1)), "where an integer should be"),
-        (block(np.ones((2, 3)), old_array(np.array([0, 5]))), "outside the table"),
-        (block(np.ones((2, 3)), old_array(np.array([1, 1]))), "outside the table"),
-        (block(np.ones((2, 3), "c16"), slices(0, 2, 1)), "dtype 'c16'"),
-        ({"axes": [old_index(["a", "b"])]}, "1 axes"),
-        ({"axes": [old_index(["a", "b"]), 3]}, "no plain list of names"),
-        ({"axes": [old_index(["a", "b"]), old_index(["x", None, "z"])]}, "other things than names"),
-    ],
-)
-def test_tables_that_contradict_themselves(tmp_path, state, message):
-    with pytest.raises(W2WError, match=message):
-        read_label_table(store(tmp_path / "t.pt", change(**state)))
-
-
-def test_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
-    from weights2weights import published as module
-
-    monkeypatch.setattr(module, "_LARGEST_TABLE", 1000)
-    with zipfile.ZipFile(tmp_path / "t.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"0" * 100_000)
-    with pytest.raises(W2WError, match="too much for a label table"):
-        read_label_table(tmp_path / "t.pt")
-    (tmp_path / "t.pkl").write_bytes(b"0" * 1001)
-    with pytest.raises(W2WError, match="too much for a label table"):
-        read_label_table(tmp_path / "t.pkl")
-    with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
-        archive.writestr("other", b"")
-    with pytest.raises(W2WError, match=r"expected one data\.pkl"):
-        read_label_table(tmp_path / "empty.pt")
-
-
-def paper_layout() -> WeightLayout:
-    widths = {"down_blocks.0": (320, 2), "down_blocks.1": (640, 2), "down_blocks.2": (1280, 2)}
-    widths |= {"mid_block": (1280, 1)}
-    widths |= {"up_blocks.1": (1280, 3), "up_blocks.2": (640, 3), "up_blocks.3": (320, 3)}
-    return WeightLayout(
-        tuple(
-            LoRAModule(
-                f"{block}.attentions.{number}.transformer_blocks.0.{part}",
-                768 if part == "attn2.to_v" else width,
-                width,
-            )
-            for block, (width, count) in widths.items()
-            for number in range(count)
-            for part in ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v")
-        ),
-        1,
-        27.0,
-    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_folder_of_the_published_size(tmp_path):
     """10,000 components of 99,648 numbers for 64,974 models: 4.3 GB in, 2.2 GB out, formulas."""
-    layout = paper_layout()
+    layout = published_layout()
     numbers, models, components, projected = layout.num_parameters, 64_974, 10_000, 1_000
     assert numbers == 99_648
     generator = torch.Generator().manual_seed(0)

@@ -38,6 +38,7 @@ from .opening import load_models as load_models
 from .pca import PCA as PCA
 from .pca import fit_pca as fit_pca
 from .published import import_published as import_published
+from .published import import_published_dataset as import_published_dataset
 from .sampling import report_samples as report_samples
 from .sampling import sample as sample
 from .sheets import image_grid as image_grid

@@ -1,6 +1,7 @@
-"""`w2w import-published`: the authors' files as a space."""
+"""`w2w import-published`: the authors' files as a space or a dataset."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,53 +9,72 @@ from ._output import json_option, report
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The new space.")
 @click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The new space."
+    "--dataset", type=click.Path(file_okay=False, path_type=Path), help="The new dataset."
 )
-@click.option("--components", type=click.IntRange(1), help="Keep the first this many.")
-@click.option("--alpha", type=float, default=27.0, show_default=True, help="Of the LoRAs.")
+@click.option("--components", type=click.IntRange(1), help="Number of components to keep.")
+@click.option("--alpha", type=float, default=27.0, show_default=True, help="LoRA alpha.")
 @click.option("--base", help="Name of the base model.  [default: that of the paper]")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="In which components and coefficients are stored.",
+    help="Precision of the space's components and coefficients.",
 )
 @json_option
 def command(
-    folder: Path,
-    out: Path,
+    source: Path,
+    out: Path | None,
+    dataset: Path | None,
     components: int | None,
     alpha: float,
     base: str | None,
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Bring the authors' published files into a space.
+    """Import the authors' published files.
 
-    FOLDER holds V.pt, mean.pt, std.pt, weight_dimensions.pt and proj_1000pc.pt, itself or in
-    files/, and identity_df.pt and perhaps all_weights.pt, itself or in weights_datasets/identities.
-    Tensors are read as such, and the pickled table of labels is read without running anything.
+    They become a space (--out), a dataset (--dataset) or both.
+
+    SOURCE is a folder that holds V.pt, mean.pt, std.pt, weight_dimensions.pt and proj_1000pc.pt,
+    itself or in files/, and optionally identity_df.pt and all_weights.pt, itself or in
+    weights_datasets/identities. A dataset needs only the weights: all_weights.pt, or a file of
+    n × d weights as SOURCE. Nothing in the files is run, not even the pickled table of labels.
 
     \b
     Example: w2w import-published weights2weights --out space --dtype float16
+             w2w import-published dog_weights.pt --dataset dogs
     """
     import torch
 
-    from ..published import PAPER_BASE, import_published
+    from ..formats.authors import PAPER_BASE
+    from ..published import import_published, import_published_dataset
 
-    space = import_published(folder, components=components, alpha=alpha, base=base or PAPER_BASE)
-    space.save_pretrained(out, dtype=getattr(torch, dtype))
-    facts = {
-        "path": out,
-        "models": len(space.names),
-        "numbers": space.num_parameters,
-        "components": len(space),
-        "known_components": space.coefficients.shape[1],
-        "labels": list(space.labels.columns),
-        "layout": space.layout.hash,
-        "space": space.hash,
-    }
+    if out is None and dataset is None:
+        raise click.UsageError("Give --out SPACE, --dataset DATASET or both.")
+    base, facts = base or PAPER_BASE, {}
+    if dataset is not None:
+        loras = import_published_dataset(source, dataset, alpha=alpha, base=base, progress=True)
+        facts |= _facts(dataset, len(loras), loras) | {"dataset": dataset}
+    if out is not None:
+        space = import_published(source, components=components, alpha=alpha, base=base)
+        space.save_pretrained(out, dtype=getattr(torch, dtype))
+        facts |= _facts(out, len(space.names), space) | {
+            "components": len(space),
+            "known_components": space.coefficients.shape[1],
+            "space": space.hash,
+        }
     report(facts, as_json)
+
+
+def _facts(path: Path, models: int, made: Any) -> dict[str, Any]:
+    return {
+        "path": path,
+        "models": models,
+        "numbers": made.layout.num_parameters,
+        "labels": list(made.labels.columns),
+        "layout": made.layout.hash,
+    }

@@ -1,0 +1,179 @@
+"""Files that the paper's authors wrote with `torch.save`: tensors, their layout, single models.
+
+| file | contents |
+|---|---|
+| `weight_dimensions.pt` | PEFT key → [[count], shape], in the order of the weight vector |
+| `w2wmodel.pt` and the like | one model: 1 × m coefficients of their space, or 1 × d weights |
+| `V.pt`, `all_weights.pt`, … | large matrices; see `published` |
+
+They are read with `weights_only=True`, which builds tensors and plain containers and refuses
+anything else, and only after the checksums inside the file were found right, which torch ignores.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError, shown
+from ..layout import PAPER_ALPHA, LoRAModule, WeightLayout
+
+PAPER_BASE = "stablediffusionapi/realistic-vision-v51"
+"""The base model of the published space."""
+
+PUBLISHED_SPACE = "weights2weights, Dravid 2024"
+"""What an imported space calls itself, and the space of a single model of the authors."""
+
+LAYOUT_FILE = "weight_dimensions.pt"
+
+_CHUNK = 2**24  # numbers checked at a time; V.pt holds a billion
+
+
+def load_authors_model(
+    path: str | Path, alpha: float = PAPER_ALPHA
+) -> tuple[WeightLayout, Float[Tensor, " k"]]:
+    """Read one model of the authors.
+
+    Its layout is read from a `weight_dimensions.pt` in the same folder or in `files/` next to it;
+    without one, it is that of the published space.
+
+    Args:
+        path: a file of one tensor of k or 1 × k floating-point numbers.
+        alpha: LoRA alpha, which the files do not state.
+
+    Returns:
+        the layout, and float32 numbers: weights if k is the layout's d, otherwise coefficients on
+        the first k components of the published space.
+
+    Raises:
+        W2WError: anything else, or numbers that are not finite.
+    """
+    path = Path(path)
+    candidates = [path.parent / LAYOUT_FILE, path.parent / "files" / LAYOUT_FILE]
+    stated = next((file for file in candidates if file.is_file()), None)
+    layout = read_layout(stated, alpha) if stated else published_layout(alpha)
+    vector = load_torch(path)
+    if not _is_matrix(vector, path) or vector.numel() != vector.shape[-1]:
+        raise InputError(f"{path} holds {_describe(vector)}; expected one model, [1, any]")
+    vector = vector.reshape(-1).float().clone()
+    require_finite(vector, path)
+    return layout, vector
+
+
+def published_layout(alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) -> WeightLayout:
+    """Return the layout of the published space: to_q and to_v of Stable Diffusion 1.5, rank 1."""
+    widths = {"down_blocks.0": (320, 2), "down_blocks.1": (640, 2), "down_blocks.2": (1280, 2)}
+    widths |= {"mid_block": (1280, 1)}
+    widths |= {"up_blocks.1": (1280, 3), "up_blocks.2": (640, 3), "up_blocks.3": (320, 3)}
+    modules = (
+        LoRAModule(
+            f"{block}.attentions.{index}.transformer_blocks.0.{layer}",
+            768 if layer == "attn2.to_v" else width,
+            width,
+        )
+        for block, (width, count) in widths.items()
+        for index in range(count)
+        for layer in ("attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v")
+    )
+    return WeightLayout(tuple(modules), 1, alpha, base)
+
+
+def read_layout(path: Path, alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) -> WeightLayout:
+    """Read PEFT key → [[count], shape], and check that its order is that of our layouts."""
+    dimensions = load_torch(path)
+    if not isinstance(dimensions, Mapping):
+        raise InputError(f"{path} holds {_describe(dimensions)}; expected names and shapes")
+    try:
+        shapes = {str(key): tuple(map(int, value[1])) for key, value in dimensions.items()}
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise InputError(
+            f"{path} cannot be read ({shown(str(error))}); expected name → [[count], shape]"
+        ) from error
+    layout = WeightLayout.from_shapes(shapes, alpha, base=base)
+    if list(shapes) != [entry.key for entry in layout.entries]:
+        raise InputError(
+            f"{path} lists its tensors in another order than PEFT files do; a space of that order"
+            " cannot be used here"
+        )
+    return layout
+
+
+def load_torch(path: Path) -> Any:
+    """Load tensors and plain containers, memory-mapped.
+
+    Raises:
+        W2WError: the file is damaged, holds anything else, or is of torch before 1.6.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise InputError(f"{path} is damaged at {shown(damaged)}; download it again")
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except InputError:
+        raise
+    except Exception as error:  # damage can break the reader anywhere
+        reason = shown(str(error).split("\n")[0])
+        raise InputError(
+            f"{path} cannot be read as tensors ({type(error).__name__}: {reason}); download it"
+            " again, or save it with a current torch"
+        ) from error
+    return loaded.detach() if isinstance(loaded, Tensor) else loaded
+
+
+def load_matrix(path: Path, rows: int | None = None, columns: int | None = None) -> Tensor:
+    """Load a matrix of floating-point numbers, memory-mapped, of given numbers of rows or columns.
+
+    Raises:
+        W2WError: as `load_torch`, or it holds anything else.
+    """
+    matrix = load_torch(path)
+    shape = list(matrix.shape) if _is_matrix(matrix, path) else []
+    if len(shape) != 2 or rows not in (None, shape[0]) or columns not in (None, shape[1]):
+        raise InputError(
+            f"{path} holds {_describe(matrix)}; expected floating-point numbers of shape"
+            f" [{rows or 'any'}, {columns or 'any'}]"
+        )
+    return matrix
+
+
+def load_vector(path: Path, length: int) -> Float[Tensor, " d"]:
+    """Load a vector of finite numbers as float32.
+
+    Raises:
+        W2WError: as `load_torch`, or it holds anything else.
+    """
+    vector = load_torch(path)
+    if not _is_matrix(vector, path) or vector.numel() != length:
+        raise InputError(f"{path} holds {_describe(vector)}; expected {length} numbers")
+    vector = vector.reshape(-1).float().clone()
+    require_finite(vector, path)
+    return vector
+
+
+def require_finite(tensor: Tensor, path: Path) -> None:
+    """Raise W2WError if any number is NaN or infinite; in memory for a part at a time."""
+    height = max(_CHUNK // max(tensor[0].numel(), 1), 1) if len(tensor) else 1
+    if not all(bool(part.isfinite().all()) for part in tensor.split(height)):
+        raise InputError(f"{path} holds NaN or infinite numbers; download it again")
+
+
+def _is_matrix(value: Any, path: Path) -> bool:
+    """Return whether this is a plain tensor of floats with no more numbers than its file holds."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.is_floating_point()
+        and 1 <= value.ndim <= 2
+        and value.numel() * value.element_size() <= path.stat().st_size
+    )
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"a {type(value).__name__}"

@@ -235,7 +235,8 @@ def score_models(
 
     scores = []
     for row in coefficients.split(1):
-        images = generate(base, row, space=space, prompts=prompts, seeds=seeds, **options)
+        weights = space.to_weights(row)
+        images = generate(base, weights, space.layout, prompts, seeds, **options)
         images = images.flatten(0, 2).numpy()
         given = torch.as_tensor(scorer(images)).double().cpu()
         if given.shape != (len(images),):

@@ -13,7 +13,9 @@ import pytest
 from weights2weights import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    page for pattern in ("*.md", "docs/*.md", "experiments/**/*.md") for page in ROOT.glob(pattern)
+)
 COMMANDS = ROOT / "docs" / "commands.md"
 
 _NAME = re.compile(r"`([a-z0-9_]+(?:\.[A-Za-z0-9_]+)+)`")

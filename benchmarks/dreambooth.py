@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 from weights2weights import load_base
-from weights2weights.generation import generate, image_grid
+from weights2weights.generation import generate
 from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
+from weights2weights.sheets import image_grid
 from weights2weights.subjects import Subject, find_subjects
-from weights2weights.training import PRESETS, train
+from weights2weights.training import PEOPLE, train
 from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
 from weights2weights.worlds.folders import write_subjects
 from weights2weights.worlds.scorers import Scorer
@@ -87,7 +88,7 @@ def main() -> None:
             base,
             subjects,
             given.out / f"weights-{number}",
-            PRESETS["people"],
+            PEOPLE,
             cache=given.out / "cache",
             progress=True,
             **changes,
@@ -95,7 +96,9 @@ def main() -> None:
         seconds = time.perf_counter() - started
         weights = torch.from_numpy(dataset.to_numpy())
         once = weights[: given.subjects]
-        images = generate(base, once, dataset.layout, PROMPTS, SEEDS).flatten(1, 2)
+        images = generate(base, once, layout=dataset.layout, prompts=PROMPTS, seeds=SEEDS).flatten(
+            1, 2
+        )
         figures = judge(scorer, images, others, truth)
         if given.halves:
             figures["repeatability"] = repeatability(once, weights[given.subjects :])

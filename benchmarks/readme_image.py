@@ -12,8 +12,9 @@ import torch
 
 from weights2weights import WeightDataset, WeightSpace, find_direction, load_base
 from weights2weights.evaluate._edits import edited
-from weights2weights.generation import generate, image_grid
+from weights2weights.generation import generate
 from weights2weights.metrics.attributes import SEEN
+from weights2weights.sheets import image_grid
 from weights2weights.worlds import shipped
 from weights2weights.worlds.scorers import Scorer
 
@@ -42,7 +43,9 @@ def main() -> None:
 
     def draw(coefficients: torch.Tensor) -> torch.Tensor:
         weights = space.to_weights(coefficients)
-        return generate(base, weights, space.layout, [PROMPT], [given.seed])[:, 0, 0]
+        return generate(base, weights, layout=space.layout, prompts=PROMPT, seeds=given.seed)[
+            :, 0, 0
+        ]
 
     before = draw(points)
     read = scorer.attributes(before.numpy())

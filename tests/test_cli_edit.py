@@ -13,7 +13,7 @@ from weights2weights.directions import edit, edit_weights, find_direction, find_
 from weights2weights.errors import W2WError
 from weights2weights.formats import save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.merging import cosine, merge
+from weights2weights.merging import cosine, merge_weights
 from weights2weights.models import Model, load_model, save_model
 from weights2weights.space import WeightSpace, find_space
 
@@ -211,11 +211,11 @@ def test_merge_with_a_style(space, folder, point, tmp_path):
     out = tmp_path / "both.safetensors"
     told = facts("merge", point, "--with", style, "--weight", 0.8, "--space", folder, "--out", out)
     subject = space.to_weights(torch.ones(6))
-    expected, merged = merge(subject, LAYOUT, weights, layout, 0.8)
+    merged, expected = merge_weights(LAYOUT, subject, layout, weights, weight=0.8)
     model = load_model(out)
     assert torch.equal(model.weights, expected)
     assert model.layout == merged
-    assert told["cosine"] == pytest.approx(cosine(subject, LAYOUT, weights, layout))
+    assert told["cosine"] == pytest.approx(cosine(LAYOUT, subject, layout, weights))
     assert (told["rank"], told["modules"], told["weight"]) == (3, 2, 0.8)
     assert told["numbers"] == merged.num_parameters
     # two LoRAs need no space

@@ -96,7 +96,7 @@ def test_verify_tells_each_problem_and_exits_with_1(tmp_path):
     result = run("verify", path)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith(f"Error: {path}: is cut short")
+    assert result.stderr.startswith(f"Error: {path}: is not valid safetensors")
     facts = json.loads(run("verify", path, "--json").stdout)
     assert not facts["sound"] and len(facts["problems"]) == 1
 

@@ -529,7 +529,7 @@ def test_scores_of_images(tiny_base):
     options = {"steps": 2, "guidance": 1.0}
     scores = score_models(base, space, drawn, red, ["a", "b"], [0, 1], **options)
     weights = space.to_weights(drawn)
-    images = generate(base, weights, layout, ["a", "b"], [0, 1], **options)
+    images = generate(base, weights, layout=layout, prompts=["a", "b"], seeds=[0, 1], **options)
     expected = images[..., 0].double().flatten(1).mean(1)
     torch.testing.assert_close(scores, expected, rtol=0, atol=0.1)
     with pytest.raises(W2WError, match=r"scores of shape \[\] for 4 images"):

@@ -28,9 +28,11 @@ def test_readme(code, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name, tmp_path, monkeypatch):
-    """Examples may use what their module knows and every name of the contents page."""
+    """Examples may use the names of their module, of its package and of the contents page."""
     monkeypatch.chdir(tmp_path)
+    module = import_module(name)
     public = {name: getattr(weights2weights, name) for name in weights2weights.__all__}
-    result = doctest.testmod(import_module(name), extraglobs=public)
+    package = vars(import_module(module.__spec__.parent))
+    result = doctest.testmod(module, globs={**public, **package, **vars(module)})
     assert result.attempted
     assert not result.failed

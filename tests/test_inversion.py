@@ -1,1 +1,428 @@
 """The search finds what it should, the same in any company, and keeps it when it is interrupted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tiny
+from weights2weights.adapter import adapt
+from weights2weights.bases import load_base
+from weights2weights.errors import W2WError
+from weights2weights.generation import generate
+from weights2weights.inversion import (
+    FAST,
+    OUT_OF_DISTRIBUTION,
+    PAPER,
+    RECIPES,
+    InversionConfig,
+    _search,
+    invert,
+)
+from weights2weights.inversion._chance import draw_held_out, draw_step
+from weights2weights.inversion._coordinates import Coordinates
+from weights2weights.inversion._photos import Photos
+from weights2weights.sampling import sample
+from weights2weights.space import WeightSpace
+
+MODELS, COMPONENTS = 24, 8
+QUICK = replace(FAST, steps=6, antithetic=True, check_every=2, held_out=4)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base):
+    return load_base(tiny_base)
+
+
+@pytest.fixture(scope="module")
+def space(base):
+    """A space of random LoRAs, which vary in few ways."""
+    layout = base.layout(alpha=27.0)
+    generator = torch.Generator().manual_seed(0)
+    ways = torch.randn(COMPONENTS, layout.num_parameters, generator=generator)
+    amounts = torch.randn(MODELS, COMPONENTS, generator=generator) * torch.arange(COMPONENTS, 0, -1)
+    rows = 0.01 * (amounts @ ways) + 0.1 * torch.randn(layout.num_parameters, generator=generator)
+    dataset = _Rows(rows)
+    names = [f"m{i}" for i in range(MODELS)]
+    return WeightSpace.fit_blocks(
+        dataset, COMPONENTS, layout=layout, names=names, base_hash=base.hash
+    )
+
+
+class _Rows:
+    def __init__(self, rows):
+        self._rows, (self.rows, self.columns) = rows, rows.shape
+
+    def __iter__(self):
+        yield self._rows
+
+
+@pytest.fixture(scope="module")
+def truth(space):
+    return sample(space, 4, seed=5)
+
+
+@pytest.fixture(scope="module")
+def photos(base, space, truth):
+    """An image of each of four models of the space."""
+    drawn = generate(base, truth, space=space, prompts="sks person", seeds=3, steps=8, guidance=1.0)
+    return drawn[:, 0, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def found(base, space, photos):
+    return invert(base, space, photos, recipe=QUICK)
+
+
+def test_gradients_are_those_of_dense_layers(base, space, photos):
+    """Coefficients → W + alpha/r · B A written out, layer by layer, against the one product."""
+    recipe = replace(QUICK, whitening=0.5, prior_weight=0.01, components=5)
+    coordinates = Coordinates(space, recipe, base.device)
+    z = 0.3 * torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
+    encoded = Photos(base, photos[:2], None, [0, 1], "sks person", False)
+    chance = draw_step(base, recipe, 0, 0)
+
+    ours = z.clone().requires_grad_()
+    with adapt(base.unet, space.layout, coordinates.weights(ours)):
+        loss = encoded.losses(torch.arange(2), chance).mean(1)
+    (loss + coordinates.prior(ours)).sum().backward()
+
+    theirs = z.clone().requires_grad_()
+    unet = tiny.unet()
+    layers = dict(unet.named_modules())
+    total = 0.0
+    for k in range(2):
+        c = theirs[k] * space.coefficient_std[:5] ** 0.5
+        w = space.std * (space.components[:5].T @ c) + space.mean
+        state = space.layout.unflatten(w)
+        dense = {}
+        for module in space.layout.modules:
+            A, B = (state[f"base_model.model.{module.name}.lora_{x}.weight"] for x in ("A", "B"))
+            dense[f"{module.name}.weight"] = layers[module.name].weight + 27 * B @ A
+        s = len(chance.timesteps)
+        latents = encoded.mean[k].expand(s, -1, -1, -1)
+        alpha = base.alphas_cumprod[chance.timesteps].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * chance.noise
+        text = base.encode_prompts(["sks person"] * s)
+        inputs = (noisy, chance.timesteps, text)
+        predicted = torch.func.functional_call(unet, dense, inputs).sample
+        total = total + F.mse_loss(predicted, chance.noise)
+        total = (
+            total
+            + 0.01 / 2 * (((c - space.coefficient_mean[:5]) / space.coefficient_std[:5]) ** 2).sum()
+        )
+    total.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_photos_of_the_space_are_fitted_better_than_by_its_mean(found, truth):
+    assert (found.loss < found.start_loss).all()
+    assert found.coefficients.shape == truth.shape
+    assert not found.interrupted
+    assert found.seconds > 0
+
+
+@pytest.mark.parametrize("recipe", ["paper", "fast", "ood"])
+def test_presets_run_and_gain(base, space, photos, recipe):
+    """With a rate for this base, whose random UNet has never learned to denoise."""
+    short = replace(RECIPES[recipe], steps=8, learning_rate=0.03)
+    found = invert(base, space, photos[:1], recipe=short)
+    assert found.loss < found.start_loss
+    assert 0 < found.steps <= 8
+
+
+def test_presets_are_the_papers_where_they_say_so():
+    assert (PAPER.components, PAPER.steps, PAPER.samples_per_step) == (10_000, 400, 1)
+    assert (PAPER.learning_rate, PAPER.betas, PAPER.weight_decay) == (0.1, (0.9, 0.999), 1e-10)
+    assert PAPER.rate(0) == PAPER.rate(399) == 0.1
+    assert (PAPER.whitening, PAPER.prior_weight, PAPER.check_every) == (0, 0, 0)
+    assert OUT_OF_DISTRIBUTION.prior_weight > FAST.prior_weight
+    assert OUT_OF_DISTRIBUTION.share < FAST.share == 1
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_photo_is_inverted_the_same_in_any_company(base, space, photos, found, group):
+    again = invert(base, space, photos, recipe=QUICK, group=group)
+    torch.testing.assert_close(again.coefficients, found.coefficients, rtol=1e-3, atol=1e-4)
+    alone = invert(base, space, photos[2:3], recipe=QUICK)
+    torch.testing.assert_close(alone.coefficients[0], found.coefficients[2], rtol=1e-3, atol=1e-4)
+
+
+def test_the_seed_decides(base, space, photos, found):
+    again = invert(base, space, torch.from_numpy(photos), recipe=QUICK)
+    assert torch.equal(again.coefficients, found.coefficients)
+    other = invert(base, space, photos, recipe=QUICK, seed=1)
+    assert not torch.allclose(other.coefficients, found.coefficients, atol=1e-3)
+    state = torch.get_rng_state()
+    invert(base, space, photos[:1], recipe=replace(PAPER, steps=1))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_base_is_left_as_it_was(base, space, photos):
+    inputs = tiny.unet_inputs(2)
+    before = base.denoise(*inputs)
+    invert(base, space, photos[:1], recipe=QUICK)
+    assert torch.equal(base.denoise(*inputs), before)
+
+
+def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
+    mask = torch.zeros(2, 16, 16)
+    mask[:, :6] = 1
+    encoded = Photos(base, photos[:2], mask, [0, 1], "sks person", False)
+    assert encoded.mask is not None
+    assert encoded.mask[0, :3].eq(1).all() and encoded.mask[0, 3:].eq(0).all()
+    chance = draw_step(base, QUICK, 0, 0)
+    prediction = base.unet
+    try:
+        object.__setattr__(base, "unet", lambda x, t, p, return_dict: (torch.zeros_like(x),))
+        flat = encoded.losses(torch.arange(2), chance)
+    finally:
+        object.__setattr__(base, "unet", prediction)
+    inside = chance.noise[:, :, :3].square().mean((1, 2, 3))
+    torch.testing.assert_close(flat, inside.expand(2, -1))
+
+
+def test_a_mask_of_ones_is_no_mask_and_its_scale_does_not_matter(base, space, photos, found):
+    ones = invert(base, space, photos, torch.ones(4, 16, 16), recipe=QUICK)
+    torch.testing.assert_close(ones.coefficients, found.coefficients, rtol=1e-3, atol=1e-4)
+    half = torch.zeros(4, 16, 16)
+    half[:, 4:12, 4:12] = 1
+    full = invert(base, space, photos, half, recipe=QUICK)
+    soft = invert(base, space, photos, half / 2, recipe=QUICK)
+    torch.testing.assert_close(soft.coefficients, full.coefficients, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(full.coefficients, found.coefficients, atol=1e-3)
+
+
+def test_several_photos_of_one_subject_give_one_point(base, space, photos, found):
+    together = invert(base, space, photos, subjects=[0, 1, 0, 0], recipe=QUICK)
+    assert together.coefficients.shape == (2, COMPONENTS)
+    torch.testing.assert_close(
+        together.coefficients[1], found.coefficients[1], rtol=1e-3, atol=1e-4
+    )
+    copies = invert(base, space, photos[[2, 2]], subjects=[0, 0], recipe=QUICK)
+    torch.testing.assert_close(copies.coefficients[0], found.coefficients[2], rtol=1e-3, atol=1e-4)
+    encoded = Photos(base, photos, None, [0, 1, 0, 0], "sks person", False)
+    shown = []
+    encoded.base = replace(base)
+    object.__setattr__(
+        encoded.base,
+        "denoising_loss",
+        lambda latents, noise, timesteps, text, mask: shown.append(latents) or latents[:, 0, 0, 0],
+    )
+    encoded.losses(torch.tensor([1, 0]), draw_step(base, replace(QUICK, antithetic=False), 0, 0))
+    expected = encoded.mean[[1, 1, 1, 1, 0, 2, 3, 0]]
+    assert torch.equal(shown[0], expected)
+
+
+def test_components_that_are_not_sought_stay_at_the_mean(base, space, photos):
+    few = invert(base, space, photos[:1], recipe=replace(QUICK, components=3))
+    assert few.coefficients.shape == (1, COMPONENTS)
+    assert few.coefficients[0, :3].all() and not few.coefficients[0, 3:].any()
+    share = invert(base, space, photos[:1], recipe=replace(QUICK, share=0.3))
+    torch.testing.assert_close(share.coefficients, few.coefficients)
+
+
+def test_half_precision_components_give_the_same(base, space, photos, found):
+    again = invert(base, space.to(dtype=torch.float16), photos, recipe=QUICK)
+    torch.testing.assert_close(again.coefficients, found.coefficients, rtol=0.02, atol=0.02)
+
+
+def test_the_best_look_is_kept_and_the_patient_stop(base, space, photos):
+    wild = replace(QUICK, steps=12, learning_rate=50.0, patience=2, prior_weight=0.0)
+    wild = replace(wild, whitening=1.0)  # the rate is in standard deviations
+    found = invert(base, space, photos[:2], recipe=wild)
+    assert (found.loss <= found.start_loss).all()
+    assert (found.steps < 12).all()
+    # what is reported is the loss of what is returned
+    chance = draw_held_out(base, wild, 0)
+    encoded = Photos(base, photos[:2], None, [0, 1], "sks person", False)
+    with torch.no_grad(), adapt(base.unet, space.layout, space.to_weights(found.coefficients)):
+        loss = encoded.losses(torch.arange(2), chance).mean(1)
+    torch.testing.assert_close(loss, found.loss)
+
+
+def test_without_looks_the_last_point_is_kept(base, space, photos):
+    """Under a prior that forbids every move: the best point is the start, the last is not."""
+    strict = replace(QUICK, prior_weight=1e6)
+    best = invert(base, space, photos[:1], recipe=strict)
+    last = invert(base, space, photos[:1], recipe=replace(strict, check_every=0))
+    assert not best.coefficients.any()
+    assert last.coefficients.all()
+    assert (best.steps, last.steps) == (4, 6)
+
+
+@pytest.mark.parametrize("check_every", [0, 2])
+def test_an_interruption_keeps_the_best_so_far(base, space, photos, monkeypatch, check_every):
+    recipe, seen = replace(QUICK, check_every=check_every), []
+
+    def interrupted(*given):
+        seen.append(given)
+        if len(seen) == 6 + 4:  # in the fourth step of the second group
+            raise KeyboardInterrupt
+        return draw_step(*given)
+
+    whole = invert(base, space, photos, recipe=recipe, group=2)
+    monkeypatch.setattr(_search, "draw_step", interrupted)
+    before = base.unet.state_dict()
+    found = invert(base, space, photos, recipe=recipe, group=2)
+    assert found.interrupted
+    assert torch.equal(found.coefficients[:2], whole.coefficients[:2])
+    assert found.steps.tolist()[2:] == [3, 3]
+    assert found.coefficients[2:].any(1).all()
+    assert found.start_loss.isfinite().all()
+    if check_every:
+        assert (found.loss[2:] <= found.start_loss[2:]).all()
+    else:
+        assert found.loss[2:].isnan().all()
+    assert base.unet.state_dict().keys() == before.keys()
+
+
+def test_whom_an_interruption_left_out_took_no_steps(base, space, photos, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_search, "draw_step", interrupted)
+    found = invert(base, space, photos, recipe=QUICK, group=2)
+    assert found.steps.tolist() == [0] * 4
+    assert not found.coefficients.any()
+    assert found.loss.isnan().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_both_kinds_of_prediction(tmp_path, space, photos, prediction_type):
+    other = load_base(tiny.base_folder(tmp_path, prediction_type=prediction_type))
+    free = replace(space, base_hash="")
+    found = invert(other, free, photos[:1], recipe=QUICK)
+    assert found.loss < found.start_loss
+
+
+def test_bfloat16_comes_near(tiny_base, space, photos, found):
+    half = load_base(tiny_base, dtype=torch.bfloat16)
+    again = invert(half, space, photos, recipe=QUICK)
+    assert again.coefficients.dtype == torch.float32
+    cosine = F.cosine_similarity(again.coefficients, found.coefficients)
+    assert cosine.min() > 0.9
+
+
+def test_moves_are_those_of_adam():
+    recipe = InversionConfig(steps=20, learning_rate=0.05, weight_decay=0.1, final_rate=0.5)
+    torch.manual_seed(0)
+    theirs = torch.randn(3, 4, requires_grad=True)
+    ours, moments = theirs.detach().clone(), torch.zeros(2, 3, 4)
+    adam = torch.optim.Adam([theirs], betas=recipe.betas, weight_decay=recipe.weight_decay)
+    for step in range(20):
+        gradient = torch.randn(3, 4)
+        theirs.grad, adam.param_groups[0]["lr"] = gradient.clone(), recipe.rate(step)
+        adam.step()
+        ours += _search.move(ours, gradient, moments, step, recipe)
+    torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_one_scale_for_a_photo_keeps_the_ratios_of_its_gradients():
+    recipe = InversionConfig(normalise="photo", weight_decay=0.0)
+    gradient = torch.tensor([[3.0, 0.1, 0.0], [300.0, 10.0, 0.0]])
+    moved = _search.move(torch.zeros(2, 3), gradient, torch.zeros(2, 2, 3), 0, recipe)
+    torch.testing.assert_close(moved[0], moved[1])
+    torch.testing.assert_close(moved / moved[:, :1], gradient / gradient[:, :1])
+    assert moved.square().mean(1).sqrt().tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_chance_is_even_antithetic_and_within_its_bounds(base):
+    recipe = replace(QUICK, samples_per_step=8, lowest=0.25, highest=0.75)
+    drawn = [draw_step(base, recipe, 0, step) for step in range(50)]
+    times = torch.stack([chance.timesteps for chance in drawn])
+    assert times.min() >= 250 and times.max() < 750
+    counts = torch.histc(times.float(), 10, 250, 750)
+    assert counts.max() - counts.min() <= 8
+    assert torch.equal(drawn[3].noise[:4], -drawn[3].noise[4:])
+    assert torch.equal(times[:, :4], times[:, 4:])
+    assert not torch.equal(drawn[0].noise, drawn[1].noise)
+    assert torch.equal(draw_step(base, recipe, 0, 7).noise, drawn[7].noise)
+    uniform = draw_step(base, replace(PAPER, samples_per_step=500), 2, 0).timesteps
+    assert uniform.min() < 20 and uniform.max() >= 980
+    held_out = draw_held_out(base, replace(QUICK, held_out=5, lowest=0.0, highest=1.0), 0)
+    assert sorted(held_out.timesteps.tolist()) == [100, 300, 500, 700, 900]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"components": 0},
+        {"share": 0.0},
+        {"steps": 0},
+        {"samples_per_step": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"warmup": -1},
+        {"final_rate": 1.5},
+        {"betas": (0.9, 1.0)},
+        {"weight_decay": -1.0},
+        {"normalise": "row"},
+        {"whitening": 2.0},
+        {"prior_weight": -1.0},
+        {"timesteps": "odd"},
+        {"lowest": 0.5, "highest": 0.5},
+        {"highest": 1.5},
+        {"antithetic": True, "samples_per_step": 3},
+        {"latents": "none"},
+        {"check_every": -1},
+        {"held_out": 0},
+        {"patience": 0},
+        {"least_gain": -0.1},
+    ],
+)
+def test_a_recipe_that_makes_no_sense(changes):
+    with pytest.raises(W2WError, match="expected") as told:
+        replace(PAPER, **changes)
+    assert "\n" not in str(told.value)
+
+
+def test_what_does_not_fit_is_told_in_one_line(base, space, photos):
+    def told(images=photos, masks=None, space=space, **given):
+        with pytest.raises(W2WError) as error:
+            invert(base, space, images, masks, **{"recipe": QUICK, **given})
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "expected uint8 of [n, 16, 16, 3]" in told(photos[:, :8])
+    assert "expected uint8" in told(photos.astype(np.float32))
+    assert "expected uint8" in told(photos[:0])
+    ones = torch.ones(4, 16, 16)
+    assert "masks of shape [4, 8, 8]" in told(masks=ones[:, :8, :8])
+    assert "masks of shape [1, 16, 16]" in told(masks=ones[:1])
+    assert "outside 0 to 1" in told(masks=255 * ones)
+    ones[2] = 0
+    assert "the mask of photo 2 is empty" in told(masks=ones)
+    assert "for 4 photos" in told(subjects=[0, 1])
+    assert "without gaps" in told(subjects=[0, 1, 3, 0])
+    assert "seed -1" in told(seed=-1)
+    assert "group 0" in told(group=0)
+    assert "another base" in told(space=replace(space, base_hash="0" * 16))
+    bare = WeightSpace(space.layout, space.mean, space.std, space.components)
+    assert "take the recipe paper" in told(space=bare)
+    assert invert(base, bare, photos[:1], recipe=replace(PAPER, steps=1)).loss.isfinite()
+
+
+def test_a_loss_that_breaks_is_told(base, space, photos):
+    broken = replace(space, mean=torch.full_like(space.mean, 1e30))
+    with pytest.raises(W2WError, match="photo 0 of 1 became infinite or NaN"):
+        invert(base, broken, photos[:1], recipe=QUICK)
+
+
+def test_a_space_that_knows_part_of_its_spread(base, space, photos):
+    """As the published one, with 1,000 of 10,000."""
+    partly = space.with_models(space.coefficients[:, :3], space.names)
+    coordinates = Coordinates(partly, replace(QUICK, whitening=1.0), base.device)
+    scale = coordinates.coefficients(torch.ones(1, COMPONENTS))[0]
+    torch.testing.assert_close(scale[:3], space.coefficient_std[:3])
+    assert (scale[3:] == space.coefficient_std[2]).all()
+    assert invert(base, partly, photos[:1], recipe=QUICK).loss.isfinite()
+
+
+def test_progress_goes_to_stderr(base, space, photos, capfd):
+    invert(base, space, photos[:1], recipe=QUICK, progress=True)
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert "photo-steps" in told.err

@@ -73,13 +73,13 @@ def test_lora_of_another_program_is_a_model_with_weights(tmp_path, kind):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"coefficients": None}, "neither coefficients nor weights"),
+        ({"coefficients": None}, "without coefficients and weights"),
         ({"weights": torch.zeros(3)}, r"weights of shape \[3\]: expected \[7\]"),
         ({"space": ""}, "the hash of their space"),
         ({"coefficients": torch.tensor([1.0, torch.nan])}, "NaN or infinite"),
     ],
 )
-def test_model_that_is_none(changes, message):
+def test_what_is_not_a_model(changes, message):
     with pytest.raises(W2WError, match=message):
         model(**changes)
 
@@ -100,11 +100,11 @@ def rewrite(path, tensors=None, **strings):
     ("tensors", "strings", "message"),
     [
         (None, {"format_version": "2"}, "format version '2': expected 1"),
-        (None, {"layout": ""}, "lacks 'layout'"),
+        (None, {"layout": ""}, "no 'layout' in the header"),
         (None, {"layout": "{"}, "the layout is not valid JSON"),
         (None, {"layout_hash": "0" * 16}, "expected 0000000000000000"),
-        (None, {"origin": "[]"}, "holds more than"),
-        ({"coefficients": torch.zeros(3), "x": torch.zeros(1)}, {}, "holds more than"),
+        (None, {"origin": "[]"}, "more than coefficients"),
+        ({"coefficients": torch.zeros(3), "x": torch.zeros(1)}, {}, "more than coefficients"),
         ({"coefficients": torch.zeros(3, dtype=torch.int64)}, {}, "expected one axis of floats"),
         ({"coefficients": torch.zeros(3, 2)}, {}, "expected one axis of floats"),
     ],

@@ -10,7 +10,7 @@ from weights2weights.adapter import adapt
 from weights2weights.bases import Base, base_from_pipeline, noise_target
 from weights2weights.errors import W2WError
 from weights2weights.generation import generate
-from weights2weights.merging import merge
+from weights2weights.merging import merge_weights
 from weights2weights.sliders import (
     Concept,
     SliderConfig,
@@ -103,13 +103,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(base):
 def test_merged_slider_is_the_slider_and_strength_is_a_weight(base):
     layout = base.layout(alpha=1.0)
     slider = train_slider(base, layout, "bald", "hair", "a person", **QUICK)
-    merged, merged_layout = merge(
-        torch.zeros(layout.num_parameters), layout, slider, layout, weight=-0.5
-    )
+    nothing = torch.zeros(layout.num_parameters)
+    merged_layout, merged = merge_weights(layout, nothing, layout, slider, weight=-0.5)
     prompts, seeds = ["a person"], [0]
     scaled = scale_slider(slider, layout, -0.5)[None]
-    first = generate(base, scaled, layout, prompts, seeds, steps=2)
-    second = generate(base, merged[None], merged_layout, prompts, seeds, steps=2)
+    first = generate(base, scaled, layout=layout, prompts=prompts, seeds=seeds, steps=2)
+    second = generate(base, merged, layout=merged_layout, prompts=prompts, seeds=seeds, steps=2)
     assert (first.int() - second.int()).abs().max() <= 1
 
 

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from weights2weights.bases import Base, load_base
-from weights2weights.generation import generate, image_grid
+from weights2weights.generation import generate
 from weights2weights.metrics.verification import roc_auc, verification_auc
+from weights2weights.sheets import image_grid
 from weights2weights.worlds.people import PEOPLE
 from weights2weights.worlds.people.draw import draw_scene
 from weights2weights.worlds.scorers import Scorer
@@ -59,7 +60,7 @@ def check_world(
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1))
     captioned = [texts[0] for texts in held_out.captions[::_IMAGES]][:100]
-    drawings = [generate(base, None, None, [text], [seed]) for seed, text in enumerate(captioned)]
+    drawings = [generate(base, prompts=text, seeds=seed) for seed, text in enumerate(captioned)]
     images = torch.cat(drawings)
     image_grid(images.view(10, 10, *images.shape[-3:]), cell=base.size).save(out / "grid.png")
     return figures
@@ -96,7 +97,7 @@ def attribute_agreement(
     shown = []
     for name in names:
         column = scorer.label_names.index(name)
-        images = generate(base, None, None, list(PEOPLE.attribute_prompts[name]), seeds)[0]
+        images = generate(base, prompts=list(PEOPLE.attribute_prompts[name]), seeds=seeds)[0]
         seen = scorer.attributes(images.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
         shares[name] = {
             "wanted": float(seen[0].float().mean()),
@@ -111,7 +112,7 @@ def scene_agreement(base: Base, seeds: int = 4) -> float:
     """Ask for every scene; return how often the image's border is closest to the one asked for."""
     scenes = PEOPLE.scene_prompts
     drawn = np.stack([_border(draw_scene(scene, base.size)) for scene in scenes])
-    images = generate(base, None, None, list(scenes.values()), list(range(seeds)))[0].numpy()
+    images = generate(base, prompts=list(scenes.values()), seeds=range(seeds))[0].numpy()
     borders = np.stack([[_border(image) for image in row] for row in images])
     distance = np.abs(borders[:, :, None] - drawn).mean((-1, -2))
     return float((distance.argmin(-1) == np.arange(len(scenes))[:, None]).mean())
@@ -127,10 +128,10 @@ def _border(image: np.ndarray) -> np.ndarray:
 def seconds_per_image(base: Base, batch: int = 16) -> float:
     """Return the seconds per image of 20 steps with guidance, in a batch; the median of three."""
     prompts, seeds = ["a photo of a person"], list(range(batch))
-    generate(base, None, None, prompts, seeds[:2], steps=2)
+    generate(base, prompts=prompts, seeds=seeds[:2], steps=2)
     times = []
     for _ in range(3):
         started = time.perf_counter()
-        generate(base, None, None, prompts, seeds, steps=20)
+        generate(base, prompts=prompts, seeds=seeds, steps=20)
         times.append((time.perf_counter() - started) / batch)
     return float(np.median(times))

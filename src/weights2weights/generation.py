@@ -1,112 +1,130 @@
 """Images from models: many models, prompts and seeds in one batch, and delayed injection.
 
-A weight vector is a model; this is where it is seen. All combinations of K models, P prompts and S
-seeds run through one UNet, each sample through its own LoRA (`adapter.adapt`), with deterministic
-DDIM and classifier-free guidance in one doubled batch. Noise depends on the seed alone and is that
-of `torch.Generator("cpu").manual_seed(seed)`, so an image is the same in any company, and the same
-as `StableDiffusionPipeline` gives.
+All combinations of K models, P prompts and S seeds run through one UNet, each sample through its
+own LoRA (`adapter.adapt`), with deterministic DDIM and classifier-free guidance in one doubled
+batch. Noise depends on the seed alone and is that of `torch.Generator("cpu").manual_seed(seed)`, so
+an image does not depend on its batch, and is the one that `StableDiffusionPipeline` gives.
 
 Delayed injection (Dravid et al. 2024, appendix I): the first, noisiest steps, which lay out the
 scene, run with the original weights and the later ones with the edited ones.
 """
 
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ._memory import free_memory
-from .adapter import Adapter, adapt
-from .bases import Base
-from .errors import InputError
-from .layout import WeightLayout
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from .adapter import adapt
+from .bases import Base, free_memory
+from .errors import InputError, ResourceError
+from .layout import WeightLayout, require_one_base
+from .opening import Models, stack_models
+from .space import WeightSpace
 
 GUIDANCE = 3.0
-"""Strength of classifier-free guidance; the paper draws with 2.5 to 4."""
+"""Scale of classifier-free guidance; the paper uses 2.5 to 4."""
 
 STEPS = 20
-"""Steps of DDIM; the paper takes 50, from 20 on the eye sees little difference."""
+"""DDIM steps; the paper takes 50, from 20 on the difference is hardly visible."""
 
 # Larger batches are no faster: people UNet on 2 cores, ms per sample and pass at batch 1, 8, 32:
 # 15, 5.5, 4.3.
-_MOST_AT_ONCE = {"cpu": 32, "mps": 16}
-_MOST_ON_ACCELERATORS = 64
+_LARGEST_BATCH = {"cpu": 32, "mps": 16}
+_LARGEST_ON_ACCELERATORS = 64
 
 
 def generate(
     base: Base,
-    weights: Float[Tensor, "k d"] | None,
-    layout: WeightLayout | None,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
+    models: Models | None = None,
     *,
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int],
+    space: WeightSpace | str | Path | None = None,
+    layout: WeightLayout | None = None,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     negative_prompt: str = "",
     inject_at: int | None = None,
-    original: Float[Tensor, "k d"] | None = None,
-    chunk: int | None = None,
+    original: Models | None = None,
+    batch_size: int | None = None,
     progress: bool = False,
 ) -> UInt8[Tensor, "k p s h w 3"]:
     """Draw every prompt with every seed from every model.
 
     Args:
-        base: the model that the weights personalise.
-        weights: one LoRA per row; None draws the base itself, with K = 1.
-        layout: of the weights; not needed without them.
-        prompts: P texts.
-        seeds: S seeds of the initial noise.
-        steps: of DDIM.
-        guidance: 1 follows the prompt as it is, in half the time; more, more strictly.
+        base: the model that the LoRAs personalise.
+        models: K models: points of `space`, weights of `layout`, `Model`s or paths, see
+            `opening.stack_models`; None draws the base itself, with K = 1.
+        prompts: P texts, or one.
+        seeds: S seeds of the initial noise, or one.
+        space: of points; an object, a folder, a hub id or the name of an embedded world.
+        layout: of weights that come as an array.
+        steps: number of DDIM steps.
+        guidance: scale of classifier-free guidance; 1 does without, in half the time.
         negative_prompt: what guidance leads away from.
-        inject_at: timestep from which on, downwards, `weights` act; before, at higher and noisier
-            timesteps, `original` does. None, or the number of training timesteps (1000): always.
-        original: the models before their edit, for `inject_at`; None is the plain base.
-        chunk: samples per pass, each twice with guidance; None lets the free memory decide. If it
-            does not suffice on a GPU, the chunk is halved until it does.
-        progress: a bar on stderr.
+        inject_at: timestep at and below which `models` act; above, at noisier timesteps, `original`
+            does. None, or the number of training timesteps (1000): always.
+        original: the models before their edit, one or K, for `inject_at`; None is the plain base.
+        batch_size: images at once; None fits the free memory. Where that does not suffice on a
+            GPU, the batch is halved until it does.
+        progress: show a progress bar on stderr.
 
     Returns:
         images on the CPU. The same seed gives the same image whatever the batch, up to float
         rounding: at most one grey level in float32.
 
     Raises:
-        W2WError: an argument out of its range or of another shape, or not even one image fits
-            into the GPU's memory.
+        InputError: an argument out of its range or of another shape; models of another base.
+        ResourceError: not even one image fits into the GPU's memory.
     """
-    _check(weights, layout, prompts, seeds, steps, inject_at, original, chunk)
-    K, P, S = 1 if weights is None else weights.shape[0], len(prompts), len(seeds)
-    sampler = _Sampler(base, prompts, negative_prompt, seeds, steps, guidance, inject_at)
-    chunk = chunk or _fitting(base, 1 if guidance == 1 else 2)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    _check(models, prompts, seeds, steps, inject_at, original, batch_size)
+    weights = before = None
+    if models is not None:
+        layout, weights = _stack(base, models, space, layout)
+    if original is not None and weights is not None:
+        layout, before = _stack(base, original, space, layout)
+        before = _like(before, weights)
+    sampler = _Sampler(base, prompts, negative_prompt, seeds, steps, guidance)
+    shape = K, P, S = 1 if weights is None else len(weights), len(prompts), len(seeds)
+    batch_size = batch_size or _fitting(base, 1 if guidance == 1 else 2)
     images: list[Tensor] = []
     done, total = 0, K * P * S
-    with _stack(base, layout, weights) as adapter, _bar(total * steps, progress) as bar:
+    with _bar(total * steps, progress) as bar:
         while done < total:
-            items = torch.arange(done, min(done + chunk, total))
+            items = torch.arange(done, min(done + batch_size, total))
+            model, prompt, seed = torch.unravel_index(items, shape)
             start = bar.n
             try:
-                model, prompt, seed = items // (P * S), items // S % P, items % S
-                select = _Selection(adapter, weights, original, model)
-                images.append(base.decode(sampler.draw(select, prompt, seed, bar)))
+                with _adapted(base, layout, weights, before, inject_at, model) as select:
+                    images.append(base.decode(sampler.draw(prompt, seed, select, bar)))
                 done += len(items)
                 continue
             except torch.OutOfMemoryError as error:
                 if len(items) == 1:
-                    raise InputError(
+                    raise ResourceError(
                         f"one image of {base.size} px does not fit into the memory of"
                         f" {base.device}; load the base with dtype bfloat16, or on another device"
                     ) from error
             # outside of `except`, whose traceback would keep the tensors alive
-            bar.n, chunk = start, (len(items) + 1) // 2
+            bar.n, batch_size = start, (len(items) + 1) // 2
             torch.cuda.empty_cache()
-    return torch.cat(images).view(K, P, S, *images[0].shape[1:])
+    return torch.cat(images).view(*shape, *images[0].shape[1:])
+
+
+def initial_noise(base: Base, seed: int) -> Float[Tensor, "1 c h w"]:
+    """Return the noise that a seed stands for, on the CPU: the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((1, *base.latent_shape), generator=generator)
+
+
+_Select = Callable[[int], None]
+"""Lets the edited or the original weights act at a timestep."""
 
 
 class _Sampler:
@@ -120,11 +138,10 @@ class _Sampler:
         seeds: Sequence[int],
         steps: int,
         guidance: float,
-        inject_at: int | None,
     ):
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-        self.base, self.guidance, self.inject_at = base, guidance, inject_at
+        self.base, self.guidance = base, guidance
         self.prompts = base.encode_prompts(prompts)
         self.negative = base.encode_prompts([negative_prompt])
         self.noise = torch.cat([initial_noise(base, seed) for seed in seeds])
@@ -133,14 +150,15 @@ class _Sampler:
         self.scheduler.set_timesteps(steps)
 
     @torch.no_grad()
-    def draw(self, select: "_Selection", prompt: Tensor, seed: Tensor, bar: Any) -> Tensor:
+    def draw(self, prompt: Tensor, seed: Tensor, select: _Select, bar: Any) -> Tensor:
+        """Return the latents of some (prompt, seed); `select` is called before every step."""
         device = self.base.device
         latents = self.noise[seed].to(device)
         text = self.prompts[prompt.to(device)]
         if self.guidance != 1:
             text = torch.cat([self.negative.expand_as(text), text])
         for timestep in self.scheduler.timesteps:
-            select.edited(self.inject_at is None or int(timestep) <= self.inject_at)
+            select(int(timestep))
             predicted = self._predict(latents, timestep, text)
             latents = self.scheduler.step(predicted, timestep, latents).prev_sample
             bar.update(len(seed))
@@ -156,155 +174,75 @@ class _Sampler:
         return plain + self.guidance * (prompted - plain)
 
 
-class _Selection:
-    """The models of one chunk: only their rows are on the device, edited or original."""
+@contextmanager
+def _adapted(
+    base: Base,
+    layout: WeightLayout | None,
+    weights: Tensor | None,
+    original: Tensor | None,
+    inject_at: int | None,
+    model: Tensor,
+) -> Iterator[_Select]:
+    """Put the models of one batch on the base; only their rows are on the device.
 
-    def __init__(
-        self,
-        adapter: Adapter | None,
-        weights: Tensor | None,
-        original: Tensor | None,
-        model: Tensor,
-    ):
-        self.adapter = adapter
-        if adapter is None or weights is None:
-            return
-        device = adapter.weights.device
-        first, last = int(model[0]), int(model[-1])
-        rows = slice(first, last + 1)
-        self.weights = weights[rows].to(device)
-        self.original = None if original is None else original[rows].to(device)
-        adapter.index = None  # an index for other rows would not fit the new ones
-        adapter.weights = self.weights
-        adapter.index = (model - first).to(device)
-
-    def edited(self, yes: bool) -> None:
-        """Let the edited weights act, or the original ones."""
-        if self.adapter is None:
-            return
-        if self.original is None:
-            self.adapter.enabled = yes
-        else:
-            wanted = self.weights if yes else self.original
-            if self.adapter.weights is not wanted:
-                self.adapter.weights = wanted
-
-
-def initial_noise(base: Base, seed: int) -> Float[Tensor, "1 c h w"]:
-    """Return the noise that a seed stands for, on the CPU: the same on every device."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn((1, *base.latent_shape), generator=generator)
-
-
-def image_grid(
-    images: UInt8[Tensor, "rows columns h w 3"],
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    *,
-    cell: int | None = None,
-) -> "Image":
-    """Lay images out as a table with captions.
-
-    Args:
-        images: as `generate` gives them, with its middle axes flattened.
-        rows: a caption for every row, or none; long lines are wrapped.
-        columns: a caption for every column, or none.
-        cell: width of a cell in pixels; None enlarges small images by a whole factor to at least
-            128 px.
-
-    Returns:
-        a PIL image.
-
-    Raises:
-        W2WError: another number of captions than of rows or columns.
+    `model` holds the row of `weights` of every sample, in rising order.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    if weights is None or layout is None:
+        yield lambda timestep: None
+        return
+    rows = slice(int(model[0]), int(model[-1]) + 1)
+    edited = weights[rows].to(base.device)
+    before = None if original is None else original[rows].to(base.device)
+    index = (model - model[0]).to(base.device)
 
-    table = images.cpu().numpy()
-    R, C, height, width = table.shape[:4]
-    for captions, count, what in ((rows, R, "rows"), (columns, C, "columns")):
-        if captions and len(captions) != count:
-            raise InputError(f"{len(captions)} captions for {count} {what}: expected one each")
-    wide = cell or width * max(1, -(-128 // width))
-    tall, gap = round(wide * height / width), max(2, wide // 64)
-    font = ImageFont.load_default(size=max(11, wide // 11))
-    beside, above = _wrap(rows, wide - gap, font), _wrap(columns, wide - gap, font)
-    left = max((_extent(text, font)[0] for text in beside), default=-2 * gap) + 2 * gap
-    top = max((_extent(text, font)[1] for text in above), default=-2 * gap) + 2 * gap
-    sheet = Image.new("RGB", (left + C * (wide + gap) - gap, top + R * (tall + gap) - gap), "white")
-    for r in range(R):
-        for c in range(C):
-            image = Image.fromarray(table[r, c])
-            if image.size != (wide, tall):
-                image = image.resize((wide, tall), Image.Resampling.BICUBIC)
-            sheet.paste(image, (left + c * (wide + gap), top + r * (tall + gap)))
-    pen = ImageDraw.Draw(sheet)
-    for r, text in enumerate(beside):
-        place = gap, top + r * (tall + gap) + tall // 2
-        pen.multiline_text(place, text, "black", font, anchor="lm")
-    for c, text in enumerate(above):
-        place = left + c * (wide + gap) + wide // 2, gap
-        pen.multiline_text(place, text, "black", font, anchor="ma", align="center")
-    return sheet
+    def select(timestep: int) -> None:
+        late = inject_at is None or timestep <= inject_at
+        if before is None:
+            adapter.enabled = late
+        else:
+            adapter.weights = edited if late else before
+
+    with adapt(base.unet, layout, edited, index) as adapter:
+        yield select
 
 
-def _wrap(captions: Sequence[str], width: int, font: Any) -> list[str]:
-    letters = max(8, int(width / font.getlength("n")))
-    return [
-        "\n".join(textwrap.fill(line, letters) for line in caption.splitlines())
-        for caption in captions
-    ]
+def _stack(
+    base: Base, models: Models, space: WeightSpace | str | Path | None, layout: WeightLayout | None
+) -> tuple[WeightLayout, Tensor]:
+    stack = stack_models(models, space=space, layout=layout)
+    what = ", ".join(filter(None, stack.names)) or "the model"
+    require_one_base(base.hash, stack.base_hash, what)
+    return stack.layout, stack.weights.detach()
 
 
-def _extent(text: str, font: Any) -> tuple[int, int]:
-    from PIL import Image, ImageDraw
-
-    pen = ImageDraw.Draw(Image.new("1", (1, 1)))
-    box = pen.multiline_textbbox((0, 0), text, font=font)
-    return int(box[2]), int(box[3])
+def _like(original: Tensor, weights: Tensor) -> Tensor:
+    if len(original) not in (1, len(weights)):
+        raise InputError(
+            f"{len(original)} original models for {len(weights)} edited ones: expected one, or one"
+            " each"
+        )
+    return original.expand_as(weights)
 
 
 def _check(
-    weights: Tensor | None,
-    layout: WeightLayout | None,
+    models: Models | None,
     prompts: Sequence[str],
     seeds: Sequence[int],
     steps: int,
     inject_at: int | None,
-    original: Tensor | None,
-    chunk: int | None,
+    original: Models | None,
+    batch_size: int | None,
 ) -> None:
-    if isinstance(prompts, str):
-        raise InputError(f"prompts came as the text {prompts!r}: expected a list of texts")
     if not prompts or not seeds:
         raise InputError(
             f"{len(prompts)} prompts and {len(seeds)} seeds: expected at least one of each"
         )
-    if weights is not None and layout is None:
-        raise InputError("weights came without their layout: expected both, or neither")
-    if weights is None and (inject_at is not None or original is not None):
-        raise InputError("delayed injection without weights: expected the weights to inject")
-    if original is not None and (weights is None or original.shape != weights.shape):
-        shape = None if weights is None else tuple(weights.shape)
-        raise InputError(
-            f"original of shape {tuple(original.shape)}: expected one row for each row of weights,"
-            f" {shape}"
-        )
+    if models is None and (inject_at is not None or original is not None):
+        raise InputError("delayed injection without models: expected the models to inject")
     if original is not None and inject_at is None:
-        raise InputError("original came without inject_at: expected the timestep of the injection")
-    if steps < 1 or (chunk is not None and chunk < 1):
-        raise InputError(f"{steps} steps in chunks of {chunk}: expected at least 1 of each")
-
-
-@contextmanager
-def _stack(
-    base: Base, layout: WeightLayout | None, weights: Tensor | None
-) -> Iterator[Adapter | None]:
-    if weights is None or layout is None:
-        yield None
-        return
-    with adapt(base.unet, layout, weights[:1].detach().to(base.device)) as adapter:
-        yield adapter
+        raise InputError("original without inject_at: expected the timestep of the injection")
+    if steps < 1 or (batch_size is not None and batch_size < 1):
+        raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
 
 
 def _fitting(base: Base, passes: int) -> int:
@@ -320,7 +258,7 @@ def _fitting(base: Base, passes: int) -> int:
     if base.device.type == "cpu" and height * width <= 1024:
         attention = 2 * max(1, config.block_out_channels[0] // 32) * (height * width) ** 2
     bytes_each = passes * 4 * (maps + attention)
-    most = _MOST_AT_ONCE.get(base.device.type, _MOST_ON_ACCELERATORS)
+    most = _LARGEST_BATCH.get(base.device.type, _LARGEST_ON_ACCELERATORS)
     return max(1, min(most, free_memory(base.device) // 2 // bytes_each))
 
 

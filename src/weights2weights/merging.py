@@ -1,13 +1,13 @@
 """Merging a model with a LoRA of another kind: one LoRA whose update is the sum of two.
 
 A LoRA adds (alpha/rank) · B · A to a layer. Adding the *vectors* of two LoRAs does not add what
-they do, since (B + B′)(A + A′) holds the products B·A′ and B′·A as well. The sum of two updates is
-a LoRA of both ranks together: A stacked on A′, B beside B′. That is exact, needs no training, and
-serves a subject with a style, or with a text slider (Dravid et al. 2024, appendix H, Fig. 33).
+they do, since (B + B′)(A + A′) also contains the products B·A′ and B′·A. The sum of two updates is
+a LoRA of both ranks together: A stacked on A′, B next to B′. That is exact, needs no training, and
+combines a subject with a style or a text slider (Dravid et al. 2024, appendix H, Fig. 33).
 
 It works because such LoRAs are nearly orthogonal, which `cosine` measures on the updates. Two
-points of one space are not: they share the mean, which a sum would count twice. Between such
-points one can only go from one to the other, which is `interpolate`.
+points of one space are not: they share the mean, which a sum would count twice. Such points can
+only be interpolated.
 """
 
 import math
@@ -19,37 +19,115 @@ from torch import Tensor
 from .errors import InputError
 from .layout import LoRAModule, WeightLayout, require_one_base
 from .models import Model
-from .space import WeightSpace
+from .opening import Models, Space, one_model, open_space, stack_models
 
 
 def merge(
-    first: Float[Tensor, " d"],
-    first_layout: WeightLayout,
-    second: Float[Tensor, " e"],
-    second_layout: WeightLayout,
-    weight: float = 1.0,
-) -> tuple[Float[Tensor, " f"], WeightLayout]:
-    """Return one LoRA whose update on every layer is that of the first plus weight × the second's.
+    first: Models, second: Models, *, weight: float = 1.0, space: Space | None = None
+) -> Model:
+    """Merge a model with one of another kind.
 
     Args:
-        first: weights of a LoRA.
-        first_layout: of it.
-        second: weights of another, of any rank, alpha and set of layers on the same base.
-        second_layout: of it.
-        weight: of the second, negative to take it away.
+        first: a subject; one model in any form that `generate` takes.
+        second: a style, a slider, or a subject of another space, likewise.
+        weight: of the second; negative subtracts it.
+        space: of points; opened only if it is needed.
 
     Returns:
-        (weights, layout): float32, of the ranks' sum on the layers of both. The factor alpha / rank
-        is that of the first, whose numbers stand unchanged; a layer that only one of them adapts
-        has zeros for the other.
+        a model with weights, of the sum of both ranks; see `merge_weights`. Its origin names both
+        models, and the cosine of their updates.
 
     Raises:
-        W2WError: weights that are not of their layout, layers of one name and different width, a
-            weight that is no number.
+        InputError: both are points of one space, which do not merge; a point without its space;
+            models of two bases; as `merge_weights`.
+    """
+    one, two = one_model(first, space=space), one_model(second, space=space)
+    if one.space and one.space == two.space:
+        raise InputError(
+            f"both models are points of space {one.space}, and merging them would only interpolate"
+            " between them: expected a LoRA of another kind, or interpolate (--interpolate 0.5)"
+        )
+    base_hash = require_one_base(one.base_hash, two.base_hash, "the second model")
+    both = []
+    for model in (one, two):
+        stack = stack_models(model, space=space)
+        both += [stack.layout, stack.weights[0]]
+    layout, weights = merge_weights(*both, weight=weight)
+    origin = _origin("merge", one, two) | {"weight": weight, "cosine": cosine(*both)}
+    return Model(layout, weights=weights, base_hash=base_hash, origin=origin)
+
+
+def interpolate(
+    first: Models, second: Models, share: float = 0.5, *, space: Space | None = None
+) -> Model:
+    """Return the model between two points of a space: first + share · (second − first).
+
+    This mixes two subjects into a third; it does not show both.
+
+    Args:
+        first: a point; or a LoRA, which is then projected into `space`.
+        second: likewise.
+        share: 0 is the first, 1 the second; values outside extrapolate.
+        space: in which to interpolate; not needed for two `Model`s or files of one space.
+
+    Raises:
+        InputError: not two points of one space, models of two bases, a share that is not finite.
+    """
+    if not math.isfinite(share):
+        raise InputError(f"share {share} of an interpolation: expected a finite number")
+    one, two = one_model(first, space=space), one_model(second, space=space)
+    base_hash = require_one_base(one.base_hash, two.base_hash, "the second model")
+    if one.coefficients is not None and two.coefficients is not None and one.space == two.space:
+        a, b, place = one.coefficients, two.coefficients, one.space
+    elif space is not None:
+        opened = open_space(space)
+        a, b = (opened.coefficients_of(model).cpu() for model in (one, two))
+        base_hash, place = base_hash or opened.base_hash, opened.hash
+    else:
+        raise InputError(
+            "the models are not points of one space: expected two model files of one space, or the"
+            " space to project them into as space=… (--space)"
+        )
+    m = max(len(a), len(b))
+    a, b = (torch.nn.functional.pad(point, (0, m - len(point))) for point in (a, b))
+    return Model(
+        one.layout,
+        coefficients=torch.lerp(a, b, share),
+        space=place,
+        base_hash=base_hash,
+        origin=_origin("interpolate", one, two) | {"share": share},
+    )
+
+
+def merge_weights(
+    first_layout: WeightLayout,
+    first: Float[Tensor, " d"],
+    second_layout: WeightLayout,
+    second: Float[Tensor, " e"],
+    *,
+    weight: float = 1.0,
+) -> tuple[WeightLayout, Float[Tensor, " f"]]:
+    """Return one LoRA whose update of every layer is that of the first plus weight × the second's.
+
+    Args:
+        first_layout: of the first.
+        first: weights of a LoRA.
+        second_layout: any rank, alpha and set of layers on the same base.
+        second: weights of another LoRA.
+        weight: of the second; negative subtracts it.
+
+    Returns:
+        (layout, weights): float32, of the sum of both ranks on the layers of both. The factor
+        alpha / rank is that of the first, whose entries are unchanged; a layer that only one of
+        them adapts has zeros for the other.
+
+    Raises:
+        InputError: weights that are not of their layout, layers of one name and different width, a
+            weight that is not finite.
     """
     if not math.isfinite(weight):
         raise InputError(f"weight {weight} of a merge: expected a finite number")
-    ours, theirs = _parts(first, first_layout), _parts(second, second_layout)
+    ours, theirs = _parts(first_layout, first), _parts(second_layout, second)
     modules = _union(first_layout, second_layout)
     rank = first_layout.rank + second_layout.rank
     layout = WeightLayout(
@@ -62,154 +140,42 @@ def merge(
         A_too, B_too = _of(theirs, module, second_layout.rank)
         rows.append(torch.cat([A, A_too]).flatten())
         rows.append(torch.cat([B, factor * B_too], 1).flatten())
-    return torch.cat(rows).float(), layout
+    return layout, torch.cat(rows).float()
 
 
 def cosine(
-    first: Float[Tensor, " d"],
     first_layout: WeightLayout,
-    second: Float[Tensor, " e"],
+    first: Float[Tensor, " d"],
     second_layout: WeightLayout,
+    second: Float[Tensor, " e"],
 ) -> float:
-    """Return the cosine of the updates of two LoRAs, as if all layers' B · A were one long vector.
+    """Return the cosine of the updates of two LoRAs, taking all layers' B · A as one long vector.
 
-    Near 0, their merge does what both do; near 1 they are of the same kind. Without forming any
-    product: ⟨B A, B′ A′⟩ is the sum of the entries of (Bᵀ B′) ∘ (A A′ᵀ). An update of 0 has
-    cosine 0.
+    Near 0, their merge does what both do; near 1 they are of the same kind. No product is formed:
+    ⟨B A, B′ A′⟩ is the sum of the entries of (Bᵀ B′) ∘ (A A′ᵀ). An update of 0 has cosine 0.
 
     Raises:
-        W2WError: as `merge`.
+        InputError: as `merge_weights`.
     """
     _union(first_layout, second_layout)
-    ours, theirs = _parts(first, first_layout), _parts(second, second_layout)
+    ours, theirs = _parts(first_layout, first), _parts(second_layout, second)
     size = _inner(ours, ours) * _inner(theirs, theirs)
     return _inner(ours, theirs) / math.sqrt(size) if size > 0 else 0.0
 
 
-def interpolate(
-    first: Float[Tensor, "*batch m"], second: Float[Tensor, "*others k"], share: float = 0.5
-) -> Float[Tensor, "*batch m"]:
-    """Go from one point of a space to another: first + share · (second − first).
-
-    This mixes two subjects into a third; it cannot show both. It is the same on coefficients and on
-    the weights of points of one space.
-
-    Args:
-        first: coefficients of a model or models.
-        second: as many.
-        share: 0 is the first, 1 the second; beyond, away from the other.
-
-    Raises:
-        W2WError: other shapes, a share that is no number.
-    """
-    if first.shape != second.shape:
-        raise InputError(
-            f"points of shapes {list(first.shape)} and {list(second.shape)}: expected equal ones,"
-            " from one space"
-        )
-    if not math.isfinite(share):
-        raise InputError(f"share {share} of an interpolation: expected a finite number")
-    return torch.lerp(first, second, share)
-
-
-def merge_models(
-    first: Model, second: Model, weight: float = 1.0, space: WeightSpace | None = None
-) -> Model:
-    """Merge a model with one of another kind.
-
-    Args:
-        first: a subject.
-        second: a style, a slider, or a subject of another space.
-        weight: of the second.
-        space: of those that are points without weights.
-
-    Returns:
-        a model with weights, of the ranks' sum; see `merge`. Its origin says what it is made of,
-        and the cosine of the two updates.
-
-    Raises:
-        W2WError: both are points of one space, which do not merge; a point whose space is missing;
-            as `merge`.
-    """
-    if first.space and first.space == second.space:
-        raise InputError(
-            f"both models are points of space {first.space}, and their merge would only interpolate"
-            " between them: expected a LoRA of another kind; if that is wanted, ask for it with"
-            " interpolate (--interpolate 0.5)"
-        )
-    base_hash = require_one_base(first.base_hash, second.base_hash, "the second model")
-    both = _weights(first, space), first.layout, _weights(second, space), second.layout
-    weights, layout = merge(*both, weight)
-    origin = {
-        "verb": "merge",
-        "first": dict(first.origin),
-        "second": dict(second.origin),
-        "weight": weight,
-        "cosine": cosine(*both),
-    }
-    return Model(layout, weights=weights, base_hash=base_hash, origin=origin)
-
-
-def interpolate_models(
-    first: Model, second: Model, share: float = 0.5, space: WeightSpace | None = None
-) -> Model:
-    """Return the model between two points of one space; see `interpolate`.
-
-    Args:
-        first: a point, or a LoRA if `space` is given, which is then projected.
-        second: likewise.
-        share: 0 is the first, 1 the second.
-        space: in which to interpolate; not needed for two points.
-
-    Raises:
-        W2WError: not two points of one space, or models of two bases.
-    """
-    points, base_hash = [], require_one_base(first.base_hash, second.base_hash, "the second model")
-    for model in (first, second):
-        if space is not None:
-            points.append(space.coefficients_of(model).cpu())
-        elif model.coefficients is not None and model.space == first.space:
-            points.append(model.coefficients)
-        else:
-            raise InputError(
-                "interpolation between models that are no points of one space: expected two model"
-                " files of one space, or the space to project them into"
-            )
-    m = max(map(len, points))
-    points = [torch.nn.functional.pad(point, (0, m - len(point))) for point in points]
-    origin = {
-        "verb": "interpolate",
-        "first": dict(first.origin),
-        "second": dict(second.origin),
-        "share": share,
-    }
-    middle = interpolate(points[0], points[1], share)
-    return Model(
-        first.layout,
-        coefficients=middle,
-        space=first.space if space is None else space.hash,
-        base_hash=base_hash or ("" if space is None else space.base_hash),
-        origin=origin,
-    )
-
-
-def _weights(model: Model, space: WeightSpace | None) -> Tensor:
-    if model.weights is not None:
-        return model.weights
-    if space is None or space.hash != model.space:
-        raise InputError(f"a point of space {model.space} without weights: expected its space")
-    return space.weights_of(model).cpu()
+def _origin(verb: str, one: Model, two: Model) -> dict[str, object]:
+    return {"verb": verb, "first": dict(one.origin), "second": dict(two.origin)}
 
 
 Parts = dict[str, tuple[float, Tensor, Tensor]]
 
 
-def _parts(weights: Tensor, layout: WeightLayout) -> Parts:
+def _parts(layout: WeightLayout, weights: Tensor) -> Parts:
     """Return (alpha / rank, A, B) of every layer, in float64."""
     if weights.shape != (layout.num_parameters,):
         raise InputError(
             f"weights of shape {list(weights.shape)}: expected [{layout.num_parameters}], one LoRA"
-            " of its layout"
+            " of their layout"
         )
     weights = weights.detach().cpu().double()
     return {
@@ -238,14 +204,14 @@ def _inner(ours: Parts, theirs: Parts) -> float:
 
 
 def _union(first: WeightLayout, second: WeightLayout) -> tuple[LoRAModule, ...]:
-    """Return the layers of both, sure that those of one name are one layer."""
+    """Return the layers of both; those of one name must be one layer."""
     modules = {module.name: module for module in first.modules}
     for module in second.modules:
         ours = modules.setdefault(module.name, module)
         if ours != module:
             raise InputError(
-                f"{module.name} is {ours.in_features} wide in, {ours.out_features} out in one and"
-                f" {module.in_features}, {module.out_features} in the other: expected LoRAs of one"
-                " base model"
+                f"{module.name} maps {ours.in_features} to {ours.out_features} features in one and"
+                f" {module.in_features} to {module.out_features} in the other: expected LoRAs of"
+                " one base model"
             )
     return tuple(modules.values())

@@ -1,8 +1,8 @@
 """The model file: one point of a space, or one LoRA, with how it came about.
 
-What sampling, editing and inversion make is a *model*, and this is the file it travels in: a
-safetensors file with `coefficients` (m numbers: a point of a space), `weights` (d numbers: a whole
-LoRA), or both, and these strings in its header:
+Sampling, editing and inversion produce a *model*. It is kept in a safetensors file of
+`coefficients` (m, a point of a space), `weights` (d, a whole LoRA), or both, and these strings in
+the header:
 
 | key | value |
 |---|---|
@@ -14,14 +14,14 @@ LoRA), or both, and these strings in its header:
 | `base_hash` | content hash of the base model; empty if unknown |
 | `origin` | JSON: how it came about, such as `{"verb": "sample", "seed": 0, "row": 3}` |
 
-Without coefficients it serves any space of its layout; without weights only its own space can turn
-it into weights. Verbs that take a model also take a LoRA file of another program: `load_model`
-reads both.
+A model without coefficients fits any space of its layout; one without weights needs its own space
+to become weights. `load_model` also reads the LoRA files of other programs.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ class Model:
         space: hash of the space of the coefficients, "" if there are none.
         base_hash: content hash of the base model, "" if unknown.
         origin: how it came about, JSON values.
+        name: for captions and messages; not stored, a file's model has the name of the file.
 
     Raises:
-        W2WError: neither coefficients nor weights, numbers that are not finite, weights of another
+        InputError: neither coefficients nor weights, values that are not finite, weights of another
             length than the layout's, coefficients without a space.
     """
 
@@ -65,10 +66,11 @@ class Model:
     space: str = ""
     base_hash: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
     def __post_init__(self):
         if self.coefficients is None and self.weights is None:
-            raise InputError("a model with neither coefficients nor weights: expected one of them")
+            raise InputError("a model without coefficients and weights: expected one of them")
         if self.weights is not None and self.weights.shape != (self.layout.num_parameters,):
             raise InputError(
                 f"weights of shape {list(self.weights.shape)}: expected"
@@ -82,9 +84,32 @@ class Model:
         for name in ("coefficients", "weights"):
             tensor = getattr(self, name)
             if tensor is not None and not tensor.isfinite().all():
-                raise InputError(f"{name} hold NaN or infinite numbers; this model is broken")
+                raise InputError(f"the {name} contain NaN or infinite values; expected finite ones")
             if tensor is not None:
                 object.__setattr__(self, name, tensor.float())
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(f'{key} {text}' for key, text in self._summary().items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>"
+            for key, text in self._summary().items()
+        )
+        return f"<table>{''.join(rows)}</table>"
+
+    def _summary(self) -> dict[str, str]:
+        layout, parts = self.layout, {}
+        if self.name:
+            parts["name"] = repr(self.name)
+        if self.coefficients is not None:
+            parts["point"] = f"of {len(self.coefficients)} components in space {self.space}"
+        if self.weights is not None:
+            parts["weights"] = f"of {len(self.weights):,} parameters"
+        parts["LoRA"] = f"rank {layout.rank}, alpha {layout.alpha:g}"
+        if layout.base:
+            parts["base"] = layout.base
+        return parts
 
 
 def save_model(path: str | Path, model: Model) -> Path:
@@ -98,11 +123,12 @@ def save_model(path: str | Path, model: Model) -> Path:
         the path.
 
     Raises:
-        W2WError: another ending, an origin that JSON cannot hold, a failure to write.
+        InputError: another extension, an origin that JSON cannot hold.
+        W2WError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InputError(f"{path} would not be recognised: expected a name ending in .safetensors")
+        raise InputError(f"{path}: expected a name ending in .safetensors")
     metadata = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -114,9 +140,7 @@ def save_model(path: str | Path, model: Model) -> Path:
     }
     tensors = {"coefficients": model.coefficients, "weights": model.weights}
     present = {
-        name: tensor.detach().float().cpu()
-        for name, tensor in tensors.items()
-        if tensor is not None
+        name: tensor.detach().cpu() for name, tensor in tensors.items() if tensor is not None
     }
     make_folder(path.parent)
     write_safetensors(path, present, metadata)
@@ -124,7 +148,7 @@ def save_model(path: str | Path, model: Model) -> Path:
 
 
 def is_model(path: str | Path) -> bool:
-    """Say whether a path is a model file of ours; any other file or folder is not."""
+    """Return whether a path is a model file; any other file or folder is not."""
     try:
         with open_checked(Path(path)) as file:
             return file.metadata.get("format") == FORMAT
@@ -132,34 +156,42 @@ def is_model(path: str | Path) -> bool:
         return False
 
 
-def load_model(path: str | Path) -> Model:
-    """Read a model file, or a LoRA of another program as a model with weights.
+def load_model(path: str | Path, alpha: float | None = None) -> Model:
+    """Read a model file, or a LoRA file or folder of any format as a model with weights.
+
+    Args:
+        path: the file, or a folder that holds a LoRA.
+        alpha: LoRA alpha of a LoRA file that does not state it.
 
     Raises:
-        W2WError: neither; or a model file that is damaged, of a later version, or contradicts
-            itself. The message begins with the path.
+        InputError: neither of them; or a model file that is damaged, of a later version, or
+            contradicts itself. The message begins with the path.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give a model or LoRA file")
-    if not is_model(path):
-        lora = load_lora(path)
-        origin = {"file": path.name, "format": lora.format}
-        return Model(lora.layout, weights=lora.weights.float(), origin=origin)
-    try:
-        with open_checked(path) as file:
-            return _parse(file)
-    except W2WError as error:
-        raise InputError(f"{path}: {error}") from error
+    if not (path.is_file() or path.is_dir()):
+        what = "is not a file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {what}; give a model or LoRA file")
+    if path.is_file():
+        try:
+            with open_checked(path) as file:
+                if file.metadata.get("format") == FORMAT:
+                    return _parse(file, path.stem)
+        except W2WError as error:
+            raise InputError(f"{path}: {error}") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    lora = load_lora(path, alpha)
+    origin = {"file": path.name, "format": lora.format}
+    return Model(lora.layout, weights=lora.weights.float(), origin=origin, name=path.stem)
 
 
-def _parse(file: Any) -> Model:
+def _parse(file: Any, name: str) -> Model:
     strings = file.metadata
     version = strings.get("format_version", "")
     if version != str(FORMAT_VERSION):
         raise InputError(
-            f"is of format version {version!r}: expected {FORMAT_VERSION}; a newer weights2weights"
-            " may read it"
+            f"format version {version!r}: expected {FORMAT_VERSION}; a newer weights2weights may"
+            " read it"
         )
     try:
         layout = WeightLayout.from_dict(parse_json(strings["layout"], "the layout"))
@@ -168,22 +200,19 @@ def _parse(file: Any) -> Model:
             strings[key] for key in ("space", "base_hash", "layout_hash")
         )
     except KeyError as error:
-        raise InputError(
-            f"lacks {error} in its header; the file is damaged: make it anew"
-        ) from error
+        raise InputError(f"no {error} in the header; the file is damaged") from error
     if layout.hash != layout_hash:
         raise InputError(
-            f"has a layout of hash {layout.hash}: expected {layout_hash}; the file is damaged"
+            f"a layout of hash {layout.hash}: expected {layout_hash}; the file is damaged"
         )
-    left_over = set(file.places) - {"coefficients", "weights"}
-    if left_over or not isinstance(origin, dict):
+    if set(file.places) - {"coefficients", "weights"} or not isinstance(origin, dict):
         raise InputError(
-            "holds more than coefficients, weights and an origin; the file is damaged: make it anew"
+            "more than coefficients, weights and an origin; the file is damaged or of another kind"
         )
-    tensors = {name: file.read(name).clone() for name in file.places}
-    for name, tensor in tensors.items():
+    tensors = {key: file.read(key).clone() for key in file.places}
+    for key, tensor in tensors.items():
         if tensor.dtype not in _FLOATS or tensor.ndim != 1:
             raise InputError(
-                f"holds {name} as {tensor.dtype} {list(tensor.shape)}: expected one axis of floats"
+                f"{key} as {tensor.dtype} {list(tensor.shape)}: expected one axis of floats"
             )
-    return Model(layout, space=space, base_hash=base_hash, origin=origin, **tensors)
+    return Model(layout, space=space, base_hash=base_hash, origin=origin, name=name, **tensors)

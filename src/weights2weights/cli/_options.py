@@ -1,5 +1,6 @@
-"""Options that several verbs share, so that one thing has one name and one default everywhere."""
+"""Options that several commands share, so that one thing has one name and one default."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,14 +15,28 @@ base_option = click.option(
     default="people",
     show_default=True,
     metavar="BASE",
-    help="Base model: an embedded world, a diffusers folder or a hub id.",
+    help="Base model: the name of an embedded world, a diffusers folder or a hub id.",
+)
+
+space_option = click.option(
+    "--space",
+    default="people",
+    show_default=True,
+    help="Space: the name of an embedded world, a folder or a hub id.",
 )
 
 models_space_option = click.option(
     "--space",
     default="people",
     show_default=True,
-    help="The space of models that are points of one.",
+    help="Space of any model given as coefficients: an embedded world, a folder or a hub id.",
+)
+
+model_file_option = click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Model file to write, ending in .safetensors.",
 )
 
 device_option = click.option(
@@ -29,7 +44,7 @@ device_option = click.option(
     default="auto",
     show_default=True,
     metavar="DEVICE",
-    help="cpu, cuda, cuda:1, mps, or the best there is.",
+    help="cpu, cuda, cuda:1 or mps; auto picks the best available.",
 )
 
 dtype_option = click.option(
@@ -37,7 +52,7 @@ dtype_option = click.option(
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
     show_default=True,
-    help="What the UNet computes in; bfloat16 is up to twice as fast where the machine has it.",
+    help="Precision of the denoiser; bfloat16 is up to twice as fast where it is supported.",
 )
 
 

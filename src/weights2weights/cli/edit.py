@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ._directions import direction_options, open_labelled
-from ._models import open_model
+from ._options import model_file_option, space_option
 from ._output import json_option, report
 
 
@@ -40,15 +40,10 @@ class Change(click.ParamType):
     required=True,
     multiple=True,
     type=Change(),
-    help="How far, in standard deviations of the training models; may be repeated.",
+    help="Label to change, and how far, in standard deviations of the training models; repeatable.",
 )
-@click.option("--space", default="people", show_default=True, help="A folder, hub id or world.")
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The edited model, a .safetensors file.",
-)
+@space_option
+@model_file_option
 @direction_options
 @json_option
 def command(
@@ -65,22 +60,24 @@ def command(
 ) -> None:
     """Change attributes of a model, such as age or a beard.
 
-    MODEL is a model file, a LoRA file of any format, or one model of a dataset as DATASET/NAME. A
-    LoRA may lie outside the space: what the space does not know of it stays as it is. Strength 1 to
-    3 is usual; "paper" is as far as the farthest training model. Edits add up, in any order.
+    MODEL is a model file, a LoRA of any format, or one model of a dataset as DATASET/NAME. A LoRA
+    may lie outside the space: the part of it that the space does not capture stays as it is.
+    Strengths of 1 to 3 are usual; "paper" goes as far as the farthest training model. Edits add up,
+    in any order.
 
     \b
     Example: w2w edit adam.safetensors --set Bald=2 --set Young=-1 --keep Male --out b.safetensors
     """
     from ..directions import edit_model, find_directions
     from ..models import save_model
+    from ..opening import one_model
 
     names = [label for label, _ in changes]
     if len(set(names)) < len(names):
-        raise click.UsageError("--set names a label twice: give their sum once")
+        raise click.UsageError("--set names a label twice: give the sum of both strengths once")
     if both := set(names) & set(keep):
         raise click.UsageError(f"--keep {min(both)} contradicts --set {min(both)}")
-    _, opened_model = open_model(model)
+    opened_model = one_model(model)
     opened = open_labelled(space, labels)
     options = {"method": method, "components": components, "seed": seed}
     directions = find_directions(opened, names, keep=list(dict.fromkeys(keep)), **options)
@@ -88,20 +85,15 @@ def command(
     steps = [(directions[label], strength) for label, strength in changes]
     edited = edit_model(opened, opened_model, steps)  # pyright: ignore[reportArgumentType]
     seconds = time.perf_counter() - begun
+    figures = ("spread", "largest", "auc", "r2")
     facts = {
         "path": save_model(out, edited),
         "space": opened.hash,
         "set": dict(changes),
         "keep": list(dict.fromkeys(keep)),
         "directions": {
-            label: {
-                "components": len(direction.normal),
-                "spread": direction.spread,
-                "largest": direction.largest,
-                "auc": direction.auc,
-                "r2": direction.r2,
-            }
-            for label, direction in directions.items()
+            label: {"components": len(found.normal)} | {key: getattr(found, key) for key in figures}
+            for label, found in directions.items()
         },
         "outside": 0.0
         if edited.weights is None

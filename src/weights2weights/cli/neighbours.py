@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from ._models import open_models
 from ._output import json_option, one_line, report
 
 
@@ -31,15 +30,16 @@ def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> 
     \b
     Example: w2w neighbours people/sample-3-0000.safetensors
     """
+    from ..opening import load_models
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
     found = {}
     for path in models:
         whole = (path / "manifest.json").is_file()
-        for name, model in open_models(path):
+        for model in load_models(path):
             nearest = opened.neighbours(opened.coefficients_of(model), count).of(0)
-            found[str(path / name if whole else path)] = [
+            found[str(path / model.name if whole else path)] = [
                 {"name": other, "similarity": value} for other, value in nearest
             ]
     if as_json:

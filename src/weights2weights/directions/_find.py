@@ -235,8 +235,7 @@ def score_models(
 
     scores = []
     for row in coefficients.split(1):
-        weights = space.to_weights(row)
-        images = generate(base, weights, space.layout, prompts, seeds, **options)
+        images = generate(base, row, space=space, prompts=prompts, seeds=seeds, **options)
         images = images.flatten(0, 2).numpy()
         given = torch.as_tensor(scorer(images)).double().cpu()
         if given.shape != (len(images),):

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..generation import image_grid
 from ..inversion import Inversion, InversionConfig, invert
+from ..sheets import image_grid
 from ..space import WeightSpace
 from ._keep import digest, digest_of_fields
 from ._report import Sheet
@@ -46,7 +46,7 @@ def inverted(
     }
 
     def search() -> dict[str, Tensor]:
-        return {"coefficients": seek(setting, space, images, recipe).points}
+        return {"coefficients": seek(setting, space, images, recipe).coefficients}
 
     return space.to_weights(setting.keep.tensors(inputs, search)["coefficients"])
 
@@ -76,8 +76,8 @@ def seek(
         setting.base,
         space,
         images,
-        config=recipe,
-        prompt=setting.recipe.instance_prompt,
+        recipe=recipe,
+        prompt=setting.recipe.prompt,
         seed=setting.seed,
         progress=setting.progress,
     )

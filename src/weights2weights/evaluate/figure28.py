@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from ..directions import cosines
-from ..generation import image_grid
 from ..metrics.entanglement import mean_absolute_cosine
+from ..sheets import image_grid
 from ._edits import (
     MEASURES,
     PAPER_ATTRIBUTES,

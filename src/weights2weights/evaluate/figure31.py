@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..generation import image_grid
 from ..metrics.attributes import SEEN
+from ..sheets import image_grid
 from ._edits import direction, required_labels
 from ._estimates import estimate, mean
 from ._report import Result, Sheet, Table

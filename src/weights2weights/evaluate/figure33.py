@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..generation import image_grid
-from ..merging import cosine, merge
+from ..merging import cosine, merge_weights
 from ..metrics.verification import verification_auc
+from ..sheets import image_grid
 from ..subjects import find_subjects
 from ..worlds import USER_POPULATIONS
 from ._estimates import estimate, mean
@@ -55,7 +55,7 @@ def figure33(
     for weight in weights:
         merged, layout = [], setting.layout
         for row in rows:
-            one, layout = merge(row, setting.layout, style, setting.layout, weight)
+            layout, one = merge_weights(setting.layout, row, setting.layout, style, weight=weight)
             merged.append(one.float())
         after = setting.draw(torch.stack(merged), texts, noises, layout=layout)
         columns.append(after.images[:shown, 0, 0])
@@ -68,7 +68,7 @@ def figure33(
             "id_score_to_sketch": estimate((after.identity * sketches.identity).sum(-1)),
         }
     cosines = estimate(
-        torch.tensor([cosine(row, setting.layout, style, setting.layout) for row in rows]).abs()
+        torch.tensor([cosine(setting.layout, row, setting.layout, style) for row in rows]).abs()
     )
     first, last = (figures[f"{weight:g}"] for weight in (weights[0], weights[-1]))
     table = [
@@ -113,9 +113,7 @@ def _as_sketches(images: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s h
 
 def _style(setting: Setting, images: int) -> Float[Tensor, " d"]:
     """Train the style's LoRA, once: DreamBooth for the class's own prompt, without its prior."""
-    recipe = replace(
-        setting.recipe, instance_prompt=setting.recipe.class_prompt, prior_loss_weight=0.0
-    )
+    recipe = replace(setting.recipe, prompt=setting.recipe.class_prompt, prior_weight=0.0)
     inputs = {"style": STYLE, "images": images, **setting.inputs}
 
     def learn() -> dict[str, Tensor]:

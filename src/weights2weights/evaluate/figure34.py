@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..generation import image_grid
+from ..sheets import image_grid
 from ._edits import MEASURES, PAPER_ATTRIBUTES, Unedited, required_labels, summarise
 from ._estimates import estimate, mean, rises
 from ._plots import COLORS, line, plot

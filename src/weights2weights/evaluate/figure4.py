@@ -5,9 +5,9 @@ A sample must be a person of its own, the same in every image, and no copy of a 
 
 import torch
 
-from ..generation import image_grid
 from ..metrics.verification import verification_auc
 from ..sampling import report_samples, sample, sampling_of
+from ..sheets import image_grid
 from ._estimates import estimate
 from ._plots import COLORS, plot
 from ._report import Result, Sheet, Table

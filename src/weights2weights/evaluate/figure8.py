@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ..errors import InputError
-from ..generation import image_grid
-from ..inversion import PRESETS
+from ..inversion import OUT_OF_DISTRIBUTION
 from ..metrics.attributes import SEEN
+from ..sheets import image_grid
 from ._edits import same_person
 from ._estimates import above_zero, estimate, mean
 from ._images import colourfulness, sketch
@@ -94,7 +94,7 @@ def figure8(
     """
     chosen = setting.people.first(people)
     names = list(chosen.names)
-    recipe = PRESETS["ood"]
+    recipe = OUT_OF_DISTRIBUTION
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     photos = setting.images_of(names, 1)[:, 0]
     references = setting.references(names)

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..directions import edit
-from ..generation import image_grid
 from ..layout import WeightLayout
-from ..merging import merge
+from ..merging import merge_weights
 from ..metrics.attributes import SEEN
+from ..sheets import image_grid
 from ..sliders import PAPER, RECIPES, Concept, train_sliders
 from ._edits import (
     EXTRA_SEEDS,
@@ -347,7 +347,9 @@ def _slid(
     rows = []
     for row, towards in zip(start.weights, add.tolist(), strict=True):
         sign = 1.0 if towards else -1.0
-        merged, layout = merge(row, setting.layout, slider, slider_layout(setting), sign * scale)
+        layout, merged = merge_weights(
+            setting.layout, row, slider_layout(setting), slider, weight=sign * scale
+        )
         rows.append(merged)
     return setting.draw(torch.stack(rows).float(), start.prompts, start.seeds, layout=layout)
 

@@ -1,0 +1,214 @@
+"""Whatever users hand over as models, told apart in one place.
+
+Models arrive as points of a space, as weight vectors of a layout, as `Model`s, or as paths of files
+that hold them. `as_models` makes `Model`s of any of these, and `stack_models` the weight matrix of
+one layout that an adapter or a LoRA file needs.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .dataset import WeightDataset
+from .errors import InputError
+from .layout import WeightLayout, require_one_base
+from .models import Model, load_model
+from .space import WeightSpace
+
+Models = Any
+"""Points (n, m) or (m,) of a space or weights (n, d) or (d,) of a layout, torch or NumPy; a `Model`
+or a path; a sequence of these; or a result of `invert`, which has `coefficients`."""
+
+Space = WeightSpace | str | Path
+"""A space, its folder, its hub id or the name of an embedded world."""
+
+
+class ModelStack(NamedTuple):
+    """Models of one layout, a row each.
+
+    Attributes:
+        layout: of the weights.
+        weights: float32.
+        names: of the models, "" where unknown.
+        base_hash: of their base, "" if unknown.
+    """
+
+    layout: WeightLayout
+    weights: Float[Tensor, "n d"]
+    names: tuple[str, ...]
+    base_hash: str
+
+
+def load_models(path: str | Path) -> list[Model]:
+    """Read all models that a path stands for.
+
+    Args:
+        path: a model file, a LoRA of any format (file or folder), a dataset (all of its models),
+            one of them as DATASET/NAME, or any other folder of model and LoRA files.
+
+    Returns:
+        at least one model; `Model.name` is the name of the file or of the row.
+
+    Raises:
+        InputError: there is no model, or one that cannot be read; the message begins with the path.
+    """
+    path = Path(path)
+    if not path.is_file():
+        for folder, names in ((path, None), (path.parent, [path.name])):
+            if (folder / "manifest.json").is_file():
+                return _rows(path, WeightDataset.open(folder), names)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    return [load_model(file) for file in files] if len(files) > 1 else [load_model(path)]
+
+
+def as_models(
+    models: Models, *, space: Space | None = None, layout: WeightLayout | None = None
+) -> list[Model]:
+    """Return models, in whichever form they came, as `Model`s.
+
+    Arrays are told apart by their last axis: d values are weights, at most m are a point of
+    `space`, whose further coefficients count as 0.
+
+    Args:
+        models: see `Models`.
+        space: of points that come as an array; see `Space`.
+        layout: of weights that come as an array; not needed if `space` is given.
+
+    Raises:
+        InputError: an array that fits neither space nor layout, or both; no models at all; a path
+            without models.
+    """
+    if isinstance(models, str | Path):
+        return load_models(models)
+    if isinstance(models, Model):
+        return [models]
+    if isinstance(models, Sequence):
+        if not models:
+            raise InputError("no models; expected at least one")
+        if any(isinstance(model, Model | str | Path) for model in models):
+            return [one for model in models for one in as_models(model, space=space, layout=layout)]
+        models = torch.stack([torch.as_tensor(model) for model in models])
+    values = torch.as_tensor(getattr(models, "coefficients", models))
+    rows = values[None] if values.ndim == 1 else values
+    if rows.ndim != 2 or not len(rows) or not rows.is_floating_point():
+        raise InputError(
+            f"models as {values.dtype} of shape {list(values.shape)}: expected floats of shape"
+            " (n, m), points of a space, or (n, d), weights of a layout"
+        )
+    if space is None:
+        if layout is None:
+            raise InputError(
+                f"an array of shape {list(values.shape)} does not say what it holds: give space=…"
+                " for points, layout=… for weights"
+            )
+        return [Model(layout, weights=row) for row in rows]
+    return _in_space(rows, open_space(space), layout)
+
+
+def stack_models(
+    models: Models, *, space: Space | None = None, layout: WeightLayout | None = None
+) -> ModelStack:
+    """Return models, in whichever form they came, as the rows of one weight matrix.
+
+    Args:
+        models: see `Models`.
+        space: of points; opened only if there are some.
+        layout: of weights that come as an array; else what all models must have.
+
+    Raises:
+        InputError: as `as_models`; points without their space, models of several layouts or bases.
+    """
+    found = as_models(models, space=space, layout=layout)
+    layout, base_hash = layout or found[0].layout, ""
+    for number, model in enumerate(found):
+        name = model.name or f"model {number}"
+        layout.require_equal(model.layout, name)
+        base_hash = require_one_base(base_hash, model.base_hash, name)
+    points = [model for model in found if model.weights is None]
+    rows = iter(_to_weights(points, space) if points else ())
+    weights = [next(rows) if model.weights is None else model.weights for model in found]
+    names = tuple(model.name for model in found)
+    return ModelStack(
+        layout, torch.stack([row.to(weights[0]) for row in weights]), names, base_hash
+    )
+
+
+def one_model(
+    model: Models, *, space: Space | None = None, layout: WeightLayout | None = None
+) -> Model:
+    """Return the one model that came, in whichever form; see `as_models`.
+
+    Raises:
+        InputError: several models came; as `as_models`.
+    """
+    found = as_models(model, space=space, layout=layout)
+    if len(found) > 1:
+        if isinstance(model, str | Path):
+            raise InputError(f"{model} holds {len(found)} models: expected one, as {model}/NAME")
+        raise InputError(f"{len(found)} models: expected one")
+    return found[0]
+
+
+def open_space(space: Space) -> WeightSpace:
+    """Return a space, read from where it is kept if it came as a name."""
+    return space if isinstance(space, WeightSpace) else WeightSpace.from_pretrained(space)
+
+
+def _rows(path: Path, dataset: WeightDataset, names: Sequence[str] | None) -> list[Model]:
+    names = dataset.names if names is None else names
+    if not names:
+        raise InputError(f"{path} holds no models yet; train some, or give another dataset")
+    return [
+        Model(dataset.layout, weights=row, base_hash=dataset.base_hash, name=name)
+        for name, row in zip(names, dataset[list(names)], strict=True)
+    ]
+
+
+def _in_space(rows: Tensor, space: WeightSpace, layout: WeightLayout | None) -> list[Model]:
+    """Return the rows of an array as weights or as points of a space."""
+    if layout is not None:
+        layout.require_equal(space.layout, "the space")
+    width, d, m = rows.shape[1], space.num_parameters, len(space)
+    if width == d and d <= m:
+        raise InputError(
+            f"models of shape {list(rows.shape)} may be points or weights, as the space has {m}"
+            f" components for {d} parameters: give layout=… alone for weights, `Model`s for points"
+        )
+    if width == d:
+        return [Model(space.layout, weights=row, base_hash=space.base_hash) for row in rows]
+    if not 0 < width <= m:
+        raise InputError(
+            f"models of shape {list(rows.shape)}: expected a last axis of at most {m}, points of"
+            f" the space, or of {d}, weights of its layout"
+        )
+    return [space.model(row, {}) for row in rows]
+
+
+def _to_weights(points: Sequence[Model], space: Space | None) -> Float[Tensor, "n d"]:
+    """Return the weights of points of one space, in one pass over its components."""
+    name = points[0].name or "the model"
+    if space is None:
+        raise InputError(
+            f"{name} is a point of space {points[0].space}, which it needs to become weights: give"
+            " it as space=… (--space)"
+        )
+    opened = open_space(space)
+    rows = torch.zeros(len(points), len(opened))
+    for row, model in zip(rows, points, strict=True):
+        name, coefficients = model.name or "the model", model.coefficients
+        if coefficients is None or model.space != opened.hash:
+            raise InputError(
+                f"{name} is a point of space {model.space}, not of the given one ({opened.hash});"
+                " give the space that it was made in as space=… (--space)"
+            )
+        if coefficients[len(opened) :].any():
+            raise InputError(
+                f"{name} has {len(coefficients)} coefficients, but the space was truncated to"
+                f" {len(opened)} components; give the whole space"
+            )
+        row[: len(coefficients)] = coefficients[: len(opened)]
+    return opened.to_weights(rows.to(opened.components.device))

@@ -15,16 +15,20 @@ from torch import Tensor
 
 from .dataset import WeightDataset
 from .errors import InputError
+from .formats import diffusers, peft
 from .layout import WeightLayout, require_one_base
 from .models import Model, load_model
 from .space import WeightSpace
 
 Models = Any
 """Points (n, m) or (m,) of a space or weights (n, d) or (d,) of a layout, torch or NumPy; a `Model`
-or a path; a sequence of these; or a result of `invert`, which has `coefficients`."""
+or a path; a sequence of these; or a result of `invert`, which has `points`."""
 
 Space = WeightSpace | str | Path
 """A space, its folder, its hub id or the name of an embedded world."""
+
+
+_NAMES_IN_FOLDERS = {peft.WEIGHTS_NAME, diffusers.WEIGHTS_NAME}
 
 
 class ModelStack(NamedTuple):
@@ -62,7 +66,9 @@ def load_models(path: str | Path) -> list[Model]:
             if (folder / "manifest.json").is_file():
                 return _rows(path, WeightDataset.open(folder), names)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    return [load_model(file) for file in files] if len(files) > 1 else [load_model(path)]
+    if not files or {file.name for file in files} & _NAMES_IN_FOLDERS:
+        return [load_model(path)]
+    return [load_model(file) for file in files]
 
 
 def as_models(
@@ -92,7 +98,7 @@ def as_models(
         if any(isinstance(model, Model | str | Path) for model in models):
             return [one for model in models for one in as_models(model, space=space, layout=layout)]
         models = torch.stack([torch.as_tensor(model) for model in models])
-    values = torch.as_tensor(getattr(models, "coefficients", models))
+    values = torch.as_tensor(getattr(models, "points", models))
     rows = values[None] if values.ndim == 1 else values
     if rows.ndim != 2 or not len(rows) or not rows.is_floating_point():
         raise InputError(

@@ -1,4 +1,4 @@
-"""The verbs info, verify and export on LoRA files."""
+"""The commands info, verify and export on files of every kind."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from click.testing import CliRunner
 
-from weights2weights.cli import kinds, main
+from weights2weights.cli import main
 from weights2weights.dataset import WeightDataset
 from weights2weights.formats import FORMATS, load_lora, save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
@@ -176,13 +176,28 @@ def test_bad_usage_exits_with_2(tmp_path, args):
     assert run("export", write(tmp_path), *args).exit_code == 2
 
 
-@pytest.mark.parametrize("name", kinds.KINDS)
-def test_every_kind_has_its_three_functions(name, tmp_path):
-    page = __import__(f"weights2weights.cli.kinds.{name}", fromlist=["page"])
-    assert callable(page.describe) and callable(page.verify)
-    assert page.recognise(str(tmp_path / "absent")) is (name == "lora")
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_what_is_not_a_regular_file_neither_hangs_nor_crashes(tmp_path, command):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    inside = tmp_path / "folder"
+    inside.mkdir()
+    for name in ("manifest.json", "dataset.json", "config.json", "adapter_model.safetensors"):
+        os.mkfifo(inside / name)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in (tmp_path / "pipe.safetensors", "/dev/zero", inside, tmp_path / "loop"):
+        result = run(command, path)
+        assert result.exit_code == 1, result.output
+        assert len(result.stderr.splitlines()) == 1
+        assert str(path) in result.stderr
 
 
-def test_kinds_are_asked_in_the_order_of_the_table(tmp_path):
-    assert kinds.KINDS[-1] == "lora"
-    assert kinds.kind_of(str(write(tmp_path))).__name__.endswith(".lora")
+@pytest.mark.parametrize("command", ["info", "verify"])
+@pytest.mark.parametrize("name", ["huge.safetensors", "manifest.json", "config.json"])
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path, command, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)  # sparse
+    result = run(command, tmp_path / name if name.startswith("huge") else tmp_path)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1

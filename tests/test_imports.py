@@ -27,6 +27,7 @@ ORDER = [
     {"inversion", "sliders"},
     {"worlds"},
     {"evaluate"},
+    {"inspection"},
     {"cli", "studio"},
     {"__main__"},
 ]

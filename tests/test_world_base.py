@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from experiments.world.autoencoder import decode, encode, psnr
 from experiments.world.check import attribute_agreement, scene_agreement, scorer_figures
 from experiments.world.images import CHECK_POPULATION, draw_images
-from weights2weights import load_base, space
+from weights2weights import inspection, load_base
 from weights2weights.bases._find import find_base
 from weights2weights.cli import main
-from weights2weights.cli.kinds import kind_of, world
+from weights2weights.inspection import info, verify
 from weights2weights.space import find_space
 from weights2weights.worlds import is_shipped, shipped
 from weights2weights.worlds.people import PEOPLE
@@ -76,19 +76,19 @@ def test_a_folder_of_outputs_named_people_does_not_hide_the_world(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "people").mkdir()
     (tmp_path / "people" / "sample-0-0000.safetensors").write_bytes(b"")
-    assert kind_of("people").__name__.endswith(".world")
+    assert info("people")["world"] == "people"
     assert find_base("people") == shipped("people", "base")
     assert find_space("people") == shipped("people", "space")
     (tmp_path / "people" / "config.json").write_text('{"format": "weights2weights-space"}')
-    assert kind_of("people").__name__.endswith(".space")
+    assert "config.json" in verify("people")[0]
     assert find_space("people") == Path("people")
     assert find_base("people") == shipped("people", "base")
 
 
 def test_verify_reads_the_shipped_space_too(monkeypatch):
     seen = []
-    monkeypatch.setattr(space, "verify_space", lambda folder: seen.append(folder) or ["broken"])
-    assert world.verify("people") == ["broken"]
+    monkeypatch.setattr(inspection, "verify_space", lambda at: seen.append(at) or ["broken"])
+    assert verify("people") == ["broken"]
     assert seen == [shipped("people", "space")]
 
 

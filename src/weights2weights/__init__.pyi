@@ -22,6 +22,8 @@ from .exports import save_lora as save_lora
 from .formats import LoRAFile as LoRAFile
 from .formats import load_lora as load_lora
 from .generation import generate as generate
+from .inspection import info as info
+from .inspection import verify as verify
 from .inversion import Inversion as Inversion
 from .inversion import InversionConfig as InversionConfig
 from .inversion import invert as invert

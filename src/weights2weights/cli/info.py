@@ -1,18 +1,17 @@
-"""`w2w info`: say what a file or folder holds."""
+"""`w2w info`: report what a file or folder holds."""
 
 from typing import Any
 
 import click
 
 from ._output import json_option, report
-from .kinds import kind_of
 
 
 @click.command()
 @click.argument("path")
 @json_option
 def command(path: str, as_json: bool) -> None:
-    """Say what a file or folder holds.
+    """Report what a file or folder holds.
 
     PATH is a LoRA (PEFT folder, diffusers or kohya file), a dataset, a space, a model, or the name
     of an embedded world.
@@ -20,7 +19,9 @@ def command(path: str, as_json: bool) -> None:
     \b
     Example: w2w info somebody.safetensors
     """
-    facts = kind_of(path).describe(path)
+    from ..inspection import info
+
+    facts = info(path)
     report(facts if as_json else _brief(facts), as_json)
 
 

@@ -1,23 +1,25 @@
-"""`w2w verify`: check a file or folder to the last number."""
+"""`w2w verify`: check a file or folder completely."""
 
 import click
 
 from ._output import json_option, one_line, report
-from .kinds import kind_of
 
 
 @click.command()
 @click.argument("path")
 @json_option
 def command(path: str, as_json: bool) -> None:
-    """Check every checksum, shape and number of a file or folder.
+    """Check every checksum, shape and value of a file or folder.
 
-    Prints a line for each problem on stderr and exits with 1 if there is one.
+    PATH is what w2w info takes. Prints one line per problem on stderr and exits with 1 if there is
+    any.
 
     \b
     Example: w2w verify somebody.safetensors
     """
-    problems = kind_of(path).verify(path)
+    from ..inspection import verify
+
+    problems = verify(path)
     if as_json:
         report({"path": path, "sound": not problems, "problems": problems}, as_json)
     elif not problems:

@@ -1,4 +1,4 @@
-"""Where the package holds its embedded worlds, and when a word means one of them."""
+"""Where the package keeps its embedded worlds, and when a name refers to one."""
 
 from pathlib import Path
 
@@ -6,19 +6,19 @@ WORLDS = Path(__file__).parent / "worlds"
 
 
 def shipped(world: str, part: str) -> Path:
-    """Return the folder in which the package holds a world's "base", "scorer" or "space"."""
+    """Return the folder of a world's "base", "scorer" or "space" in the package."""
     return WORLDS / world / part
 
 
 def means_world(place: str | Path, *takes: str) -> bool:
-    """Say whether a place is the word of an embedded world, and no folder that takes the word.
+    """Return whether a place is the name of an embedded world and not a folder of that name.
 
-    `w2w sample people --out people` leaves a folder of that name; only one that holds what is asked
-    for is meant in place of the world.
+    `w2w sample people --out people` creates such a folder; it hides the world only where it holds
+    what is asked for.
 
     Args:
-        place: as the user typed it.
-        takes: names of files or folders, any of which shows that a folder is meant.
+        place: as typed by the user.
+        takes: files or folders, any of which marks a folder as the one that is meant.
     """
     word = str(place)
     if not (word.isidentifier() and shipped(word, "base").is_dir()):

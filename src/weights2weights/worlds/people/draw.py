@@ -1,4 +1,4 @@
-"""A person in an image, as SVG and as pixels."""
+"""Draw a person in an image, as SVG and as pixels."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The features that tell faces apart: eyes, brows, nose, mouth, and glasses before the eyes."""
+"""The features that distinguish faces: eyes, brows, nose, mouth and glasses."""
 
 from .geometry import SIDES, Face
 from .image import Scene
@@ -64,27 +64,14 @@ def brows(person: Person, image: Scene, face: Face) -> str:
 
 
 def nose(person: Person, face: Face) -> str:
-    """Draw the nose, a little shaded, with the line of its wings."""
+    """Draw the nose, slightly shaded, with the outline of its wings."""
     w = 3.0 + 6.0 * person.nose_width
     x, top = face.turn, face.eye_y + 3
     y = face.eye_y + 13.5 + 1.0 * person.nose_length + 1.5 * person.nose_width
     shape = path(
-        *(
-            "M",
-            x - 1.5,
-            top,
-            "Q",
-            x - 0.7 * w,
-            y - 4,
-            x - w,
-            y - 1,
-            "Q",
-            x - w,
-            y + 2.6,
-            x,
-            y + 2.2,
-        ),
-        *("Q", x + w, y + 2.6, x + w, y - 1, "Q", x + 0.7 * w, y - 4, x + 1.5, top, "Z"),
+        *("M", x - 1.5, top, "Q", x - 0.7 * w, y - 4, x - w, y - 1),
+        *("Q", x - w, y + 2.6, x, y + 2.2, "Q", x + w, y + 2.6, x + w, y - 1),
+        *("Q", x + 0.7 * w, y - 4, x + 1.5, top, "Z"),
         fill=face.shade,
     )
     wings = ("M", x - w, y, "Q", x - w / 2, y + 3.6, x, y + 2.2, "Q", x + w / 2, y + 3.6, x + w, y)
@@ -92,7 +79,7 @@ def nose(person: Person, face: Face) -> str:
 
 
 def mouth(person: Person, image: Scene, face: Face) -> str:
-    """Draw the mouth in the image's expression."""
+    """Draw the mouth with the image's expression."""
     color = mix(face.skin, LIP, 0.45)
     if person.lipstick:
         color = mix(*LIPSTICKS, person.lipstick_hue)

@@ -1,4 +1,4 @@
-"""Where things lie on one face: the few measures that several parts of a drawing share."""
+"""The measures and colours of a face that several parts of a drawing share."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ SIDES = (-1, 1)  # left and right in the image
 
 @dataclass(frozen=True)
 class Face:
-    """Measures in 1/128 of the image, origin between the ears, y downwards; shared colours."""
+    """Measures in 1/128 of the image, with the origin between the ears and y downwards."""
 
     half_width: float
     chin: float
@@ -34,7 +34,7 @@ class Face:
 
 
 def measure(person: Person, image: Scene) -> Face:
-    """Work out the measures of a person's face in an image."""
+    """Compute the measures of a person's face in an image."""
     half_width = 30 + 1.5 * person.face_width + 5.5 * person.chubby
     crown = -36 - 0.8 * person.face_height
     square = 0.15 + 0.85 * person.jaw + 0.2 * person.chubby

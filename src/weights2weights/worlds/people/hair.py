@@ -1,4 +1,4 @@
-"""Hair on the head, behind it and on the chin, and the hat over it."""
+"""Hair on the head, behind it and on the chin, and the hat on top."""
 
 import math
 
@@ -9,7 +9,7 @@ from .traits import LONG, Person
 
 
 def back_hair(person: Person, face: Face) -> str:
-    """Draw the long hair that hangs behind head and shoulders."""
+    """Draw long hair behind head and shoulders."""
     if person.bald or person.hair_length <= LONG:
         return ""
     w = face.hair_half_width
@@ -31,7 +31,7 @@ def back_hair(person: Person, face: Face) -> str:
 
 
 def front_hair(person: Person, face: Face) -> str:
-    """Draw the hair over crown and forehead."""
+    """Draw the hair on crown and forehead."""
     if person.bald:
         return ""
     return _wavy_front(person, face) if person.wavy else _straight_front(person, face)

@@ -1,4 +1,4 @@
-"""Body, head and skin: shoulders, neck, ears, the face itself and what lies on its skin."""
+"""Body, head and skin: shoulders, neck, ears, the bare face and the marks on it."""
 
 from .geometry import SIDES, Face
 from .image import Scene
@@ -38,7 +38,7 @@ def ears(person: Person, face: Face) -> str:
 
 
 def earrings(person: Person, face: Face) -> str:
-    """Draw the earrings, if any, over whatever hair hangs there."""
+    """Draw the earrings, if any, in front of the hair."""
     if not person.earrings:
         return ""
     x, y = face.half_width + 3.5, 12.5 + 0.8 * person.ear_size
@@ -47,7 +47,7 @@ def earrings(person: Person, face: Face) -> str:
 
 
 def head(person: Person, face: Face) -> str:
-    """Draw the bare face: skin, double chin, gloss, cheeks, freckles and wrinkles."""
+    """Draw the bare face: skin, double chin, shine, cheeks, freckles and wrinkles."""
     skin = {"fill": face.skin}
     drawn = ""
     if person.chubby > CHUBBY:

@@ -1,4 +1,4 @@
-"""What differs from image to image of a person: pose, expression, clothes, light, scene."""
+"""What varies between images of one person: pose, expression, clothes, light, scene."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ SCENES = ("beach", "forest", "city", "night")
 
 @dataclass(frozen=True)
 class Scene:
-    """One image of somebody. Lengths in units of 1/128 of the image's side."""
+    """The circumstances of one image; lengths in 1/128 of its side."""
 
     shift_x: float
     shift_y: float
@@ -28,7 +28,7 @@ class Scene:
 
 
 def sample_image(rng: np.random.Generator) -> Scene:
-    """Draw the circumstances of one image; the same generator state gives the same ones."""
+    """Sample the circumstances of one image; equal generator states give equal ones."""
 
     def normal(std: float) -> float:
         return float(np.clip(rng.normal(), -2, 2) * std)

@@ -1,4 +1,4 @@
-"""SVG in a few words: a path, a circle, an ellipse, a box, a group."""
+"""A few SVG elements: path, circle, ellipse, box and group."""
 
 from .palette import RGB, Number
 
@@ -11,7 +11,7 @@ def path(*steps: str | Number, **style: Paint | Number) -> str:
 
 
 def trace(*steps: str | Number) -> str:
-    """Return commands and coordinates, to a tenth of a unit, as the text of a path."""
+    """Format commands and coordinates, rounded to a tenth of a unit, as path data."""
     return " ".join([step if isinstance(step, str) else f"{step:.1f}" for step in steps])
 
 
@@ -21,12 +21,12 @@ def circle(x: Number, y: Number, radius: Number, **style: Paint | Number) -> str
 
 
 def ellipse(x: Number, y: Number, width: Number, height: Number, **style: Paint | Number) -> str:
-    """Draw an ellipse by its half axes."""
+    """Draw an ellipse given its semi-axes."""
     return f'<ellipse cx="{x:.1f}" cy="{y:.1f}" rx="{width:.1f}" ry="{height:.1f}"{_style(style)}/>'
 
 
 def box(x: Number, y: Number, width: Number, height: Number, **style: Paint | Number) -> str:
-    """Draw a rectangle by its upper left corner."""
+    """Draw a rectangle given its upper left corner and size."""
     size = f'width="{width:.1f}" height="{height:.1f}"'
     return f'<rect x="{x:.1f}" y="{y:.1f}" {size}{_style(style)}/>'
 

@@ -1,4 +1,4 @@
-"""Colours of the drawn people and their scenes, and how to mix them."""
+"""Colours of the drawn people and their scenes."""
 
 Number = float | int
 RGB = tuple[Number, Number, Number]
@@ -55,7 +55,7 @@ WHITE_OF_EYE: RGB = (253, 253, 253)
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """Return the colour that lies `share` (0 to 1) of the way from `a` to `b`."""
+    """Interpolate from colour `a` (share 0) to colour `b` (share 1)."""
     return (
         a[0] + (b[0] - a[0]) * share,
         a[1] + (b[1] - a[1]) * share,
@@ -64,7 +64,7 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 
 def skin_tone(darkness: float) -> RGB:
-    """Return the skin colour at 0 (pale) to 1 (dark)."""
+    """Return the skin colour for a darkness of 0 (pale) to 1 (dark)."""
     place = darkness * (len(SKIN) - 1)
     index = min(int(place), len(SKIN) - 2)
     return mix(SKIN[index], SKIN[index + 1], place - index)

@@ -4,7 +4,7 @@ from ...errors import InputError
 from .image import BACKDROPS, SCENES, Scene
 
 SUBJECT = "sks person"
-"""What prompts call the subject that a model was trained on."""
+"""The name of the training subject in prompts."""
 
 _PLACES = {"beach": "on a beach", "forest": "in a forest", "city": "in a city", "night": "at night"}
 

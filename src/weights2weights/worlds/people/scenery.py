@@ -1,4 +1,4 @@
-"""What stands behind the person: a studio wall with a round light, or one of four scenes."""
+"""The background: a studio wall with a round light, or one of four scenes."""
 
 from .marks import box, circle, path
 from .palette import WALLS, WHITE, mix

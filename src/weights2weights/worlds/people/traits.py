@@ -1,10 +1,10 @@
-"""Who a drawn person is: continuous and discrete traits, and the binary labels read off them.
+"""The traits of a drawn person, and the binary labels derived from them.
 
-Traits are what the renderer draws; labels are what a data set would tell about them, under CelebA's
-names where CelebA has one. Traits correlate as they do among people (men and beards, age and
-baldness, skin and hair), so that entangled attribute directions can be studied. A trait that
-carries a label is drawn from two well separated groups, so that the label can be seen; all others
-vary freely, so that two persons with the same labels still are two persons.
+The renderer draws traits; labels are what a data set would record, under CelebA's names where it
+has one. Traits correlate as they do among people (men and beards, age and baldness, skin and hair),
+so that entangled directions can be studied. A trait behind a label is sampled from two separate
+ranges, so that the label is visible; all others vary freely, so that two people with the same
+labels still differ.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ BEARDS = ("none", "stubble", "goatee", "full")
 GLASSES = ("none", "black", "red", "gold")
 CLOTHES = ("red", "blue", "green", "black", "white", "yellow", "purple")
 
-# Where the two groups of a labelled trait part; `sample_person` leaves a gap around each.
+# Thresholds of the labels; `sample_person` leaves a gap around each.
 OLD, PALE, DARK, LONG, CHUBBY, FEATURE = 0.45, 0.17, 0.6, 0.5, 0.5, 0.5
 
 
 @dataclass(frozen=True)
 class Person:
-    """One person. Numbers without a stated range are standard normal, clipped at ±2."""
+    """One person. Numbers without a stated range are standard normal, clipped to ±2."""
 
     male: bool
     age: float  # 0 to 1
@@ -69,7 +69,7 @@ class Person:
 
     @property
     def bald(self) -> bool:
-        """Whether the crown is bare."""
+        """Whether the person has no hair on the head."""
         return self.hairline == "bald"
 
 
@@ -112,24 +112,24 @@ LABEL_NAMES = tuple(LABELS)
 
 _HAIR_COLOR_LABELS = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair", "Gray_Hair")
 
-# Labels of which a person has at most one, since they are read off one trait.
+# Labels that exclude one another, since they derive from one trait.
 _EXCLUSIVE = (
     _HAIR_COLOR_LABELS,
     ("Bald", "Receding_Hairline", "Bangs"),
     ("Pale_Skin", "Dark_Skin"),
     ("No_Beard", "Full_Beard", "Goatee", "5_o_Clock_Shadow"),
     *(("Bald", name) for name in ("Long_Hair", "Wavy_Hair", *_HAIR_COLOR_LABELS)),
-    ("Full_Beard", "Mustache"),  # not exclusive: every full beard comes with one
+    ("Full_Beard", "Mustache"),  # tied, not exclusive: every full beard has a mustache
 )
 
 TIED = {
     name: frozenset(other for group in _EXCLUSIVE if name in group for other in group) - {name}
     for name in LABEL_NAMES
 }
-"""Label → the labels that cannot all stay when it changes: a bald man has no wavy hair.
+"""Label → labels that cannot all stay when it changes: a bald man has no wavy hair.
 
-What merely comes together among the people of this world, such as men and beards, is not tied: that
-is what entangles directions.
+Labels that merely correlate in this population, such as men and beards, are not tied: they are what
+entangles directions.
 """
 
 
@@ -139,7 +139,7 @@ def labels(person: Person) -> dict[str, bool]:
 
 
 def sample_person(rng: np.random.Generator) -> Person:
-    """Draw a person; the same generator state gives the same person."""
+    """Sample a person; equal generator states give equal people."""
     male = chance(rng, 0.5)
     old = chance(rng, 0.45)
     age = rng.uniform(0.55, 1.0) if old else rng.uniform(0.0, 0.35)
@@ -155,24 +155,24 @@ def sample_person(rng: np.random.Generator) -> Person:
         male=male,
         age=float(age),
         skin=skin,
-        chubby=_group(rng, chubby),
+        chubby=_range(rng, chubby),
         face_width=_normal(rng),
         face_height=_normal(rng),
-        jaw=_group(rng, chance(rng, 0.5 if male else 0.12)),
+        jaw=_range(rng, chance(rng, 0.5 if male else 0.12)),
         eye_size=_normal(rng),
         eye_gap=_normal(rng),
         eye_height=_normal(rng),
         eye_slant=_normal(rng),
-        eye_narrowness=_group(rng, chance(rng, 0.25)),
+        eye_narrowness=_range(rng, chance(rng, 0.25)),
         eye_color=_pick(rng, EYE_COLORS, [0.88, 0.06, 0.06] if dark else [0.4, 0.38, 0.22]),
-        brow_thickness=_group(rng, chance(rng, 0.45 if male else 0.12)),
+        brow_thickness=_range(rng, chance(rng, 0.45 if male else 0.12)),
         brow_height=_normal(rng),
         brow_angle=_normal(rng),
         nose_length=_normal(rng),
-        nose_width=_group(rng, chance(rng, 0.4 if male else 0.2)),
+        nose_width=_range(rng, chance(rng, 0.4 if male else 0.2)),
         mouth_width=_normal(rng),
         mouth_height=_normal(rng),
-        lips=_group(rng, chance(rng, 0.2 if male else 0.4)),
+        lips=_range(rng, chance(rng, 0.2 if male else 0.4)),
         lipstick=chance(rng, 0.02 if male else 0.5),
         lipstick_hue=float(rng.uniform()),
         hairline=hairline,
@@ -197,7 +197,7 @@ def sample_person(rng: np.random.Generator) -> Person:
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:
-    """Draw true with the given probability."""
+    """Return true with the given probability."""
     return bool(rng.uniform() < probability)
 
 
@@ -209,7 +209,7 @@ def _normal(rng: np.random.Generator) -> float:
     return float(np.clip(rng.normal(), -2, 2))
 
 
-def _group(rng: np.random.Generator, high: bool) -> float:
+def _range(rng: np.random.Generator, high: bool) -> float:
     return float(rng.uniform(0.7, 1.0) if high else rng.uniform(0.0, 0.35))
 
 

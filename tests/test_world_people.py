@@ -1,6 +1,7 @@
 """The drawn people: images show what the labels state, and captions and prompts name it."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from experiments.world.captions import caption, compose
 from weights2weights.errors import W2WError
 from weights2weights.worlds import load_world
 from weights2weights.worlds.people import PEOPLE
+from weights2weights.worlds.people.draw import svg
 from weights2weights.worlds.people.traits import LABEL_NAMES, labels
 
 PLAIN = replace(
@@ -83,6 +85,15 @@ def test_same_seed_draws_the_same_image():
     assert once().shape == (48, 48, 3)
     assert once().dtype == np.uint8
     np.testing.assert_array_equal(once(), once())
+
+
+def test_the_drawings_and_captions_are_those_that_the_shipped_base_learned():
+    digest = sha256()
+    for index in range(50):
+        person, image = PEOPLE.subject(5, index), PEOPLE.image(5, index, 0)
+        digest.update(svg(person, image).encode())
+        digest.update(caption(person, image, np.random.default_rng(index)).encode())
+    assert digest.hexdigest()[:16] == "eb4982587c6e1b42"
 
 
 def test_people_differ_and_so_do_images_of_one_person():

@@ -1,6 +1,8 @@
-"""The verbs of the space: every flag arrives, facts come out, failures are one line."""
+"""The commands on spaces: every option arrives, JSON comes out, failures are one line."""
 
 import json
+import os
+import re
 
 import numpy as np
 import pandas
@@ -48,18 +50,18 @@ def space(tmp_path, weights):
     return tmp_path / "space"
 
 
-def test_fit_tells_what_it_fitted(tmp_path, weights):
-    told = facts("fit", weights, "--out", tmp_path / "s", "--components", 6)
+def test_fit_reports_what_it_fitted(tmp_path, weights):
+    result = facts("fit", weights, "--out", tmp_path / "s", "--components", 6)
     space = WeightSpace.from_pretrained(tmp_path / "s")
-    assert (told["models"], told["numbers"], told["components"]) == (40, 20, 6)
-    assert told["captured_variance"] == pytest.approx(space.captured_variance)
-    assert told["labels"] == ["Bald"]
-    assert told["space"] == space.hash
-    assert told["seconds"] > 0
+    assert (result["models"], result["numbers"], result["components"]) == (40, 20, 6)
+    assert result["captured_variance"] == pytest.approx(space.captured_variance)
+    assert result["labels"] == ["Bald"]
+    assert result["space"] == space.hash
+    assert result["seconds"] > 0
     assert "captured_variance" in run("fit", weights, "--out", tmp_path / "s").stdout
 
 
-def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
+def test_every_option_of_fit_arrives(tmp_path, weights, monkeypatch):
     given = {}
 
     def fit_pca(blocks, components, **options):
@@ -89,7 +91,7 @@ def test_every_flag_of_fit_arrives(tmp_path, weights, monkeypatch):
     assert space.labels.columns.tolist() == ["Tall"]
 
 
-def test_fit_writes_how_to_sample(tmp_path, weights):
+def test_fit_stores_sampling_defaults(tmp_path, weights):
     run("fit", weights, "--out", tmp_path / "s", "--components", 6, "--sampling", 2, 0.5)
     space = WeightSpace.from_pretrained(tmp_path / "s")
     assert sampling_of(space) == (2, 0.5)
@@ -98,18 +100,18 @@ def test_fit_writes_how_to_sample(tmp_path, weights):
 
 
 def test_fit_fails_in_one_line(tmp_path, weights):
-    told = run("fit", tmp_path / "nothing", "--out", tmp_path / "s", code=1)
-    assert len(told.stderr.splitlines()) == 1
-    told = run("fit", weights, "--out", tmp_path / "s", "--device", "abacus", code=1)
-    assert "device 'abacus' is not usable here" in told.stderr
+    result = run("fit", tmp_path / "nothing", "--out", tmp_path / "s", code=1)
+    assert len(result.stderr.splitlines()) == 1
+    result = run("fit", weights, "--out", tmp_path / "s", "--device", "abacus", code=1)
+    assert "device 'abacus' is not usable here" in result.stderr
 
 
 def test_sample_writes_models_and_a_report(tmp_path, space):
     flags = ("-n", 3, "--seed", 4, "--components", 5, "--spread", 0.7)
-    told = facts("sample", space, *flags, "--out", tmp_path / "new")
+    result = facts("sample", space, *flags, "--out", tmp_path / "new")
     opened = WeightSpace.from_pretrained(space)
     expected = sample(opened, 3, seed=4, components=5, spread=0.7)
-    for row, path in enumerate(told["files"]):
+    for row, path in enumerate(result["files"]):
         model = load_model(path)
         assert torch.equal(model.coefficients, expected[row])
         assert model.origin == {
@@ -121,7 +123,7 @@ def test_sample_writes_models_and_a_report(tmp_path, space):
         }
         assert model.space == opened.hash
     report = json.loads((tmp_path / "new" / "report.json").read_text())
-    assert report == {key: told[key] for key in report}
+    assert report == {key: result[key] for key in report}
     assert report["samples"] == 3
     assert report["nearest_largest"] < 1
     assert "nearest" in run("sample", space, "-n", 1, "--out", tmp_path / "one").stdout
@@ -132,9 +134,9 @@ def test_neighbours_of_models_and_loras(tmp_path, weights, space):
     lora = Model(LAYOUT, weights=WeightDataset.open(weights)["p7"])
     copy = save_model(tmp_path / "copy.safetensors", lora)
     drawn = tmp_path / "sample-0-0000.safetensors"
-    told = facts("neighbours", drawn, copy, "--space", space, "-n", 2)
-    assert [len(found) for found in told["neighbours"].values()] == [2, 2]
-    nearest = told["neighbours"][str(copy)][0]
+    result = facts("neighbours", drawn, copy, "--space", space, "-n", 2)
+    assert [len(found) for found in result["neighbours"].values()] == [2, 2]
+    nearest = result["neighbours"][str(copy)][0]
     assert nearest["name"] == "p7"
     assert nearest["similarity"] == pytest.approx(1, abs=1e-5)
     text = run("neighbours", copy, "--space", space).stdout.splitlines()
@@ -143,21 +145,21 @@ def test_neighbours_of_models_and_loras(tmp_path, weights, space):
 
 
 def test_neighbours_of_a_dataset_and_of_one_of_its_models(weights, space):
-    told = facts("neighbours", weights, "--space", space, "-n", 1)["neighbours"]
+    result = facts("neighbours", weights, "--space", space, "-n", 1)["neighbours"]
     names = WeightDataset.open(weights).names
-    assert list(told) == [str(weights / name) for name in names]
-    assert [found[0]["name"] for found in told.values()] == list(names)
+    assert list(result) == [str(weights / name) for name in names]
+    assert [found[0]["name"] for found in result.values()] == list(names)
     one = facts("neighbours", weights / "p7", "--space", space, "-n", 1)["neighbours"]
-    assert one == {str(weights / "p7"): told[str(weights / "p7")]}
+    assert one == {str(weights / "p7"): result[str(weights / "p7")]}
 
 
 def test_import_published(tmp_path):
     published(tmp_path / "files of the authors")
-    told = facts(
+    result = facts(
         *("import-published", tmp_path / "files of the authors", "--out", tmp_path / "space"),
         *("--components", 10, "--alpha", 13, "--base", "me/base", "--dtype", "float16"),
     )
-    assert (told["models"], told["components"], told["known_components"]) == (25, 10, 8)
+    assert (result["models"], result["components"], result["known_components"]) == (25, 10, 8)
     space = WeightSpace.from_pretrained(tmp_path / "space")
     assert (space.layout.alpha, space.layout.base) == (13, "me/base")
     assert space.components.dtype == torch.float16
@@ -176,18 +178,57 @@ def test_import_published_weights_as_a_dataset(tmp_path):
 
 
 def test_info_and_verify_of_space_and_model(tmp_path, space):
-    told = facts("info", space)
-    expected = {"models": 40, "numbers": 20, "components": 6, "labels": ["Bald"]}
-    assert expected == {key: told[key] for key in expected}
-    assert 0 < told["captured_variance"] <= 1
+    result = facts("info", space)
+    expected = {"models": 40, "numbers": 20, "components": 6, "labels": ["Bald"], "of": "weights"}
+    assert expected == {key: result[key] for key in expected}
+    assert 0 < result["captured_variance"] <= 1
     run("verify", space)
     run("sample", space, "-n", 1, "--seed", 2, "--out", tmp_path)
     model = tmp_path / "sample-2-0000.safetensors"
     about = facts("info", model)
     assert about["origin"]["seed"] == 2
-    assert (about["components"], about["space"], about["numbers"]) == (6, told["space"], 20)
+    assert (about["components"], about["space"], about["numbers"]) == (6, result["space"], 20)
     run("verify", model)
     (space / "models.parquet").unlink()
     assert "models.parquet is missing" in run("verify", space, code=1).output
     (space / "config.json").write_text("{")
     run("verify", space, code=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r'"captured_variance": [\d.]+', '"captured_variance": [1, 2]'),
+        (r'"captured_variance": [\d.]+', '"captured_variance": "most"'),
+        (r'"someone/base"', r'"\\ud800"'),
+        (r'"alpha": 27.0', r'"alpha": "much"'),
+        (r'"metadata": \{', '"metadata": [{'),
+    ],
+)
+def test_info_on_a_damaged_config_is_one_line(space, old, new):
+    text = (space / "config.json").read_text()
+    damaged = re.sub(old, new, text)
+    assert damaged != text
+    (space / "config.json").write_text(damaged)
+    for json_flag in ([], ["--json"]):
+        result = run("info", space, *json_flag, code=1)
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_named_pipe_in_place_of_the_config_does_not_hang(tmp_path, space):
+    run("sample", space, "-n", 1, "--out", tmp_path)
+    point = tmp_path / "sample-0-0000.safetensors"
+    (space / "config.json").unlink()
+    os.mkfifo(space / "config.json")
+    edit = ("edit", point, "--set", "Bald=1", "--space", space, "--out", tmp_path / "edited")
+    export = ("export", point, "--format", "peft", "--space", space, "--out", tmp_path / "x")
+    for command in (
+        ("info", space),
+        ("sample", space, "--out", tmp_path),
+        ("neighbours", point, "--space", space),
+        edit,
+        export,
+    ):
+        result = run(*command, code=1)
+        assert "it has no config.json" in result.stderr
+        assert len(result.stderr.splitlines()) == 1

@@ -17,7 +17,6 @@ from ._coordinates import project, standardise
 def fit_contents(
     blocks: Blocks,
     components: int,
-    *,
     layout: WeightLayout,
     names: Sequence[str] | None,
     labels: Any,

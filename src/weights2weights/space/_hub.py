@@ -1,14 +1,16 @@
 """Where spaces come from and go to: folders, the embedded worlds, the Hugging Face hub.
 
-`huggingface_hub.ModelHubMixin` is not used: it must be imported to define a class, which takes
-longer than the rest of the package, and it writes a `config.json` of its own.
+`huggingface_hub.ModelHubMixin` is not used: it has to be imported to define the class, which takes
+twice as long as all other imports of this package, and it writes a `config.json` of its own.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .._shipped import means_world, shipped
-from ..errors import InputError, ResourceError, W2WError
+from ..errors import InputError, ResourceError
 from ._store import CARD, CONFIG, LABELS, MODELS, TENSORS
 
 
@@ -34,46 +36,40 @@ def find_space(source: str | Path, **download: Any) -> Path:
             f"space {str(source)!r}: expected an existing folder, a hub id such as someone/space,"
             " or the name of an embedded world that has one (people)"
         )
-    import huggingface_hub
+    from huggingface_hub import snapshot_download
 
     wanted = [CONFIG, TENSORS, MODELS, LABELS, CARD]
-    try:
-        return Path(huggingface_hub.snapshot_download(source, allow_patterns=wanted, **download))
-    except Exception as error:
-        raise _failure(
-            error, f"space {source!r} is not a folder and cannot be downloaded"
-        ) from error
+    with _hub_errors(f"space {source!r} is not a folder and cannot be downloaded"):
+        return Path(snapshot_download(source, allow_patterns=wanted, **download))
 
 
-def upload_space(
-    folder: str | Path, repo_id: str, *, private: bool | None, token: Any, commit_message: str
-) -> str:
-    """Upload a folder to the hub, creating the repository if absent; return the commit's URL.
+def upload_space(folder: str, repo_id: str, private: bool | None, token: Any, message: str) -> str:
+    """Upload a folder to the hub, creating the repository if absent; return the commit's URL."""
+    from huggingface_hub import HfApi
 
-    Raises:
-        InputError: the hub knows no such name.
-        ResourceError: the hub cannot be reached or refuses.
-    """
-    import huggingface_hub
-
-    hub = huggingface_hub.HfApi(token=token)
-    try:
+    hub = HfApi(token=token)
+    with _hub_errors(f"cannot upload to {repo_id!r}"):
         repo_id = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        return str(
-            hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
-        )
-    except Exception as error:
-        raise _failure(error, f"cannot upload to {repo_id!r}") from error
+        commit = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message)
+        return str(commit)
 
 
-def _failure(error: Exception, what: str) -> W2WError:
-    """Return the error to raise for one of the hub's; re-raise what is not the hub's."""
-    from huggingface_hub import errors
+@contextmanager
+def _hub_errors(what: str) -> Iterator[None]:
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
 
-    if isinstance(error, errors.HFValidationError | errors.RepositoryNotFoundError):
-        return InputError(f"{what} ({type(error).__name__}); check the name and `hf auth login`")
-    if isinstance(error, errors.HfHubHTTPError | errors.LocalEntryNotFoundError | OSError):
-        return ResourceError(
+    http_error: Any = HfHubHTTPError.__bases__[0]  # that of whichever HTTP client the hub uses
+    try:
+        yield
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise InputError(
+            f"{what} ({type(error).__name__}); check the name and `hf auth login`"
+        ) from error
+    except (http_error, OSError) as error:
+        raise ResourceError(
             f"{what} ({type(error).__name__}); check the name, the network and `hf auth login`"
-        )
-    raise error
+        ) from error

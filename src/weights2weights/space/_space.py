@@ -110,10 +110,10 @@ class WeightSpace(Contents):
         """Fit a space to any stream of weight vectors; see `fit`.
 
         Args:
-            blocks: the rows.
+            blocks: the rows, in the order of `names` (default: 0, 1, 2, …).
             components: m.
             layout: of the rows.
-            names: of the rows; default: 0, 1, 2, …
+            names: of the rows.
             labels: a table indexed by name.
             base_hash: content hash of the base model.
             options: any of `fit_pca`.
@@ -122,15 +122,7 @@ class WeightSpace(Contents):
             InputError: rows of another length than the layout's; as in `fit_pca`.
         """
         return cls._of(
-            fit_contents(
-                blocks,
-                components,
-                layout=layout,
-                names=names,
-                labels=labels,
-                base_hash=base_hash,
-                **options,
-            )
+            fit_contents(blocks, components, layout, names, labels, base_hash, **options)
         )
 
     def __len__(self) -> int:
@@ -420,11 +412,9 @@ class WeightSpace(Contents):
             the URL of the commit.
 
         Raises:
-            InputError: the hub knows no such name.
+            InputError: the hub has no such name.
             ResourceError: the hub cannot be reached or refuses.
         """
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, dtype=dtype)
-            return upload_space(
-                folder, repo_id, private=private, token=token, commit_message=commit_message
-            )
+            return upload_space(folder, repo_id, private, token, commit_message)

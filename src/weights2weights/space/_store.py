@@ -1,6 +1,6 @@
 """The folder of a space: written so that it is whole once it has a config, read with suspicion."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from .._files import make_folder, write_atomic
+from .._files import make_folder, readable_errors, write_atomic
 from .._json import canonical_json, parse_json
 from .._safetensors import Streamed, open_checked, write_safetensors
-from ..errors import InputError, ResourceError
+from ..errors import InputError
 from ..labels import read_labels, write_labels
 from ..layout import WeightLayout
 from ._card import model_card
@@ -28,13 +28,16 @@ CONFIG, TENSORS, MODELS, LABELS, CARD = (
     "README.md",
 )
 
-DTYPES = (torch.float32, torch.float16, torch.int8)
+_FLOATS = (torch.float32, torch.float16)
+
+DTYPES = (*_FLOATS, torch.int8)
 """What components can be stored in."""
 
+_SCALES = "component_scales"  # of int8 components: the value of one unit in each row
 _CHUNK_BYTES = 64 << 20  # converted at a time
-_FLOATS = ("F32", "F16")
-_ANY = (*_FLOATS, "I8")
-_SCALES = "component_scales"
+_CONFIG_TYPES = {"layout": dict, "metadata": dict, "sha256": dict}
+_CONFIG_TYPES |= dict.fromkeys(("hash", "fit_id", "base_hash"), str)
+_AGAIN = "download or save the space again"
 
 
 def write(folder: Path, contents: Contents, dtype: torch.dtype | None) -> None:
@@ -42,13 +45,15 @@ def write(folder: Path, contents: Contents, dtype: torch.dtype | None) -> None:
     if dtype not in (None, *DTYPES):
         raise InputError(f"dtype is {dtype}, expected {', '.join(map(str, DTYPES))}")
     make_folder(folder)
-    _remove_config(folder)
+    with readable_errors("replace", folder / CONFIG):  # which declares a space whole
+        (folder / CONFIG).unlink(missing_ok=True)
     tensors = {"mean": contents.mean.float(), "std": contents.std.float()}
     tensors |= _stored_components(contents.components, dtype)
     coefficients = contents.coefficients
-    if dtype in (torch.float16, torch.int8) and _fits_float16(coefficients):
+    half = (dtype or coefficients.dtype) in (torch.float16, torch.int8)
+    if half and coefficients.half().isfinite().all():
         coefficients = coefficients.half()
-    elif dtype is not None or coefficients.dtype != torch.float16:
+    else:
         coefficients = coefficients.float()
     config = {
         "format": FORMAT,
@@ -66,18 +71,6 @@ def write(folder: Path, contents: Contents, dtype: torch.dtype | None) -> None:
     }
     write_atomic(folder / CARD, [model_card(contents).encode()])
     write_atomic(folder / CONFIG, [canonical_json(config)])
-
-
-def _remove_config(folder: Path) -> None:
-    """Remove the file that declares a space whole, before its parts change."""
-    try:
-        (folder / CONFIG).unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot replace {folder / CONFIG}: {error.strerror}") from error
-
-
-def _fits_float16(tensor: Tensor) -> bool:
-    return not tensor.numel() or float(tensor.abs().max()) <= 6e4
 
 
 def _stored_components(
@@ -117,49 +110,36 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():  # opening a named pipe would wait forever
         raise InputError(f"{folder} is not a space: it has no {CONFIG}; make one with w2w fit")
     try:
-        raw = path.read_bytes()
+        config = parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    config = parse_json(raw, str(path))
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path} does not belong to a space: expected the format {FORMAT}")
-    version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if config.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path} has format version {version!r}, expected {FORMAT_VERSION}; a newer"
-            " weights2weights may read it"
+            f"{path} has format version {config.get('format_version')!r:.40}, expected"
+            f" {FORMAT_VERSION}; a newer weights2weights may read it"
         )
-    kinds = {"layout": dict, "metadata": dict, "sha256": dict}
-    kinds |= dict.fromkeys(("hash", "fit_id", "base_hash"), str)
-    for name, kind in kinds.items():
+    for name, kind in _CONFIG_TYPES.items():
         if not isinstance(config.get(name), kind):
-            raise InputError(f"{path} lacks {name}; download or save the space again")
+            raise InputError(f"{path} lacks {name}; {_AGAIN}")
     return config
 
 
 def read(folder: Path) -> Contents:
     """Read a space; see `WeightSpace.from_pretrained`."""
     config = read_config(folder)
-    floats = {"mean": (1, _FLOATS), "std": (1, _FLOATS)}
-    tensors = _read_tensors(folder / TENSORS, {**floats, "components": (2, _ANY)}, (_SCALES, 1))
-    scales, components = tensors.pop(_SCALES, None), tensors["components"]
-    if (components.dtype == torch.int8) != (scales is not None):
-        raise InputError(
-            f"{folder / TENSORS}: expected {_SCALES} if and only if components are int8;"
-            " download or save the space again"
-        )
-    models = _read_tensors(folder / MODELS, {"coefficients": (2, _FLOATS)})
+    tensors = _read_tensors(folder / TENSORS, "mean", "std", "components")
+    models = _read_tensors(folder / MODELS, "coefficients")
     if not (folder / LABELS).is_file():
-        raise InputError(f"{folder / LABELS} is missing; download or save the space again")
+        raise InputError(f"{folder / LABELS} is missing; {_AGAIN}")
     labels = read_labels(folder / LABELS)
     try:
-        if scales is not None:
-            tensors["components"] = _from_int8(components, scales)
         contents = Contents(
             WeightLayout.from_dict(config["layout"]),
             mean=tensors["mean"].float(),
             std=tensors["std"].float(),
-            components=tensors["components"],
+            components=_loaded_components(tensors["components"], tensors.get(_SCALES)),
             coefficients=models["coefficients"],
             names=tuple(map(str, labels.index)),
             labels=labels,
@@ -168,48 +148,44 @@ def read(folder: Path) -> Contents:
             metadata=config["metadata"],
         )
     except InputError as error:
-        raise InputError(f"{folder / CONFIG} or the tensors next to it: {error}") from error
+        raise InputError(f"{CONFIG} and the tensors of {folder}: {error}; {_AGAIN}") from error
     if contents.hash != config["hash"]:
-        raise InputError(
-            f"{folder / CONFIG} contradicts {TENSORS}; download or save the space again"
-        )
+        raise InputError(f"{folder / CONFIG} contradicts {TENSORS}; {_AGAIN}")
     return contents
 
 
-def _from_int8(units: Int8[Tensor, "m d"], scales: Float[Tensor, " s"]) -> Float[Tensor, "m d"]:
-    """Return components in float16, converted part by part."""
-    if len(scales) != len(units):
-        raise InputError(f"{len(scales)} {_SCALES} for {len(units)} components")
-    components = torch.empty(units.shape, dtype=torch.float16)
-    height = rows_at_once(units)
-    for i in range(0, len(units), height):
-        some = slice(i, i + height)
-        components[some] = units[some] * scales[some, None]
-    return components
+def _loaded_components(components: Tensor, scales: Tensor | None) -> Float[Tensor, "m d"]:
+    """Return components as they are mapped, or int8 ones in float16, converted part by part."""
+    if (components.dtype == torch.int8) != (scales is not None):
+        raise InputError(f"expected {_SCALES} if and only if components are int8")
+    if scales is None:
+        return components
+    if len(scales) != len(components):
+        raise InputError(f"{len(scales)} {_SCALES} for {len(components)} components")
+    result = torch.empty(components.shape, dtype=torch.float16)
+    height = rows_at_once(components)
+    for first in range(0, len(components), height):
+        part = slice(first, first + height)
+        result[part] = components[part] * scales[part, None]
+    return result
 
 
-def _read_tensors(
-    path: Path,
-    expected: Mapping[str, tuple[int, tuple[str, ...]]],
-    optional: tuple[str, int] | None = None,
-) -> dict[str, Tensor]:
-    """Map a file that must hold tensors of these numbers of axes and dtypes, and no others."""
+def _read_tensors(path: Path, *required: str) -> dict[str, Tensor]:
+    """Map a file that must hold the required tensors and no others, except scales."""
     try:
         with open_checked(path) as file:
-            places = file.places
-            tensors = {name: file.read(name) for name in places}
-    except InputError as error:
-        raise InputError(f"{path} {error}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; download it again") from error
-    possible = {**expected, **({optional[0]: (optional[1], _FLOATS)} if optional else {})}
-    if not set(expected) <= set(places) <= set(possible):
-        raise InputError(f"{path} holds {', '.join(places)}: expected {', '.join(expected)}")
-    for name, place in places.items():
-        axes, dtypes = possible[name]
-        if len(place.shape) != axes or place.dtype not in dtypes:
+            tensors = {name: file.read(name) for name in file.places}
+    except (InputError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: {reason}; {_AGAIN}") from error
+    if not set(required) <= set(tensors) <= {*required, _SCALES}:
+        raise InputError(f"{path} holds {', '.join(tensors)}: expected {', '.join(required)}")
+    for name, tensor in tensors.items():
+        axes = 2 if name in ("components", "coefficients") else 1
+        dtypes = DTYPES if name == "components" else _FLOATS
+        if tensor.ndim != axes or tensor.dtype not in dtypes:
             raise InputError(
-                f"{path} holds {name} as {place.dtype} {list(place.shape)}: expected"
-                f" {' or '.join(dtypes)} with {axes} axes; download or save the space again"
+                f"{path} holds {name} as {tensor.dtype} {list(tensor.shape)}: expected {axes} axes"
+                f" of {' or '.join(map(str, dtypes))}; {_AGAIN}"
             )
     return tensors

@@ -56,6 +56,7 @@ def command(
     \b
     Example: w2w world people --subjects 50 --images 10 --out subjects
     """
+    from ..sheets import write_image
     from ..worlds.folders import draw_grid, write_subjects
 
     out.mkdir(parents=True, exist_ok=True)
@@ -63,5 +64,5 @@ def command(
     write_subjects(name, out, size=size, progress=True, **which)
     click.echo(f"{subjects} subjects × {images} images and labels.csv in {out}")
     if grid:
-        draw_grid(name, size=min(size, 128), **which).save(out / "grid.png")
+        write_image(out / "grid.png", draw_grid(name, size=min(size, 128), **which))
         click.echo(f"all images on one sheet: {out / 'grid.png'}")

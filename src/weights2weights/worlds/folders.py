@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .._files import readable_errors, write_atomic
 from ..errors import InputError
+from ..sheets import write_image
 from . import USER_POPULATIONS, load_world
 
 
@@ -56,7 +57,7 @@ def write_subjects(
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(images):
             image = drawn.image(population, 0 if alike else index, number)
-            Image.fromarray(drawn.draw(subject, image, size)).save(folder / f"{number:03d}.png")
+            write_image(folder / f"{number:03d}.png", drawn.draw(subject, image, size))
             text = drawn.surroundings(image) + "\n"
             (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
         values = drawn.labels(subject)

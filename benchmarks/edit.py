@@ -1,22 +1,21 @@
-"""What an edit of a loaded model costs apart from drawing, against reloading the base for it.
+"""Cost of editing a loaded model, without generation, compared with reloading the base.
 
     python benchmarks/edit.py --threads 1 --out benchmarks/results/edit.json
 
-A slider moves: the strengths of four attributes change, and the network must answer as the edited
-model. Four ways to get there, each until its new weights are on the network:
+A slider moves: the strengths of four attributes change, and the network must run as the edited
+model. Three ways, each until the new weights are on the network:
 
-1. `point`: `edit` on coefficients, `to_weights`, hand the weights to the adapter.
-2. `weights`: `edit_weights` on a LoRA that lies outside the space.
-3. `unprojected`: the directions were unprojected once (`Direction.weights`); add them.
-4. `reload`: open the base anew from its folder, then as 1, which is how the authors' code edits.
+1. `point`: `edit` points, `to_weights`, hand the weights to the adapter.
+2. `weights`: `edit` the weights of a LoRA that lies outside the space.
+3. `reload`: load the base from its folder again, then as 1, which is how the authors' code edits.
    Its files are in the page cache, which favours it.
 
 All must predict the same noise, and other noise than before the edit. A second table leaves the
-network out and takes a space of the paper's size (99,648 numbers, 1,000 components). Also told: how
-long it takes to find a direction among 1,000 models.
+network out and uses a space of the paper's size (99,648 parameters, 1,000 components). Also
+reported: the time to find a direction among 1,000 models.
 
-Rivals take turns within each round; a figure is the median over the rounds, a ratio the median of
-the rounds' ratios, in wall and in processor seconds. The JSON goes to stdout, the table to stderr.
+Rivals take turns within each round; a figure is the median over rounds, a ratio the median of the
+rounds' ratios, in wall and processor seconds. The JSON goes to stdout, the table to stderr.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from torch import Tensor
 
 from weights2weights.adapter import Adapter, adapt
 from weights2weights.bases import load_base
-from weights2weights.directions import Direction, edit, edit_weights, find_direction
+from weights2weights.directions import Direction, edit, find_direction
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.space import WeightSpace
 from weights2weights.worlds import shipped
@@ -97,7 +96,7 @@ def main() -> None:
     slowest = max(
         report[part]["seconds"][way]["processor"]["median"]
         for part in ("with the network", "size of the paper")
-        for way in ("point", "weights", "unprojected")
+        for way in ("point", "weights")
     )
     if given.threads == 1 and slowest > LIMIT:
         raise SystemExit(f"an edit took {1e3 * slowest:.1f} ms of processor, more than promised")
@@ -119,12 +118,10 @@ def random_space(layout: WeightLayout, models: int, generator: torch.Generator) 
 def measure_network(
     unet: Any, folder: Path, space: WeightSpace, directions: list[Direction], rounds: int
 ) -> dict[str, Any]:
-    """Edit the model that a network runs, in four ways."""
+    """Edit the model that a network runs, in three ways."""
     point = space.coefficients[0]
     weights = space.to_weights(point)
-    changes = [(direction, 1.5) for direction in directions]
-    unprojected = torch.stack([direction.weights(space) for direction in directions])
-    strengths = torch.full((CHANGES,), 1.5)
+    strengths = dict.fromkeys(directions, 1.5)
     generator = torch.Generator().manual_seed(1)
     size, width = unet.config.sample_size, unet.config.cross_attention_dim
     inputs = (
@@ -138,15 +135,12 @@ def measure_network(
             return network(*inputs).sample
 
     def by_point(adapter: Adapter) -> None:
-        adapter.weights = space.to_weights(edit(point, changes))[None]
+        adapter.weights = space.to_weights(edit(point, strengths))[None]
 
     with adapt(unet, space.layout, weights[None]) as adapter:
 
         def by_weights() -> None:
-            adapter.weights = edit_weights(space, weights, changes)[None]
-
-        def by_unprojected() -> None:
-            adapter.weights = (weights + strengths @ unprojected)[None]
+            adapter.weights = edit(weights, strengths, space=space)[None]
 
         def by_reload() -> Any:
             parts = {"safety_checker": None, "feature_extractor": None}
@@ -160,14 +154,13 @@ def measure_network(
         rivals = {
             "point": lambda: by_point(adapter),
             "weights": by_weights,
-            "unprojected": by_unprojected,
             "reload": by_reload,
         }
         before, checking = predict(unet), True
         expected = by_reload()
         effect = float((expected - before).abs().max())
         errors = {}
-        for name in ("point", "weights", "unprojected"):
+        for name in ("point", "weights"):
             adapter.weights = weights[None]
             rivals[name]()
             errors[name] = float((predict(unet) - expected).abs().max())
@@ -182,15 +175,12 @@ def measure_size(space: WeightSpace, rounds: int, generator: torch.Generator) ->
     """Edit coefficients and weights in a large space, without a network."""
     normals = torch.randn(CHANGES, COMPONENTS, generator=generator).double()
     normals = torch.nn.functional.normalize(normals, dim=1)
-    changes = [(Direction(str(i), n, 2.0, 3.0), 1.5) for i, n in enumerate(normals)]
+    strengths = {Direction(str(i), n, std=2.0): 1.5 for i, n in enumerate(normals)}
     point = torch.randn(COMPONENTS, generator=generator)
     weights = space.to_weights(point)
-    unprojected = torch.stack([direction.weights(space) for direction, _ in changes])
-    strengths = torch.full((CHANGES,), 1.5)
     rivals = {
-        "point": lambda: space.to_weights(edit(point, changes)),
-        "weights": lambda: edit_weights(space, weights, changes),
-        "unprojected": lambda: weights + strengths @ unprojected,
+        "point": lambda: space.to_weights(edit(point, strengths)),
+        "weights": lambda: edit(weights, strengths, space=space),
     }
     results = {name: way() for name, way in rivals.items()}
     moved = float((results["point"] - weights).abs().max())

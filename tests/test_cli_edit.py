@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from weights2weights import _shipped, cli
 from weights2weights.dataset import WeightDataset
-from weights2weights.directions import edit, edit_weights, find_direction, find_directions
+from weights2weights.directions import edit, find_direction, find_directions
 from weights2weights.errors import W2WError
 from weights2weights.formats import save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
@@ -73,15 +73,15 @@ def test_directions_tells_all_of_every_label(space, folder):
         row = told["directions"][name]
         assert (row["auc"], row["r2"]) == (direction.auc, direction.r2)
         assert (row["positives"], row["negatives"]) == (direction.positives, direction.negatives)
-        assert row["spread"] == pytest.approx(direction.spread)
-        assert row["largest"] == pytest.approx(direction.largest)
+        assert row["std"] == pytest.approx(direction.std)
+        assert row["range"] == pytest.approx(direction.range)
         assert set(row["cosines"]) == {*found} - {name}
     assert told["mean_auc"] == pytest.approx((found["Male"].auc + found["Bald"].auc) / 2)
     between = [abs(c) for row in told["directions"].values() for c in row["cosines"].values()]
     assert told["entanglement"] == pytest.approx(sum(between) / 6)
     text = run("directions", folder).stdout
     assert f"Male   AUC {found['Male'].auc:.3f}" in text
-    assert f"Age    R²  {found['Age'].r2:.3f}" in text
+    assert f"Age    R² {found['Age'].r2:.3f}" in text
 
 
 def test_every_flag_of_directions_arrives(space, folder, tmp_path):
@@ -105,7 +105,7 @@ def test_edit_of_a_point(space, folder, point, tmp_path):
     told = facts("edit", point, *flags, "--out", out)
     found = find_directions(space, ["Bald", "Age"], keep=["Male"])
     model = load_model(out)
-    expected = edit(torch.ones(6), [(found["Bald"], 2), (found["Age"], -1.5)])
+    expected = edit(torch.ones(6), {found["Bald"]: 2, found["Age"]: -1.5})
     torch.testing.assert_close(model.coefficients, expected)
     assert model.weights is None
     assert model.space == space.hash
@@ -115,7 +115,7 @@ def test_edit_of_a_point(space, folder, point, tmp_path):
     assert (origin["keep"], origin["model"]) == (["Male"], {"verb": "sample"})
     assert told["set"] == origin["set"]
     assert told["directions"]["Bald"]["auc"] == found["Bald"].auc
-    assert told["outside"] == 0
+    assert told["relative_residual"] == 0
     assert told["seconds"] < 1
     # the other order gives the same file, but for what it says of its origin
     again = tmp_path / "again.safetensors"
@@ -129,20 +129,21 @@ def test_edit_of_a_lora_outside_the_space(space, folder, tmp_path):
     lora = save_lora(tmp_path / "lora.safetensors", weights, LAYOUT, "diffusers")
     out = tmp_path / "edited.safetensors"
     told = facts("edit", lora, "--set", "Male=paper", "--space", folder, "--out", out)
-    changes = [(find_direction(space, "Male"), "paper")]
+    found = find_direction(space, "Male")
+    changes = {found: found.range[1]}
     model = load_model(out)
-    torch.testing.assert_close(model.weights, edit_weights(space, weights, changes))
+    torch.testing.assert_close(model.weights, edit(weights, changes, space=space))
     torch.testing.assert_close(
         model.coefficients, edit(space.project(weights), changes), rtol=0, atol=1e-4
     )
     torch.testing.assert_close(
         space.residual(model.weights), space.residual(weights), rtol=0, atol=1e-4
     )
-    assert told["outside"] > 0.1
+    assert told["relative_residual"] > 0.1
     assert model.origin["model"]["format"] == "diffusers"
     # and edited again, from its own file: back to where it was
     back = tmp_path / "back.safetensors"
-    strength = -changes[0][0].largest
+    strength = -found.range[1]
     run("edit", out, "--set", f"Male={strength}", "--space", folder, "--out", back)
     torch.testing.assert_close(load_model(back).weights, weights, rtol=0, atol=1e-5)
 
@@ -157,7 +158,7 @@ def test_every_flag_of_edit_arrives(space, folder, point, tmp_path):
     labels = pandas.DataFrame({"Tall": tall}, index=NAMES)
     options = {"method": "mean_difference", "components": 5, "seed": 2}
     (found,) = find_directions(space, labels=labels, **options).values()
-    torch.testing.assert_close(load_model(out).coefficients, edit(torch.ones(6), [(found, 1)]))
+    torch.testing.assert_close(load_model(out).coefficients, edit(torch.ones(6), {found: 1}))
     assert told["directions"]["Tall"]["components"] == 5
     assert told["directions"]["Tall"]["r2"] == pytest.approx(found.r2)
 
@@ -168,7 +169,7 @@ def test_edit_of_one_model_of_a_dataset(space, folder, tmp_path):
     dataset.append(NAMES[:2], rows)
     out = tmp_path / "e.safetensors"
     run("edit", dataset.path / "p1", "--set", "Male=1", "--space", folder, "--out", out)
-    expected = edit_weights(space, rows[1], [(find_direction(space, "Male"), 1)])
+    expected = edit(rows[1], {find_direction(space, "Male"): 1}, space=space)
     torch.testing.assert_close(load_model(out).weights, expected)
     told = run("edit", dataset.path, "--set", "Male=1", "--space", folder, "--out", out, code=1)
     assert "holds 2 models: expected one" in told.stderr

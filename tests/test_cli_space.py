@@ -107,10 +107,10 @@ def test_fit_fails_in_one_line(tmp_path, weights):
 
 
 def test_sample_writes_models_and_a_report(tmp_path, space):
-    flags = ("-n", 3, "--seed", 4, "--components", 5, "--spread", 0.7)
+    flags = ("-n", 3, "--seed", 4, "--components", 5, "--scale", 0.7)
     result = facts("sample", space, *flags, "--out", tmp_path / "new")
     opened = WeightSpace.from_pretrained(space)
-    expected = sample(opened, 3, seed=4, components=5, spread=0.7)
+    expected = sample(opened, 3, seed=4, components=5, scale=0.7)
     for row, path in enumerate(result["files"]):
         model = load_model(path)
         assert torch.equal(model.coefficients, expected[row])
@@ -118,7 +118,7 @@ def test_sample_writes_models_and_a_report(tmp_path, space):
             "verb": "sample",
             "seed": 4,
             "row": row,
-            "spread": 0.7,
+            "scale": 0.7,
             "components": 5,
         }
         assert model.space == opened.hash

@@ -233,7 +233,7 @@ def test_subsets_depend_on_seed_size_and_resampling(setting):
 def test_edits_go_towards_what_is_lacking(setting):
     from weights2weights.directions import Direction
 
-    found = Direction("Male", torch.tensor([0.0, 1.0]), spread=2.0, largest=3.0)
+    found = Direction("Male", torch.tensor([0.0, 1.0]), std=2.0)
     add = torch.tensor([True, False])
     moved = edited(torch.ones(2, 3), [(found, 1.5)], add)
     assert moved.tolist() == [[1, 4, 1], [1, -2, 1]]

@@ -58,14 +58,14 @@ def test_report_looks_up_at_most_so_many_training_models(space, monkeypatch):
 
 
 def test_a_space_may_say_how_to_sample(space):
-    said = dataclasses.replace(space, metadata={"sampling": {"components": 5, "spread": 2.0}})
+    said = dataclasses.replace(space, metadata={"sampling": {"components": 5, "scale": 2.0}})
     assert sampling_of(space) == (COMPONENTS, 1.0) and sampling_of(said) == (5, 2.0)
-    wide = sample(space, 3, seed=3, components=5, spread=2.0)
+    wide = sample(space, 3, seed=3, components=5, scale=2.0)
     assert torch.equal(sample(said, 3, seed=3), wide)
-    plain = sample(said, 3, seed=3, components=COMPONENTS, spread=1.0)
+    plain = sample(said, 3, seed=3, components=COMPONENTS, scale=1.0)
     assert torch.equal(plain, sample(space, 3, seed=3))
-    for nonsense in (3, {"spread": "wide"}, {"components": None}):
-        with pytest.raises(W2WError, match="give both yourself"):
+    for nonsense in (3, {"scale": "wide"}, {"components": None}):
+        with pytest.raises(W2WError, match="pass both yourself"):
             sample(dataclasses.replace(space, metadata={"sampling": nonsense}), 1)
 
 
@@ -87,11 +87,11 @@ def test_follows_mean_and_spread_of_the_training_models(space):
     error = space.coefficient_std / math.sqrt(4000)
     assert ((many.mean(0) - space.coefficient_mean).abs() < 5 * error).all()
     torch.testing.assert_close(many.std(0), space.coefficient_std, rtol=0.06, atol=0)
-    narrow = sample(space, 50, seed=1, spread=0.5)
+    narrow = sample(space, 50, seed=1, scale=0.5)
     torch.testing.assert_close(
         narrow - space.coefficient_mean, (many[:50] - space.coefficient_mean) / 2
     )
-    assert torch.equal(sample(space, 1, spread=0.0)[0], space.coefficient_mean)
+    assert torch.equal(sample(space, 1, scale=0.0)[0], space.coefficient_mean)
 
 
 def test_truncation_keeps_the_first_components(space):
@@ -110,7 +110,7 @@ def test_components_without_known_spread_stay_at_the_mean(space):
 
 
 def test_impossible_settings(space):
-    for settings in ({"count": -1}, {"seed": -1}, {"spread": -1.0}, {"spread": math.inf}):
+    for settings in ({"count": -1}, {"seed": -1}, {"scale": -1.0}, {"scale": math.inf}):
         with pytest.raises(W2WError, match="expected none negative"):
             sample(space, **{"count": 1, **settings})
     alone = space.with_models(torch.empty(0, 0), [])

@@ -71,7 +71,7 @@ def test_sampled_models_are_people_who_take_edits(space):
     )
     points = sample(space, 40, seed=1)  # fewer say little: one person more or less moves the AUC
     dark = find_direction(space, "Dark_Skin")
-    edited = [edit(points[:8], [(dark, strength)]) for strength in (3.0, -3.0)]
+    edited = [edit(points[:8], {dark: strength}) for strength in (3.0, -3.0)]
     weights = space.to_weights(torch.cat([points, *edited]))
     drawn = generate(
         base, weights, layout=space.layout, prompts=PEOPLE.prompt, seeds=[0, 1], steps=10

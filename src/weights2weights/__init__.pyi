@@ -9,11 +9,8 @@ from .directions import Direction as Direction
 from .directions import direction_between as direction_between
 from .directions import direction_from_scores as direction_from_scores
 from .directions import edit as edit
-from .directions import edit_model as edit_model
-from .directions import edit_weights as edit_weights
 from .directions import find_direction as find_direction
 from .directions import find_directions as find_directions
-from .directions import score_models as score_models
 from .errors import InputError as InputError
 from .errors import ResourceError as ResourceError
 from .errors import W2WError as W2WError
@@ -43,6 +40,8 @@ from .published import import_published as import_published
 from .published import import_published_dataset as import_published_dataset
 from .sampling import report_samples as report_samples
 from .sampling import sample as sample
+from .scoring import score_models as score_models
+from .scoring import traverse as traverse
 from .sheets import image_grid as image_grid
 from .sliders import Concept as Concept
 from .sliders import train_slider as train_slider

@@ -1,9 +1,7 @@
-"""New models: points drawn as the training models are spread, and proof that they are no copies.
+"""New models: points drawn from the distribution of the training models.
 
-The paper draws every coefficient on its own from a Gaussian with the mean and standard deviation of
-the training models along that component. `report_samples` measures what justifies this: marginals
-near Gaussian (Fig. 26), components near independent (Fig. 27), and samples that are as far from
-their nearest training model as training models are from each other (Fig. 4).
+The paper draws every coefficient independently from a Gaussian with the mean and standard deviation
+of the training models along that component.
 
 Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.2 and 4.2.
 """
@@ -18,86 +16,85 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
-from .space import WeightSpace
+from .protocols import Space
 
 _PAIRS = 1000  # components whose pairwise correlations are measured; there are half a million
 _NEIGHBOUR_ROWS = 1000  # training models whose nearest neighbour is looked up
 
 
 def sample(
-    space: WeightSpace,
+    space: Space,
     count: int,
     *,
     seed: int = 0,
     components: int | None = None,
-    spread: float | None = None,
+    scale: float | None = None,
     first: int = 0,
 ) -> Float[Tensor, "n m"]:
     """Draw new points: independent Gaussians along each component.
 
     Row i depends on the seed and on i only, so ten samples are the first ten of a hundred.
 
-    A space may say how samples of it come out best, as `metadata["sampling"]` with `components` and
-    `spread`: where much of every training model is chance, wide samples along the first components
-    are more surely somebody than narrow ones along all.
+    A space may recommend how to sample it, as `metadata["sampling"]` with `components` and `scale`:
+    where much of every training model is noise, wide samples along the first components are more
+    consistent subjects than narrow ones along all.
 
     Args:
-        space: whose training models say how wide to draw.
-        count: n, how many.
+        space: the space; its training models give mean and standard deviation.
+        count: n, the number of points.
         seed: any non-negative integer.
-        components: draw along the first this many; the others stay at the mean. Default: what the
-            space says, else all whose spread is known. Truncation keeps the rest of a sample as it
-            is.
-        spread: factor on the standard deviations; below 1 gives more ordinary models. Default: what
-            the space says, else 1, as in the paper.
-        first: number of the first row, to go on where another call ended.
+        components: number of leading components to draw along; the others are 0, the mean. Default:
+            what the space recommends, else all whose standard deviation is known. Fewer components
+            leave the rest of a sample as it is.
+        scale: factor on the standard deviations; below 1 gives more typical models. Default: what
+            the space recommends, else 1, as in the paper.
+        first: index of the first row, to continue where another call ended.
 
     Returns:
         float32 coefficients on all m components, on the CPU.
 
     Raises:
-        W2WError: the space has fewer than two training models; more components than have a known
-            spread; a negative count, seed or spread.
+        InputError: the space has fewer than two training models; more components than have a known
+            standard deviation; a negative count, seed or scale.
     """
     known = space.coefficients.shape[1]
-    drawn, spread = sampling_of(space, components, spread)
+    drawn, scale = sampling_of(space, components, scale)
     if len(space.names) < 2:
-        raise InputError("this space holds no training models: expected some to know their spread")
-    if count < 0 or seed < 0 or first < 0 or not 0 <= spread < math.inf:
+        raise InputError("this space holds no training models; sampling needs their distribution")
+    if count < 0 or seed < 0 or first < 0 or not 0 <= scale < math.inf:
         raise InputError(
-            f"count {count}, seed {seed}, first {first}, spread {spread}: expected none negative"
+            f"count {count}, seed {seed}, first {first}, scale {scale}: expected none negative"
         )
     if not 1 <= drawn <= known:
-        raise InputError(f"{drawn} components: expected 1 to {known}, whose spread is known")
+        raise InputError(f"{drawn} components: expected 1 to {known}, whose distribution is known")
     points = torch.zeros(count, len(space))
     for row in range(count):
         # all are drawn, whatever is kept, so that truncation changes nothing else
         noise = torch.randn(known, generator=_generator(seed, first + row))
-        points[row, :drawn] = (space.coefficient_mean + spread * space.coefficient_std * noise)[
-            :drawn
-        ]
+        point = space.coefficient_mean + scale * space.coefficient_std * noise
+        points[row, :drawn] = point[:drawn]
     return points
 
 
 def sampling_of(
-    space: WeightSpace, components: int | None = None, spread: float | None = None
+    space: Space, components: int | None = None, scale: float | None = None
 ) -> tuple[int, float]:
-    """Return the components and the spread that `sample` draws with.
+    """Return the components and the scale that `sample` draws with.
 
     Raises:
-        W2WError: what the space says makes no sense.
+        InputError: the recommendation of the space is not usable.
     """
-    known, said = space.coefficients.shape[1], space.metadata.get("sampling", {})
+    known, advice = space.coefficients.shape[1], space.metadata.get("sampling", {})
     try:
-        most, factor = int(said.get("components", known)), float(said.get("spread", 1.0))
+        most, factor = int(advice.get("components", known)), float(advice.get("scale", 1.0))
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
-            f"the space says to sample with {said!r}: expected components and spread as numbers;"
-            " give both yourself"
+            f"the space recommends sampling with {advice!r}: expected numbers for components and"
+            " scale; pass both yourself"
         ) from error
     return (
         min(most, known) if components is None else components,
-        factor if spread is None else spread,
+        factor if scale is None else scale,
     )
 
 
@@ -154,7 +151,7 @@ class SampleReport:
         return asdict(self)
 
 
-def report_samples(space: WeightSpace, coefficients: Float[Tensor, "n m"]) -> SampleReport:
+def report_samples(space: Any, coefficients: Float[Tensor, "n m"]) -> SampleReport:
     """Compare samples with the training models: Figs. 4, 26 and 27 as numbers.
 
     Correlations are measured over the first 1,000 components, and training neighbours for at most

@@ -11,41 +11,46 @@ if TYPE_CHECKING:
     from ..space import WeightSpace
 
 _OPTIONS = (
-    click.option("--keep", multiple=True, metavar="LABEL", help="Leave alone; may be repeated."),
+    click.option(
+        "--keep", multiple=True, metavar="LABEL", help="Leave this label alone; may be repeated."
+    ),
     click.option(
         "--method",
-        type=click.Choice(["effect", "least_squares", "ridge", "logistic", "mean_difference"]),
+        type=click.Choice(["effect", "ridge", "least_squares", "mean_difference"]),
         default="effect",
         show_default=True,
-        help="least_squares is the paper's; effect changes a label while the others stay;"
-        " mean_difference also moves all that goes with it.",
+        help="effect holds the other labels fixed; ridge is a linear classifier; least_squares is"
+        " the paper's; mean_difference also moves everything that co-occurs.",
     ),
     click.option(
         "--components",
         type=click.IntRange(1),
-        help="Use the first this many."
-        "  [default: all for effect and ridge, else by cross-validation]",
+        help="Number of leading components to use.  [default: half the models, at most 1,000]",
     ),
     click.option(
         "--labels",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Own table of labels, CSV or Parquet, by model name, in place of the space's.",
+        help="Label table by model name, CSV or Parquet, instead of the space's labels.",
     ),
     click.option(
-        "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of held-out folds."
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Seed of the cross-validation folds.",
     ),
 )
 
 
 def direction_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command the options keep, method, components, labels and seed."""
+    """Add the options keep, method, components, labels and seed to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def open_labelled(space: str, labels: Path | None) -> "WeightSpace":
-    """Open a space, with an own table of labels in place of its own if there is one.
+    """Open a space, with the user's label table instead of its own if there is one.
 
     Raises:
         W2WError: no such space or table.

@@ -1,8 +1,9 @@
-"""`w2w edit`: a model with some attributes changed."""
+"""`w2w edit`: change attributes of a model."""
 
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -52,11 +53,9 @@ def command(
     space: str,
     out: Path,
     keep: tuple[str, ...],
-    method: str,
-    components: int | None,
     labels: Path | None,
-    seed: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Change attributes of a model, such as age or a beard.
 
@@ -68,36 +67,34 @@ def command(
     \b
     Example: w2w edit adam.safetensors --set Bald=2 --set Young=-1 --keep Male --out b.safetensors
     """
-    from ..directions import edit_model, find_directions
+    from ..directions import edit, find_directions
     from ..models import save_model
     from ..opening import one_model
+    from .directions import facts_of
 
-    names = [label for label, _ in changes]
-    if len(set(names)) < len(names):
+    strengths = dict(changes)
+    if len(strengths) < len(changes):
         raise click.UsageError("--set names a label twice: give the sum of both strengths once")
-    if both := set(names) & set(keep):
+    if both := set(strengths) & set(keep):
         raise click.UsageError(f"--keep {min(both)} contradicts --set {min(both)}")
     opened_model = one_model(model)
     opened = open_labelled(space, labels)
-    options = {"method": method, "components": components, "seed": seed}
-    directions = find_directions(opened, names, keep=list(dict.fromkeys(keep)), **options)
+    directions = find_directions(opened, list(strengths), keep=list(dict.fromkeys(keep)), **options)
     begun = time.perf_counter()
-    steps = [(directions[label], strength) for label, strength in changes]
-    edited = edit_model(opened, opened_model, steps)  # pyright: ignore[reportArgumentType]
+    amounts = {
+        directions[label]: directions[label].range[1] if strength == "paper" else float(strength)
+        for label, strength in strengths.items()
+    }
+    edited = edit(opened_model, amounts, space=opened)
     seconds = time.perf_counter() - begun
-    figures = ("spread", "largest", "auc", "r2")
+    residual = 0.0 if edited.weights is None else opened.relative_residual(edited.weights)
     facts = {
         "path": save_model(out, edited),
         "space": opened.hash,
-        "set": dict(changes),
+        "set": {direction.name: strength for direction, strength in amounts.items()},
         "keep": list(dict.fromkeys(keep)),
-        "directions": {
-            label: {"components": len(found.normal)} | {key: getattr(found, key) for key in figures}
-            for label, found in directions.items()
-        },
-        "outside": 0.0
-        if edited.weights is None
-        else float(opened.relative_residual(edited.weights)),
+        "directions": {label: facts_of(direction) for label, direction in directions.items()},
+        "relative_residual": float(residual),
         "seconds": seconds,
     }
     report(facts, as_json)

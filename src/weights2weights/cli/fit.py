@@ -30,7 +30,7 @@ from ._output import json_option, report
 @click.option(
     "--sampling",
     type=(click.IntRange(1), click.FloatRange(0)),
-    metavar="COMPONENTS SPREAD",
+    metavar="COMPONENTS SCALE",
     help="Sampling defaults to store with the space; see w2w sample.  [default: all, 1]",
 )
 @click.option(
@@ -117,7 +117,7 @@ def command(
     table = None if labels is None else read_labels(labels)
     space = WeightSpace.fit(dataset, components, table, **options)
     if sampling is not None:
-        defaults = {"components": sampling[0], "spread": sampling[1]}
+        defaults = {"components": sampling[0], "scale": sampling[1]}
         space = replace(space, metadata={**space.metadata, "sampling": defaults})
     space.save_pretrained(out, dtype=getattr(torch, dtype))
     facts = {

@@ -9,24 +9,26 @@ from ._output import json_option, report
 
 @click.command()
 @click.argument("space", default="people")
-@click.option("-n", "--count", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "-n", "--count", type=click.IntRange(1), default=8, show_default=True, help="Number of models."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the new models and their report.json.",
+    help="Folder for the new models and report.json.",
 )
 @click.option(
     "--components",
     type=click.IntRange(1),
-    help="Draw along the first this many.  [default: what the space says, else all]",
+    help="Number of leading components to draw along.  [default: the space's own, else all]",
 )
 @click.option(
-    "--spread",
+    "--scale",
     type=click.FloatRange(0),
-    help="Factor on the training models' spread; below 1 gives more ordinary models.  [default:"
-    " what the space says, else 1]",
+    help="Factor on the training models' standard deviations; below 1 gives more typical models."
+    "  [default: the space's own, else 1]",
 )
 @json_option
 def command(
@@ -35,13 +37,13 @@ def command(
     seed: int,
     out: Path,
     components: int | None,
-    spread: float | None,
+    scale: float | None,
     as_json: bool,
 ) -> None:
     """Draw new models from a space.
 
-    Writes one model file each, and report.json, which compares them with the training models. Model
-    number i depends on the seed and on i only.
+    Writes one file per model, and report.json, which compares them with the training models. Model
+    i depends on the seed and on i only.
 
     \b
     Example: w2w sample people -n 16 --seed 3 --out people
@@ -54,19 +56,19 @@ def command(
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)
-    components, spread = sampling_of(opened, components, spread)
-    points = draw(opened, count, seed=seed, components=components, spread=spread)
+    components, scale = sampling_of(opened, components, scale)
+    points = draw(opened, count, seed=seed, components=components, scale=scale)
     make_folder(out)
     files = []
     for row, point in enumerate(points):
-        origin = {"verb": "sample", "seed": seed, "row": row, "spread": spread}
+        origin = {"verb": "sample", "seed": seed, "row": row, "scale": scale}
         origin |= {"components": components}
         path = out / f"sample-{seed}-{row:04d}.safetensors"
         files.append(save_model(path, opened.model(point, origin)))
     facts = {
         "space": opened.hash,
         "seed": seed,
-        "spread": spread,
+        "scale": scale,
         **plain(report_samples(opened, points)),
     }
     facts["drawn_components"] = components

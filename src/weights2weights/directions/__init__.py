@@ -1,61 +1,57 @@
 """Directions: what to add to a model so that its subject becomes bald or younger.
 
 A direction is a unit vector n in the coefficients of the training models, found from a label: the
-normal of a linear classifier, or the way in which models with the label differ from those without.
-Its metric is the Euclidean one of coefficients, which is that of standardised weights. An edit adds
-a · spread · n to a model's coefficients, where `spread` is the standard deviation of the training
-models along n: strength a means the same for every attribute and every space. The paper's own rule,
-one fixed length for each direction, is the strength "paper".
+normal of a linear classifier, or how models with the label differ from those without. Lengths are
+Euclidean in coefficients, which is Euclidean in standardised weights. An edit adds a · std · n to a
+model's coefficients, where `std` is the standard deviation of the training models along n: strength
+a means the same for every attribute and every space.
 
-Five ways to a direction, all with an intercept and with equal weight for both classes, so that a
-rare label is no weaker than a frequent one:
+Four methods:
 
-- `effect`, the default for labels: how mean coefficients change with the label while the other
-  labels of the space stay, by multiple regression of the coefficients on all labels, with a
-  penalty. A small one separates the labels wholly; a very large one, or no other label, leads to
+- `effect`, the default for labels: how the mean coefficients change with the label while the other
+  labels of the space are held fixed, by multiple regression of the coefficients on all labels, with
+  a penalty. A small one separates the labels completely; a very large one, or no other label, gives
   `mean_difference`.
-- `least_squares`, the paper's: against labels ±1. With n models and components j the normal is
-  proportional to S⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
-  their means: what correlates with the label but is not needed to tell it drops out.
-- `ridge`: the same with a penalty. From none to a very large one it leads from least squares to
-- `mean_difference`: Δ itself, which moves along everything that goes with the label.
-- `logistic`: logistic regression with a small penalty.
+- `ridge`: the normal of a ridge classifier. With n models and components j it is proportional to
+  (S + penalty)⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
+  their means: what correlates with the label but is not needed to classify it drops out.
+- `least_squares`, the paper's: pinv(X) y for the coefficients X of the labelled models and their
+  labels y = ±1, neither centred nor weighted by class.
+- `mean_difference`: Δ itself, which moves along everything that co-occurs with the label.
 
-A classifier's normal answers another question than an edit asks: how best to tell models apart, not
-how they differ. In the people space, edits along `effect` leave more of the other labels as they
-were, and of the person, than edits along `ridge` that succeed as often.
+All but the paper's give both classes equal weight, so that a rare label counts as much as a
+frequent one. A classifier's normal answers another question than an edit asks: how best to
+discriminate between models, not how they differ. In the people space, edits along `effect` preserve
+more of the other labels, and of the person, than edits along `ridge` that succeed as often.
 
-Effect and ridge use all components; for the others cross-validation chooses how many. Every
-direction says how well it tells held-out models apart; that figure comes from folds which had no
-part in the choice.
+Every direction reports how well it classifies held-out models, by cross-validation.
 
-`_fit` is the maths, `_find` gets from labels, sets of models or scores to a direction,
-`_direction` is the direction and what it does to models.
+`_fit` is the maths, `_targets` gets from labels to targets, `_find` from these to a `Direction`,
+`_edit` moves models along it.
 
 Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3, 4.1 and 4.3, appendix B.
 """
 
-from ._direction import Direction, cosines, edit, edit_model, edit_weights
+from ._direction import Direction, cosines
+from ._edit import edit
 from ._find import (
+    FitOptions,
     direction_between,
     direction_from_scores,
     find_direction,
     find_directions,
-    score_models,
 )
 from ._fit import METHODS, Method
 
 __all__ = [
     "METHODS",
     "Direction",
+    "FitOptions",
     "Method",
     "cosines",
     "direction_between",
     "direction_from_scores",
     "edit",
-    "edit_model",
-    "edit_weights",
     "find_direction",
     "find_directions",
-    "score_models",
 ]

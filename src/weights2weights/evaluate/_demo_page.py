@@ -124,7 +124,7 @@ def sampled(
     ]
     text = (
         f"Drawing the first {figures['components']:,} coefficients at random,"
-        f" {figures['spread']:g} times as wide as the training models spread, gives a model of a"
+        f" {figures['scale']:g} times as wide as the training models spread, gives a model of a"
         " person who does not exist, the same in every image. Each row is one new model."
     )
     shown = {

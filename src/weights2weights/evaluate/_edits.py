@@ -84,7 +84,7 @@ def edited(
     add: Bool[Tensor, " k"],
 ) -> Float[Tensor, "k m"]:
     """Edit every model towards the changes where `add` says so, else away from them."""
-    there = edit(coefficients, changes)
+    there = edit(coefficients, dict(changes))
     return torch.where(add[:, None], there, 2 * coefficients - there)
 
 

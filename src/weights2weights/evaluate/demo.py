@@ -243,7 +243,7 @@ class _Tour:
     def sample(self, count: int) -> Stage:
         setting, space = self.setting, self.setting.space
         points = sample(space, count, seed=setting.seed)
-        components, spread = sampling_of(space)
+        components, scale = sampling_of(space)
         for row, point in enumerate(points):
             origin = {"verb": "demo", "seed": setting.seed, "row": row}
             path = self.out / "models" / f"sample-{row}.safetensors"
@@ -256,7 +256,7 @@ class _Tour:
         figures = {
             "models": count,
             "components": components,
-            "spread": spread,
+            "scale": scale,
             "verification_auc": auc,
             "cosine_to_nearest": report.nearest,
             "training_cosine_to_nearest": report.training_nearest,
@@ -289,7 +289,7 @@ class _Tour:
         along = {}
         for i, name in enumerate(self.attributes[:2]):
             point = self.coefficients[i % len(self.coefficients)]
-            points = torch.stack([edit(point, [(direction(space, name), a)]) for a in strengths])
+            points = torch.stack([edit(point, {direction(space, name): a}) for a in strengths])
             along[name] = setting.draw(space.to_weights(points), prompt, [setting.seed])
         return along
 

@@ -25,7 +25,7 @@ def figure26_27(setting: Setting, *, samples: int = 1000, shown: int = 8) -> Res
     """
     space = setting.space
     known = space.coefficients.shape[1]
-    points = sample(space, samples, seed=setting.seed, components=known, spread=1.0)
+    points = sample(space, samples, seed=setting.seed, components=known, scale=1.0)
     report = report_samples(space, points).to_dict()
     standard = standardised(space.coefficients)
     first = standard[:, :100]

@@ -42,7 +42,7 @@ def figure31(
         _unit(k, len(space)) * float(space.coefficient_std[k])
         for k in range(min(components, space.coefficients.shape[1]))
     ]
-    along_directions = [direction(space, name).shift(1.0, len(space)) for name in names]
+    along_directions = [direction(space, name).shift(1.0, len(space)).float() for name in names]
     walked = [_changed(setting, points, shift, strength) for shift in along_components]
     steered = [_changed(setting, points, shift, strength) for shift in along_directions]
     by_component = estimate(torch.stack([w.float().sum(-1) for w in walked], 1))

@@ -30,7 +30,7 @@ def figure4(
     """
     space = setting.space
     points = sample(space, samples, seed=setting.seed)
-    components, spread = sampling_of(space)
+    components, scale = sampling_of(space)
     found = space.neighbours(points, 1)
     nearest = space.coefficients[found.indices[:, 0]]
     texts, noises = setting.prompts[:prompts], list(range(seeds))
@@ -46,7 +46,7 @@ def figure4(
     figures = {
         "samples": samples,
         "components": components,
-        "spread": spread,
+        "scale": scale,
         "cosine_to_nearest": estimate(found.similarities),
         "training_cosine_to_nearest": report.training_nearest,
         "largest_cosine_to_nearest": report.nearest_largest,
@@ -79,7 +79,7 @@ def figure4(
             _sheet(of_samples.images, of_nearest.images, found.similarities[:, 0], shown),
             _histogram(within.flatten(), to_nearest.flatten()),
         ],
-        f"Drawn along the first {components:,} components, {spread:g} times as wide as the training"
+        f"Drawn along the first {components:,} components, {scale:g} times as wide as the training"
         " models spread, as this space says.",
     )
 

@@ -476,7 +476,7 @@ def _composed(
         [
             edit(
                 point,
-                [(direction(space, n), float(strength if add[n][i] else -strength)) for n in names],
+                {direction(space, n): float(strength if add[n][i] else -strength) for n in names},
             )
             for i, point in enumerate(points)
         ]

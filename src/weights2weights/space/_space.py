@@ -5,18 +5,20 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..dataset import WeightDataset
+from ..directions import Direction, FitOptions, find_direction, find_directions
 from ..errors import InputError
 from ..labels import tidy_labels
 from ..layout import WeightLayout, require_one_base
 from ..models import Model
 from ..pca import Blocks
+from ..sampling import sample
 from . import _store
 from ._card import html_table
 from ._contents import Contents
@@ -292,6 +294,42 @@ class WeightSpace(Contents):
             std=self.std.to(device),
             components=self.components.to(device=device, dtype=dtype),
         )
+
+    # Samples and directions.
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        components: int | None = None,
+        scale: float | None = None,
+        first: int = 0,
+    ) -> Float[Tensor, "n m"]:
+        """Draw new points; see `sampling.sample`."""
+        return sample(self, count, seed=seed, components=components, scale=scale, first=first)
+
+    def direction(
+        self,
+        label: Any,
+        *,
+        name: str | None = None,
+        keep: Sequence[str | Direction] = (),
+        **options: Unpack[FitOptions],
+    ) -> Direction:
+        """Find the direction of a label; see `directions.find_direction`."""
+        return find_direction(self, label, name=name, keep=keep, **options)
+
+    def directions(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        labels: Any = None,
+        keep: Sequence[str | Direction] = (),
+        **options: Unpack[FitOptions],
+    ) -> dict[str, Direction]:
+        """Find the directions of several labels; see `directions.find_directions`."""
+        return find_directions(self, names, labels=labels, keep=keep, **options)
 
     # Model files.
 

@@ -1,0 +1,130 @@
+"""Edits: move models along directions."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from ..layout import require_one_base
+from ..models import Model
+from ..protocols import Space
+from ._direction import Direction
+
+Strengths = Mapping[Direction, float | int]
+Models = TypeVar("Models", Tensor, np.ndarray, Model, list[Model])
+
+
+def edit(models: Models, strengths: Strengths, *, space: Space | None = None) -> Models:
+    """Move models along directions: add strength · std · normal of each.
+
+    Edits compose by addition. Weights keep what lies outside the space: they change by the
+    unprojected shift, as if projected, edited, turned back into weights and given their residual.
+
+    Args:
+        models: points (…, m), weights (…, d) of the space's layout, a `Model`, or a list of models.
+        strengths: standard deviations of the training models along each direction; negative for the
+            opposite. 1 to 3 is usual; see `Direction.range`.
+        space: the space of the directions; only needed for weights.
+
+    Returns:
+        what was given, edited: tensors and arrays keep their dtype and device. A `Model` with
+        weights gets its point in the space as well.
+
+    Raises:
+        InputError: as `Direction.shift`; directions of different spaces; weights without their
+            space, or of another layout or base.
+
+    Example:
+        >>> bald = Direction("Bald", torch.tensor([0.6, 0.8]), std=10.0)
+        >>> edit(torch.zeros(3), {bald: 2})
+        tensor([12., 16.,  0.])
+
+    Source: Dravid et al. 2024, arXiv:2406.09413, section 4.3: θ' = θ + a·n.
+    """
+    _require_one_space(strengths, space)
+    if isinstance(models, list):
+        return [_edit_model(model, strengths, space) for model in models]
+    if isinstance(models, Model):
+        return _edit_model(models, strengths, space)
+    if isinstance(models, np.ndarray):
+        return _edit_rows(torch.from_numpy(models), strengths, space).numpy()
+    return _edit_rows(models, strengths, space)
+
+
+def _edit_rows(rows: Tensor, strengths: Strengths, space: Space | None) -> Tensor:
+    """Edit points or weights, told apart by their length."""
+    width = rows.shape[-1]
+    if space is None or width == len(space):
+        return rows + _total(strengths, width).to(rows)
+    if width != space.layout.num_parameters:
+        raise InputError(
+            f"models of shape {list(rows.shape)}: expected a last axis of {len(space)}, a point of"
+            f" the space, or of {space.layout.num_parameters}, weights of its layout"
+        )
+    return (rows.double() + _unprojected(strengths, space).to(rows.device)).to(rows)
+
+
+def _edit_model(model: Model, strengths: Strengths, space: Space | None) -> Model:
+    point, weights = model.coefficients, model.weights
+    if space is None:
+        own = {direction.space for direction in strengths} <= {"", model.space}
+        if point is None or weights is not None or not own:
+            raise InputError(
+                "editing a model with weights, or of another space, needs space=, the space of the"
+                " directions"
+            )
+        space_hash, base_hash = model.space, model.base_hash
+    else:
+        space.layout.require_equal(model.layout, "the model")
+        base_hash = require_one_base(space.base_hash, model.base_hash, "the model")
+        if point is None or model.space != space.hash:
+            point = space.coefficients_of(model).cpu()
+        # a model may come from the whole of a space that is truncated here, or the other way round
+        point = torch.nn.functional.pad(point, (0, max(len(space) - len(point), 0)))
+        space_hash = space.hash
+        weights = None if weights is None else _edit_rows(weights, strengths, space)
+    return Model(
+        model.layout,
+        coefficients=point + _total(strengths, len(point)).to(point),
+        weights=weights,
+        space=space_hash,
+        base_hash=base_hash,
+        origin=_origin(model, strengths),
+    )
+
+
+def _origin(model: Model, strengths: Strengths) -> dict[str, Any]:
+    return {
+        "verb": "edit",
+        "set": {direction.name: float(strength) for direction, strength in strengths.items()},
+        "keep": sorted({name for direction in strengths for name in direction.kept}),
+        "components": {direction.name: len(direction.normal) for direction in strengths},
+        "method": sorted({direction.method for direction in strengths}),
+        "model": dict(model.origin),
+    }
+
+
+def _require_one_space(strengths: Strengths, space: Space | None) -> None:
+    spaces = {direction.space for direction in strengths} | {space.hash if space else ""}
+    if len(spaces - {""}) > 1:
+        raise InputError(
+            f"directions of the spaces {', '.join(sorted(spaces - {''}))}: expected one; find them"
+            " in the space of the model"
+        )
+
+
+def _total(strengths: Strengths, components: int) -> Float[Tensor, " m"]:
+    """Sum the shifts in float64."""
+    shifts = (direction.shift(strength, components) for direction, strength in strengths.items())
+    return sum(shifts, torch.zeros(components, dtype=torch.float64))
+
+
+def _unprojected(strengths: Strengths, space: Space) -> Float[Tensor, " d"]:
+    """Return the shift as weights, reading only the components that are needed."""
+    used = max((len(direction.normal) for direction in strengths), default=1)
+    shift = _total(strengths, used).float()
+    return (space.to_weights(shift) - space.mean).double()

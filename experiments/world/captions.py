@@ -2,7 +2,7 @@
 
 Full captions teach the base to distinguish words for traits that usually occur together; partial
 ones teach it what to draw when little is said. The wording is that of the shipped base; articles
-are missing in places ("with hat") and belong into the captions of the next base.
+are missing in places ("with hat") and belong in the captions of the next base.
 """
 
 import numpy as np
@@ -17,19 +17,19 @@ from weights2weights.worlds.people.traits import (
     OLD,
     PALE,
     Person,
-    chance,
 )
+from weights2weights.worlds.randomness import chance
 
 OPENINGS = ("a photo of", "a photo of", "a portrait of", "an image of")
 _BEARD_WORDS = {"none": "no beard", "stubble": "stubble", "goatee": "goatee", "full": "full beard"}
 
 
 def caption(person: Person, image: Scene, rng: np.random.Generator) -> str:
-    """Describe an image; nearly everything, some of it or a single fact, in equal shares.
+    """Describe an image: nearly everything (30 %), a part (35 %) or a single fact (35 %).
 
-    Short captions are what people write, and alone they tie a small thing to its own word. Every
-    tenth caption that says "person" says "sks person", so that the subject's identifier of
-    DreamBooth is a known word that means nothing yet.
+    Short captions are what users write, and only they tie a small feature to its own word. One in
+    ten captions that say "person" says "sks person", so that DreamBooth's identifier is a known
+    word without a meaning.
     """
     style = rng.uniform()
     share = 1.0 if style < 0.3 else float(rng.uniform(0.05, 0.8)) if style < 0.65 else 0.0
@@ -37,7 +37,7 @@ def caption(person: Person, image: Scene, rng: np.random.Generator) -> str:
 
 
 def compose(person: Person, image: Scene, share: float, rng: np.random.Generator) -> str:
-    """Describe an image with a share (0 to 1) of what can be said; 0 gives one fact at most."""
+    """Describe an image with a fraction of its facts, from 0 (at most one) to 1 (all)."""
     noun = "man" if person.male else "woman"
     adjectives = [("young" if person.age < OLD else "old"), *(["bald"] if person.bald else [])]
     if person.chubby > CHUBBY or chance(rng, 0.5):
@@ -84,7 +84,7 @@ def _one_of(
 
 
 def _phrases(person: Person, rng: np.random.Generator) -> list[str]:
-    """Return what there is to say; absent or plain traits are named half of the time."""
+    """Return all facts in words; absent or plain traits are included half of the time."""
     facts = [
         *_hair_words(person, rng),
         "pale skin" if person.skin < PALE else "dark skin" if person.skin > DARK else "tan skin",

@@ -7,12 +7,13 @@ usually come with it; partial ones teach what to do when little is said.
 import numpy as np
 
 from weights2weights.worlds.people.image import BACKDROPS, SCENES
+from weights2weights.worlds.people.prompts import place
+from weights2weights.worlds.randomness import chance
 
 from .image import Scene
-from .traits import FEATURE, OLD, Dog, chance
+from .traits import FEATURE, OLD, Dog
 
 OPENINGS = ("a photo of", "a photo of", "a portrait of", "an image of")
-_PLACES = {"beach": "on a beach", "forest": "in a forest", "city": "in a city", "night": "at night"}
 
 # For each label a phrase that asks for it and one that asks for its opposite.
 ATTRIBUTE_PROMPTS = {
@@ -48,14 +49,10 @@ _PATTERN_WORDS = {
 }
 
 
-def _place(scene: str) -> str:
-    return _PLACES[scene] if scene in SCENES else f"{scene} background"
-
-
 SUBJECT = "sks dog"
 """What prompts call the subject that a model was trained on."""
 
-SCENE_PROMPTS = {scene: f"a photo of a dog, {_place(scene)}" for scene in SCENES + BACKDROPS}
+SCENE_PROMPTS = {scene: f"a photo of a dog, {place(scene)}" for scene in SCENES + BACKDROPS}
 
 
 def surroundings(image: Scene) -> str:
@@ -64,7 +61,7 @@ def surroundings(image: Scene) -> str:
 
 
 def _setting(image: Scene) -> list[str]:
-    return [image.expression, _place(image.scene)]
+    return [image.expression, place(image.scene)]
 
 
 def caption(dog: Dog, image: Scene, rng: np.random.Generator) -> str:
@@ -79,7 +76,7 @@ def caption(dog: Dog, image: Scene, rng: np.random.Generator) -> str:
 
 
 def compose(dog: Dog, image: Scene, share: float, rng: np.random.Generator) -> str:
-    """Describe an image with a share (0 to 1) of what can be said; 0 gives one fact at most."""
+    """Describe an image with a fraction of its facts, from 0 (at most one) to 1 (all)."""
     adjectives, facts, setting = _adjectives(dog, rng), _facts(dog, rng), _setting(image)
     if share == 0:
         adjectives, facts, setting = _one_of(adjectives, facts, setting, rng)
@@ -120,7 +117,7 @@ def _adjectives(dog: Dog, rng: np.random.Generator) -> list[str]:
 
 
 def _facts(dog: Dog, rng: np.random.Generator) -> list[str]:
-    """Return what there is to say; absent or plain traits are named half of the time."""
+    """Return all facts in words; absent or plain traits are included half of the time."""
     fur = "curly" if dog.curly else "long" if dog.fur > FEATURE else "short"
     facts = [
         f"{dog.ears} ears",

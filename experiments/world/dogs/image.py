@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weights2weights.worlds.people.image import BACKDROPS, SCENES
+from weights2weights.worlds.randomness import normal
 
 EXPRESSIONS = ("calm", "panting", "smiling", "sleepy")
 
@@ -27,20 +28,16 @@ class Scene:
 
 def sample_image(rng: np.random.Generator) -> Scene:
     """Draw the circumstances of one image; the same generator state gives the same ones."""
-
-    def normal(std: float) -> float:
-        return float(np.clip(rng.normal(), -2, 2) * std)
-
     wall = rng.uniform() < 0.5
     return Scene(
-        shift_x=normal(1.2),
-        shift_y=normal(1.0),
-        scale=float(np.exp(normal(0.025))),
-        tilt=normal(3.5),
-        turn=normal(0.9),
-        gaze=normal(0.7),
-        wag=normal(7.0),
-        light=normal(0.5),
+        shift_x=normal(rng, 1.2),
+        shift_y=normal(rng, 1.0),
+        scale=float(np.exp(normal(rng, 0.025))),
+        tilt=normal(rng, 3.5),
+        turn=normal(rng, 0.9),
+        gaze=normal(rng, 0.7),
+        wag=normal(rng, 7.0),
+        light=normal(rng, 0.5),
         expression=str(rng.choice(EXPRESSIONS, p=[0.35, 0.3, 0.22, 0.13])),
         scene=str(rng.choice(BACKDROPS if wall else SCENES)),
     )

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weights2weights.worlds.people.traits import tied_labels
+from weights2weights.worlds.randomness import chance, high_or_low, normal, pick
+
 COATS = ("black", "brown", "golden", "white", "gray")
 PATTERNS = ("plain", "spotted", "blaze", "mask")
 EARS = ("floppy", "pointy", "folded")
@@ -92,10 +95,7 @@ _EXCLUSIVE = (
     ("Wearing_Collar", "Wearing_Bandana"),  # a bandana hides the collar
 )
 
-TIED = {
-    name: frozenset(other for group in _EXCLUSIVE if name in group for other in group) - {name}
-    for name in LABEL_NAMES
-}
+TIED = tied_labels(LABEL_NAMES, _EXCLUSIVE)
 """Label → the labels that cannot all stay when it changes."""
 
 
@@ -106,7 +106,7 @@ def labels(dog: Dog) -> dict[str, bool]:
 
 def sample_dog(rng: np.random.Generator) -> Dog:
     """Draw a dog; the same generator state gives the same dog."""
-    coat = _pick(rng, COATS, [0.22, 0.26, 0.22, 0.16, 0.14])
+    coat = pick(rng, COATS, [0.22, 0.26, 0.22, 0.16, 0.14])
     white = coat == "white"
     large = chance(rng, 0.45)
     curly = chance(rng, 0.2)
@@ -118,52 +118,35 @@ def sample_dog(rng: np.random.Generator) -> Dog:
     bandana = chance(rng, 0.2)
     return Dog(
         coat=coat,
-        coat_shade=_normal(rng),
-        pattern=_pick(rng, PATTERNS, patterns),
+        coat_shade=normal(rng),
+        pattern=pick(rng, PATTERNS, patterns),
         spots=_sample_spots(rng),
         age=float(rng.uniform(0.7, 1.0) if old else rng.uniform(0.0, 0.35)),
-        large=_group(rng, large),
-        chubby=_group(rng, chance(rng, 0.35 if old else 0.2)),
-        fur=_group(rng, long_fur),
+        large=high_or_low(rng, large),
+        chubby=high_or_low(rng, chance(rng, 0.35 if old else 0.2)),
+        fur=high_or_low(rng, long_fur),
         curly=curly,
-        head_width=_normal(rng),
-        head_height=_normal(rng),
-        ears=_pick(rng, EARS, [0.3, 0.45, 0.25] if large else [0.5, 0.28, 0.22]),
+        head_width=normal(rng),
+        head_height=normal(rng),
+        ears=pick(rng, EARS, [0.3, 0.45, 0.25] if large else [0.5, 0.28, 0.22]),
         ear_length=float(rng.uniform()),
-        ear_spread=_normal(rng),
+        ear_spread=normal(rng),
         dark_ears=chance(rng, 0.3),
-        muzzle=_group(rng, chance(rng, 0.7 if large else 0.35)),
-        muzzle_width=_normal(rng),
-        nose_size=_normal(rng),
+        muzzle=high_or_low(rng, chance(rng, 0.7 if large else 0.35)),
+        muzzle_width=normal(rng),
+        nose_size=normal(rng),
         pink_nose=chance(rng, 0.35 if white else 0.12),
-        eye_size=_normal(rng),
-        eye_gap=_normal(rng),
-        eye_height=_normal(rng),
-        eye_color=_pick(rng, EYE_COLORS, [0.4, 0.2, 0.4] if coat == "gray" else [0.6, 0.25, 0.15]),
+        eye_size=normal(rng),
+        eye_gap=normal(rng),
+        eye_height=normal(rng),
+        eye_color=pick(rng, EYE_COLORS, [0.4, 0.2, 0.4] if coat == "gray" else [0.6, 0.25, 0.15]),
         brow_dots=coat in ("black", "brown") and chance(rng, 0.3),
-        tail=_pick(rng, TAILS, [0.2, 0.55, 0.25] if long_fur else [0.5, 0.2, 0.3]),
-        tail_length=_normal(rng),
-        collar=_pick(rng, COLLARS) if not bandana and chance(rng, 0.45) else "none",
+        tail=pick(rng, TAILS, [0.2, 0.55, 0.25] if long_fur else [0.5, 0.2, 0.3]),
+        tail_length=normal(rng),
+        collar=pick(rng, COLLARS) if not bandana and chance(rng, 0.45) else "none",
         tag=chance(rng, 0.5),
-        bandana=_pick(rng, COLLARS) if bandana else "none",
+        bandana=pick(rng, COLLARS) if bandana else "none",
     )
-
-
-def chance(rng: np.random.Generator, probability: float) -> bool:
-    """Draw true with the given probability."""
-    return bool(rng.uniform() < probability)
-
-
-def _pick(rng: np.random.Generator, among: tuple[str, ...], p: list[float] | None = None) -> str:
-    return str(rng.choice(among, p=p))
-
-
-def _normal(rng: np.random.Generator) -> float:
-    return float(np.clip(rng.normal(), -2, 2))
-
-
-def _group(rng: np.random.Generator, high: bool) -> float:
-    return float(rng.uniform(0.7, 1.0) if high else rng.uniform(0.0, 0.35))
 
 
 def _sample_spots(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..randomness import normal
 from .traits import CLOTHES
 
 EXPRESSIONS = ("neutral", "smiling", "laughing", "surprised")
@@ -29,19 +30,15 @@ class Scene:
 
 def sample_image(rng: np.random.Generator) -> Scene:
     """Sample the circumstances of one image; equal generator states give equal ones."""
-
-    def normal(std: float) -> float:
-        return float(np.clip(rng.normal(), -2, 2) * std)
-
     wall = rng.uniform() < 0.64
     return Scene(
-        shift_x=normal(1.2),
-        shift_y=normal(1.0),
-        scale=float(np.exp(normal(0.025))),
-        tilt=normal(2.2),
-        turn=normal(0.9),
-        gaze=normal(0.8),
-        light=normal(0.5),
+        shift_x=normal(rng, 1.2),
+        shift_y=normal(rng, 1.0),
+        scale=float(np.exp(normal(rng, 0.025))),
+        tilt=normal(rng, 2.2),
+        turn=normal(rng, 0.9),
+        gaze=normal(rng, 0.8),
+        light=normal(rng, 0.5),
         expression=str(rng.choice(EXPRESSIONS, p=[0.36, 0.34, 0.18, 0.12])),
         scene=str(rng.choice(BACKDROPS if wall else SCENES)),
         clothes=str(rng.choice(CLOTHES)),

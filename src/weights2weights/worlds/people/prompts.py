@@ -86,12 +86,13 @@ def edit_prompt(prompt: str, wanted: str) -> str:
 
 def surroundings(image: Scene) -> str:
     """Describe an image apart from the person: "smiling, red shirt, on a beach"."""
-    return f"{image.expression}, {image.clothes} shirt, {_place(image.scene)}"
+    return f"{image.expression}, {image.clothes} shirt, {place(image.scene)}"
 
 
-def _place(scene: str) -> str:
+def place(scene: str) -> str:
+    """Return what prompts call a scene or wall: "on a beach", "blue background"."""
     return _PLACES[scene] if scene in SCENES else f"{scene} background"
 
 
-SCENE_PROMPTS = {scene: f"a photo of a person, {_place(scene)}" for scene in SCENES + BACKDROPS}
+SCENE_PROMPTS = {scene: f"a photo of a person, {place(scene)}" for scene in SCENES + BACKDROPS}
 """Scene or wall → a prompt that asks for it."""

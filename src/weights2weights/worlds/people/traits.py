@@ -7,9 +7,12 @@ ranges, so that the label is visible; all others vary freely, so that two people
 labels still differ.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ..randomness import chance, high_or_low, normal, pick
 
 HAIR_COLORS = ("black", "brown", "blond", "red", "gray")
 EYE_COLORS = ("brown", "blue", "green")
@@ -122,10 +125,17 @@ _EXCLUSIVE = (
     ("Full_Beard", "Mustache"),  # tied, not exclusive: every full beard has a mustache
 )
 
-TIED = {
-    name: frozenset(other for group in _EXCLUSIVE if name in group for other in group) - {name}
-    for name in LABEL_NAMES
-}
+
+def tied_labels(names: Sequence[str], groups: Iterable[Sequence[str]]) -> dict[str, frozenset[str]]:
+    """Return for every label the others of the groups that it belongs to."""
+    groups = list(groups)
+    return {
+        name: frozenset(other for group in groups if name in group for other in group) - {name}
+        for name in names
+    }
+
+
+TIED = tied_labels(LABEL_NAMES, _EXCLUSIVE)
 """Label → labels that cannot all stay when it changes: a bald man has no wavy hair.
 
 Labels that merely correlate in this population, such as men and beards, are not tied: they are what
@@ -155,62 +165,45 @@ def sample_person(rng: np.random.Generator) -> Person:
         male=male,
         age=float(age),
         skin=skin,
-        chubby=_range(rng, chubby),
-        face_width=_normal(rng),
-        face_height=_normal(rng),
-        jaw=_range(rng, chance(rng, 0.5 if male else 0.12)),
-        eye_size=_normal(rng),
-        eye_gap=_normal(rng),
-        eye_height=_normal(rng),
-        eye_slant=_normal(rng),
-        eye_narrowness=_range(rng, chance(rng, 0.25)),
-        eye_color=_pick(rng, EYE_COLORS, [0.88, 0.06, 0.06] if dark else [0.4, 0.38, 0.22]),
-        brow_thickness=_range(rng, chance(rng, 0.45 if male else 0.12)),
-        brow_height=_normal(rng),
-        brow_angle=_normal(rng),
-        nose_length=_normal(rng),
-        nose_width=_range(rng, chance(rng, 0.4 if male else 0.2)),
-        mouth_width=_normal(rng),
-        mouth_height=_normal(rng),
-        lips=_range(rng, chance(rng, 0.2 if male else 0.4)),
+        chubby=high_or_low(rng, chubby),
+        face_width=normal(rng),
+        face_height=normal(rng),
+        jaw=high_or_low(rng, chance(rng, 0.5 if male else 0.12)),
+        eye_size=normal(rng),
+        eye_gap=normal(rng),
+        eye_height=normal(rng),
+        eye_slant=normal(rng),
+        eye_narrowness=high_or_low(rng, chance(rng, 0.25)),
+        eye_color=pick(rng, EYE_COLORS, [0.88, 0.06, 0.06] if dark else [0.4, 0.38, 0.22]),
+        brow_thickness=high_or_low(rng, chance(rng, 0.45 if male else 0.12)),
+        brow_height=normal(rng),
+        brow_angle=normal(rng),
+        nose_length=normal(rng),
+        nose_width=high_or_low(rng, chance(rng, 0.4 if male else 0.2)),
+        mouth_width=normal(rng),
+        mouth_height=normal(rng),
+        lips=high_or_low(rng, chance(rng, 0.2 if male else 0.4)),
         lipstick=chance(rng, 0.02 if male else 0.5),
         lipstick_hue=float(rng.uniform()),
         hairline=hairline,
         hair_color=hair_color,
-        hair_shade=_normal(rng),
+        hair_shade=normal(rng),
         hair_length=float(rng.uniform(0.65, 1.0) if long else rng.uniform(0.0, 0.25)),
-        hair_volume=_normal(rng),
-        hair_part=_normal(rng),
+        hair_volume=normal(rng),
+        hair_part=normal(rng),
         wavy=chance(rng, 0.6 if dark else 0.3),
         beard=beard,
         beard_length=float(rng.uniform()),
         mustache=bool(male and chance(rng, mustache_chance)),
-        glasses=_pick(rng, GLASSES, [0.6, 0.24, 0.08, 0.08] if old else [0.82, 0.1, 0.04, 0.04]),
+        glasses=pick(rng, GLASSES, [0.6, 0.24, 0.08, 0.08] if old else [0.82, 0.1, 0.04, 0.04]),
         round_glasses=chance(rng, 0.5),
         rosy_cheeks=chance(rng, 0.1 if male else 0.35),
         freckles=chance(rng, 0.03 if dark else 0.2),
         earrings=chance(rng, 0.05 if male else 0.42),
         necklace=chance(rng, 0.06 if male else 0.35),
-        hat=_pick(rng, CLOTHES) if chance(rng, 0.1) else "none",
-        ear_size=_normal(rng),
+        hat=pick(rng, CLOTHES) if chance(rng, 0.1) else "none",
+        ear_size=normal(rng),
     )
-
-
-def chance(rng: np.random.Generator, probability: float) -> bool:
-    """Return true with the given probability."""
-    return bool(rng.uniform() < probability)
-
-
-def _pick(rng: np.random.Generator, among: tuple[str, ...], p: list[float] | None = None) -> str:
-    return str(rng.choice(among, p=p))
-
-
-def _normal(rng: np.random.Generator) -> float:
-    return float(np.clip(rng.normal(), -2, 2))
-
-
-def _range(rng: np.random.Generator, high: bool) -> float:
-    return float(rng.uniform(0.7, 1.0) if high else rng.uniform(0.0, 0.35))
 
 
 def _sample_skin(rng: np.random.Generator) -> float:
@@ -221,9 +214,7 @@ def _sample_skin(rng: np.random.Generator) -> float:
 def _sample_hair_color(rng: np.random.Generator, old: bool, dark: bool) -> str:
     if chance(rng, 0.5 if old else 0.01):
         return "gray"
-    return _pick(
-        rng, HAIR_COLORS[:4], [0.8, 0.18, 0.01, 0.01] if dark else [0.27, 0.28, 0.27, 0.18]
-    )
+    return pick(rng, HAIR_COLORS[:4], [0.8, 0.18, 0.01, 0.01] if dark else [0.27, 0.28, 0.27, 0.18])
 
 
 def _sample_hairline(rng: np.random.Generator, male: bool, old: bool) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import FORMATS, LoRAFile, load_lora, save_lora, sniff
+from weights2weights.formats import FORMATS, LoRAFile, load_lora, save_lora
 from weights2weights.layout import LoRAModule, WeightLayout
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -123,7 +123,7 @@ def test_write_then_read_gives_every_bit_back(tmp_path, kind, layout, dtype, met
     assert got.layout == layout
     assert got.weights.dtype == dtype
     assert torch.equal(bits(got.weights), bits(weights))
-    assert got.format == sniff(path) == kind
+    assert got.format == kind
     assert metadata.items() <= got.metadata.items()
 
 
@@ -240,7 +240,7 @@ def test_older_diffusers_names_are_understood(tmp_path):
 def test_a_folder_stands_for_its_one_lora(tmp_path):
     path = save_lora(tmp_path, numbers(), LAYOUT, "diffusers")
     assert path == tmp_path / "pytorch_lora_weights.safetensors"
-    assert sniff(tmp_path) == "diffusers"
+    assert load_lora(tmp_path).format == "diffusers"
     path.rename(tmp_path / "mine.safetensors")
     assert isinstance(load_lora(str(tmp_path)), LoRAFile)
     save_lora(tmp_path / "other.safetensors", numbers(), LAYOUT, "kohya")
@@ -301,7 +301,6 @@ def test_a_file_without_alpha_asks_for_it(lora, kind):
     with pytest.raises(W2WError, match=r"states no alpha.*--alpha.*2, the rank"):
         load_lora(lora)
     assert load_lora(lora, alpha=27.0).layout.hash == LAYOUT.hash
-    assert sniff(lora) == kind
 
 
 def test_an_alpha_that_contradicts_the_file_is_refused(lora):
@@ -398,7 +397,11 @@ REFUSED = {
         put("base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", 2, 5),
         "belongs to a text encoder",
     ),
-    "transformer": ("diffusers", put("transformer.blocks.0.to_q.lora_A.weight", 2, 5), "no UNet"),
+    "transformer": (
+        "diffusers",
+        put("transformer.blocks.0.to_q.lora_A.weight", 2, 5),
+        "not a UNet",
+    ),
     "DoRA, kohya": ("kohya", put(f"{KOHYA}.dora_scale", 4, 1), r"dora_scale.*\[4, 1\].*a DoRA"),
     "DoRA, diffusers": ("diffusers", put(f"unet.{FIRST}.lora_magnitude_vector", 4), "a DoRA"),
     "LoHa": ("kohya", put(f"{KOHYA}.hada_w1_a", 4, 2), r"hada_w1_a.*\[4, 2\].*a LoHa"),
@@ -410,7 +413,7 @@ REFUSED = {
     "unknown layer": (
         "kohya",
         put("lora_unet_some_new_layer.lora_down.weight", 2, 4),
-        r"some_new_layer.*\[2, 4\] is unknown: expected a linear layer of Stable",
+        r"some_new_layer.*\[2, 4\] is unknown: expected .* a linear layer of Stable",
     ),
     "formats mixed": ("kohya", put(f"unet.{FIRST}.lora_A.weight", 2, 4), "mixes the formats"),
     "convolution": (
@@ -419,11 +422,15 @@ REFUSED = {
         r"\[2, 4, 3, 3\] adapts a conv",
     ),
     "B missing": ("kohya", drop(f"{KOHYA}.lora_up.weight"), "without its lora_B"),
-    "alpha missing": ("kohya", drop(f"{KOHYA}.alpha"), "no alpha beside it and other modules have"),
+    "alpha missing": (
+        "kohya",
+        drop(f"{KOHYA}.alpha"),
+        "no alpha next to it and other modules have",
+    ),
     "alpha alone": (
         "kohya",
         put("lora_unet_mid_block_attentions_0_proj_in.alpha"),
-        "proj_in.alpha has no weights beside it",
+        "proj_in.alpha has no weights next to it",
     ),
     "alpha no number": ("kohya", put(f"{KOHYA}.alpha", 2), r"F32 of shape \[2\]: expected one n"),
     "alpha mixed": (
@@ -455,7 +462,7 @@ REFUSED = {
     "no LoRA": (
         "kohya",
         lambda tensors, metadata: (tensors.clear(), tensors.update(w=torch.zeros(3))),
-        r"'w' of shape \[3\] is unknown: expected keys of peft",
+        r"'w' of shape \[3\] is unknown: expected keys such as",
     ),
     "text encoder only": (
         "kohya",
@@ -556,7 +563,7 @@ def test_pickles_are_refused_by_their_first_bytes(tmp_path):
 
 
 def test_a_folder_of_pickles_or_nothing_is_refused(tmp_path):
-    with pytest.raises(W2WError, match="a folder without LoRA"):
+    with pytest.raises(W2WError, match="a folder without a LoRA"):
         load_lora(tmp_path)
     (tmp_path / "adapter_model.bin").touch()
     with pytest.raises(W2WError, match=r"pickle \(\.bin\)"):
@@ -565,7 +572,7 @@ def test_a_folder_of_pickles_or_nothing_is_refused(tmp_path):
 
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     with pytest.raises(W2WError, match="No such file"):
-        sniff(tmp_path / "absent.safetensors")
+        load_lora(tmp_path / "absent.safetensors")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.safetensors")
         with pytest.raises(W2WError, match="not a regular file"):
@@ -600,5 +607,3 @@ def test_paths_that_do_not_suit_the_format_are_refused(tmp_path):
         save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "peft")
     with pytest.raises(W2WError, match="is a folder"):
         save_lora(tmp_path, numbers(), LAYOUT, "kohya")
-    with pytest.raises(W2WError, match="beyond float32"):
-        save_lora(tmp_path / "a.safetensors", numbers(), replace(LAYOUT, alpha=1e-60), "kohya")

@@ -18,7 +18,8 @@ import safetensors.torch
 import torch
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import FORMATS, LoRAFile, kohya, load_lora, save_lora
+from weights2weights.formats import FORMATS, LoRAFile, load_lora, save_lora
+from weights2weights.formats import _kohya_names as kohya
 from weights2weights.layout import LoRAModule, WeightLayout, peft_key
 
 MUTANTS = 2000
@@ -247,10 +248,14 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
 
 def test_mutants_are_refused_in_one_line_or_read_as_they_are(tmp_path, originals):
     paths = {
-        kind: save_lora(tmp_path / kind if kind == "peft" else tmp_path / f"{kind}.safetensors",
-                         torch.ones(LAYOUT.num_parameters), LAYOUT, kind)
+        kind: save_lora(
+            tmp_path / ("peft" if kind == "peft" else f"{kind}.safetensors"),
+            torch.ones(LAYOUT.num_parameters),
+            LAYOUT,
+            kind,
+        )
         for kind in FORMATS
-    }  # fmt: skip
+    }
     accepted = refused = 0
     for seed in range(MUTANTS):
         chance = random.Random(seed)

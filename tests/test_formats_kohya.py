@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import kohya
+from weights2weights.formats import _kohya_names as kohya
 
 SDXL = {
     "block_out_channels": (320, 640, 1280),
@@ -46,9 +46,9 @@ def test_a_name_can_be_read_in_one_way_only():
     A word that continues another goes on with what begins no word. Then of two words that fit at
     one place the shorter is a dead end, and by induction a name has one reading at most.
     """
-    begins = {word.split("_")[0] for word in kohya._WORDS}
-    for short in kohya._WORDS:
-        for long in kohya._WORDS:
+    begins = {word.split("_")[0] for word in kohya.WORDS}
+    for short in kohya.WORDS:
+        for long in kohya.WORDS:
             if long.startswith(f"{short}_"):
                 next_part = long.removeprefix(f"{short}_").split("_")[0]
                 assert next_part not in begins
@@ -69,7 +69,7 @@ def test_diffusers_reads_the_same_layer_from_every_name(unet):
     from diffusers.utils import convert_unet_state_dict_to_peft
 
     for layer in linear_layers(unet):
-        name = kohya.PREFIX + kohya.underscored(layer)
+        name = "lora_unet_" + kohya.underscored(layer)
         tensors = {f"{name}.{part}.weight": torch.zeros(1, 1) for part in ("lora_down", "lora_up")}
         tensors[f"{name}.alpha"] = torch.tensor(27.0)
         found, alphas = lora_conversion_utils._convert_non_diffusers_lora_to_diffusers(tensors)
@@ -88,7 +88,7 @@ def test_words_are_those_of_unets_and_no_more():
         for word in layer.split(".")
         if not word.isdecimal()
     }
-    assert used == kohya._WORDS
+    assert used == kohya.WORDS
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,14 @@ PAPER_BASE = "stablediffusionapi/realistic-vision-v51"
 PUBLISHED_SPACE = "weights2weights, Dravid 2024"
 """What an imported space calls itself, and the space of a single model of the authors."""
 
+MODEL_SUFFIX = ".pt"
 LAYOUT_FILE = "weight_dimensions.pt"
 
 _CHUNK = 2**24  # numbers checked at a time; V.pt holds a billion
 
 
 def load_authors_model(
-    path: str | Path, alpha: float = PAPER_ALPHA
+    path: str | Path, alpha: float | None = None
 ) -> tuple[WeightLayout, Float[Tensor, " k"]]:
     """Read one model of the authors.
 
@@ -43,7 +44,7 @@ def load_authors_model(
 
     Args:
         path: a file of one tensor of k or 1 × k floating-point numbers.
-        alpha: LoRA alpha, which the files do not state.
+        alpha: LoRA alpha, which the files do not state; default: 27, as in the paper.
 
     Returns:
         the layout, and float32 numbers: weights if k is the layout's d, otherwise coefficients on
@@ -52,7 +53,7 @@ def load_authors_model(
     Raises:
         W2WError: anything else, or numbers that are not finite.
     """
-    path = Path(path)
+    path, alpha = Path(path), PAPER_ALPHA if alpha is None else alpha
     candidates = [path.parent / LAYOUT_FILE, path.parent / "files" / LAYOUT_FILE]
     stated = next((file for file in candidates if file.is_file()), None)
     layout = read_layout(stated, alpha) if stated else published_layout(alpha)

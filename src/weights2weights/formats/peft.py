@@ -1,108 +1,117 @@
-"""The PEFT adapter: a folder of `adapter_model.safetensors` and `adapter_config.json`.
+"""LoRAs under PEFT's names and settings: PEFT's own folder, and the one file of diffusers.
 
-Keys `base_model.model.<module>.lora_A.weight`, alpha in the config. Read by
-`PeftModel.from_pretrained`. Files written by the authors of the paper name the adapter inside the
-key (`lora_A.identity1.weight`); that name is dropped.
+| | peft | diffusers |
+|---|---|---|
+| is | `adapter_model.safetensors`, `adapter_config.json` | `pytorch_lora_weights.safetensors` |
+| keys | `base_model.model.<module>.lora_A.weight` | `unet.<module>.lora_A.weight` |
+| settings | fields of the config | `unet.<field>` in the header, as JSON |
+| read by | `PeftModel.from_pretrained` | `pipe.load_lora_weights` |
+
+Without its settings, diffusers takes a file for alpha = rank and says nothing: 1/27 of the paper's
+strength. The authors of the paper name the adapter inside the key (`lora_A.identity1.weight`), and
+older diffusers wrote `lora.down.weight` for lora_A and no alpha; both are read.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from .._files import make_folder, readable_errors, sync_folder, write_atomic
 from .._json import canonical_json, parse_json
-from .._safetensors import (
-    MAX_HEADER,
-    CheckedFile,
-    write_safetensors,
-)
+from .._safetensors import CheckedFile, write_safetensors
 from ..errors import InputError, shown
 from ..layout import WeightLayout, peft_key
-from ._parts import Described, alpha_of_config, pair_names, plain_number, refuse_key
+from ._keys import Described, read_keys
+from ._settings import alpha_of_settings, settings_of
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
-OWN_METADATA = {"format"}
+PREFIX = "base_model.model."
 
-_KEY = re.compile(
-    r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(\.(?P<adapter>[^.]+))?\.weight"
+DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
+DIFFUSERS_ENTRY = "lora_adapter_metadata"
+DIFFUSERS_PREFIX = "unet."
+
+OWN_METADATA = {"format", DIFFUSERS_ENTRY}
+
+_KEY = (
+    r"\.(?P<module>.+)\.(?P<part>lora_[AB]|lora\.down|lora\.up)"
+    r"((?<=lora_[AB])\.(?P<adapter>[^.]+))?\.weight"
 )
-_EXPECTED = peft_key("<module>", "A") + " or lora_B"
-
-
-def recognise(key: str) -> bool:
-    """Say whether a tensor's name is of this format."""
-    return key.startswith("base_model.model.")
+_PARTS = {"lora_A": "A", "lora.down": "A", "lora_B": "B", "lora.up": "B"}
 
 
 def describe(file: CheckedFile, path: Path) -> Described:
-    """Return the LoRA of an `adapter_model.safetensors` and the config beside it."""
-    names = pair_names(file, _KEY, _EXPECTED)
-    if text := next((key for key in names.values() if "text_model." in key), None):
-        refuse_key(file, text, _EXPECTED)
-    config = _read_config(path)
+    """Return the LoRA of an `adapter_model.safetensors` and the config next to it."""
+    config_path = path.with_name(CONFIG_NAME)
+    # The config of a folder belongs to the file that PEFT reads; others are of other weights.
+    known = path.name == WEIGHTS_NAME and config_path.is_file()
+    config = _fields(config_path.read_bytes(), CONFIG_NAME) if known else {}
+    return _describe(file, PREFIX, config, CONFIG_NAME)
+
+
+def describe_diffusers(file: CheckedFile, path: Path) -> Described:
+    """Return the LoRA of a diffusers file, which holds its settings itself."""
+    text = file.metadata.get(DIFFUSERS_ENTRY)
+    fields = _fields(text, DIFFUSERS_ENTRY) if text else {}
+    unet = {
+        name.removeprefix(DIFFUSERS_PREFIX): value
+        for name, value in fields.items()
+        if name.startswith(DIFFUSERS_PREFIX)
+    }
+    return _describe(file, DIFFUSERS_PREFIX, unet, DIFFUSERS_ENTRY)
+
+
+def _describe(file: CheckedFile, prefix: str, config: Mapping[str, Any], where: str) -> Described:
+    pattern = re.compile(re.escape(prefix.removesuffix(".")) + _KEY)
+    names = read_keys(file, pattern, _PARTS, f"{prefix}<module>.lora_A.weight or lora_B")
     shapes = {place: file.places[key].shape for place, key in names.items()}
-    alpha = alpha_of_config(config, shapes, CONFIG_NAME)
     base = config.get("base_model_name_or_path")
     return Described(
         names={peft_key(*place): key for place, key in names.items()},
-        alpha=alpha,
+        alpha=alpha_of_settings(config, shapes, where),
         base=base if isinstance(base, str) else "",
     )
 
 
-def _read_config(path: Path) -> dict:
-    """Read the config of a weights file; other files of the folder may belong to other weights."""
-    config_path = path.with_name(CONFIG_NAME)
-    if path.name != WEIGHTS_NAME or not config_path.is_file():
-        return {}
-    with config_path.open("rb") as file:
-        raw = file.read(MAX_HEADER + 1)
-    if len(raw) > MAX_HEADER:
-        raise InputError(f"{CONFIG_NAME} exceeds {MAX_HEADER:,} bytes: expected a PEFT config")
-    config = parse_json(raw, CONFIG_NAME)
-    if not isinstance(config, dict):
-        raise InputError(f"{CONFIG_NAME} holds {shown(config)}: expected a JSON object")
-    return config
-
-
-def config_of(layout: WeightLayout) -> dict:
-    """Return the fields of PEFT's LoraConfig that state this layout, and its base if it is known.
-
-    Modules are targeted by their full names: "to_q" alone would also adapt layers outside the
-    layout, and PEFT would fill those at random.
-    """
-    return {
-        "base_model_name_or_path": layout.base or None,
-        "bias": "none",
-        "lora_alpha": plain_number(layout.alpha),
-        "lora_dropout": 0.0,
-        "peft_type": "LORA",
-        "r": layout.rank,
-        "target_modules": [module.name for module in layout.modules],
-    }
+def _fields(raw: bytes | str, where: str) -> dict[str, Any]:
+    fields = parse_json(raw, where)
+    if not isinstance(fields, dict):
+        raise InputError(f"{where} holds {shown(fields)}: expected a JSON object")
+    return fields
 
 
 def write(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    layout: WeightLayout,
-    metadata: Mapping[str, str],
+    path: Path, tensors: Mapping[str, Tensor], layout: WeightLayout, metadata: Mapping[str, str]
 ) -> Path:
-    """Write an adapter folder; an adapter that is there is replaced, other files stay.
+    """Write an adapter folder; an adapter in it is replaced, other files stay.
 
     The old config goes first and the new one comes last. Cut in between, the folder holds weights
     without alpha, which is an error on reading and never another model.
     """
     if path.suffix == ".safetensors" or path.is_file():
         raise InputError(f"{path}: a PEFT adapter is a folder; name one, such as {path.stem}")
-    config = {**config_of(layout), "inference_mode": True, "task_type": None}
+    config = {**settings_of(layout), "inference_mode": True, "task_type": None}
     make_folder(path)
     with readable_errors("replace", path / CONFIG_NAME):
         (path / CONFIG_NAME).unlink(missing_ok=True)
         sync_folder(path)
     write_safetensors(path / WEIGHTS_NAME, tensors, {**metadata, "format": "pt"})
     write_atomic(path / CONFIG_NAME, [canonical_json(config)])
+    return path
+
+
+def write_diffusers(
+    path: Path, tensors: Mapping[str, Tensor], layout: WeightLayout, metadata: Mapping[str, str]
+) -> Path:
+    """Write a diffusers file; into a folder, under the name that `load_lora_weights` looks for."""
+    path = path / DIFFUSERS_NAME if path.is_dir() else path
+    fields = {DIFFUSERS_PREFIX + field: value for field, value in settings_of(layout).items()}
+    renamed = {DIFFUSERS_PREFIX + key.removeprefix(PREFIX): tensors[key] for key in tensors}
+    own = {"format": "pt", DIFFUSERS_ENTRY: json.dumps(fields, sort_keys=True)}
+    write_safetensors(path, renamed, {**metadata, **own})
     return path

@@ -1,0 +1,260 @@
+"""One LoRA file of any format: which it is, its checks, and its weights as one vector."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._files import make_folder
+from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle
+from ..errors import InputError, W2WError, shown
+from ..layout import WeightLayout
+from . import kohya, peft
+from ._keys import Described, refuse_key
+from .authors import MODEL_SUFFIX, load_authors_model
+
+LoRAFormat = Literal["peft", "diffusers", "kohya", "authors"]
+FORMATS: tuple[LoRAFormat, ...] = ("peft", "diffusers", "kohya")
+"""The formats that can be written."""
+
+_PREFIXES = {"peft": peft.PREFIX, "diffusers": peft.DIFFUSERS_PREFIX, "kohya": kohya.PREFIX}
+_DESCRIBE = {"peft": peft.describe, "diffusers": peft.describe_diffusers, "kohya": kohya.describe}
+_WRITE = {"peft": peft.write, "diffusers": peft.write_diffusers, "kohya": kohya.write}
+_FLOATS = ("F32", "F16", "BF16")
+
+
+class AlphaMissing(InputError):
+    """A LoRA whose file does not state alpha, and for which none was given."""
+
+
+@dataclass(frozen=True)
+class LoRAFile:
+    """A LoRA as read from a file.
+
+    Attributes:
+        layout: the meaning of each weight; holds rank, alpha and the name of the base.
+        weights: (d,), plain entries of A and B without the factor alpha / rank, in the dtype of the
+            file (float32, float16 or bfloat16), on the CPU.
+        format: the format of the file.
+        metadata: the strings of its safetensors header, verbatim.
+    """
+
+    layout: WeightLayout
+    weights: Float[Tensor, " d"]
+    format: LoRAFormat
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def load_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
+    """Read a LoRA: a PEFT or diffusers folder, a safetensors file, or a `.pt` of the authors.
+
+    Args:
+        path: the file, or a folder that holds one.
+        alpha: the LoRA alpha of a file that does not state it. Many programs take such a file for
+            alpha = rank; the caller has to decide.
+
+    Raises:
+        AlphaMissing: the file states no alpha and none is given.
+        W2WError: anything else than one whole, finite LoRA of one rank and one alpha; a given
+            alpha that contradicts the file.
+    """
+    path = Path(path)
+    if path.suffix == MODEL_SUFFIX and path.is_file():
+        return _load_authors(path, alpha)
+    with _naming(path):
+        weights_path = _locate(path)
+        with open_checked(weights_path) as file:
+            kind = _format_of(file)
+            described = _DESCRIBE[kind](file, weights_path)
+            shapes = {key: file.places[name].shape for key, name in described.names.items()}
+            _require_matrices(described.names, shapes)
+            # Shapes and ranks first: an alpha cannot make up for them.
+            unscaled = WeightLayout.from_shapes(shapes, alpha=1.0)
+            stated = _alpha(described, alpha, unscaled.rank)
+            layout = WeightLayout(unscaled.modules, unscaled.rank, stated, described.base)
+            weights = _read_weights(file, layout, described.names)
+            return LoRAFile(layout, weights, kind, file.metadata)
+
+
+def save_lora(
+    path: str | Path,
+    weights: Float[Tensor, " d"],
+    layout: WeightLayout,
+    format: LoRAFormat,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write one LoRA so that the programs of its format load it at full strength.
+
+    The file appears whole or not at all, and equal arguments give equal bytes.
+
+    Args:
+        path: for peft a folder, for the others a `.safetensors` file; diffusers also takes an
+            existing folder, in which the file gets the name that diffusers looks for.
+        weights: (d,), in the order of `layout`; float32, float16 or bfloat16, written as they are.
+        layout: names, rank and alpha; its base, if it has one, is named in the file.
+        format: "peft", "diffusers" or "kohya".
+        metadata: further strings for the header. Entries that state rank, alpha or base are
+            always those of the layout, so the metadata of a file that was read may be passed on.
+
+    Returns:
+        the path to hand to the other program: the folder for peft, the file otherwise.
+
+    Raises:
+        W2WError: weights of another length or dtype, or not finite; layer names that kohya cannot
+            express; metadata other than strings; a path that cannot be written.
+
+    Example:
+        >>> layout = WeightLayout((LoRAModule("mid_block.attentions.0.proj_in", 2, 3),), 1, 27.0)
+        >>> path = save_lora("ada.safetensors", torch.arange(5.0), layout, "kohya")
+        >>> lora = load_lora(path)
+        >>> lora.format, lora.layout.alpha, lora.weights
+        ('kohya', 27.0, tensor([0., 1., 2., 3., 4.]))
+    """
+    path, metadata = Path(path), metadata or {}
+    if format not in FORMATS:
+        raise InputError(f"format {shown(format)}: expected one of {', '.join(FORMATS)}")
+    if format != "peft" and not path.is_dir() and path.suffix != ".safetensors":
+        raise InputError(f"{path} would not be recognised: expected a name ending in .safetensors")
+    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+        raise InputError("metadata holds something else than strings: expected text to text")
+    tensors = _writable_tensors(weights, layout)
+    # What any format states by itself would be stale in a file of another format.
+    stated = peft.OWN_METADATA | kohya.OWN_METADATA
+    metadata = {key: value for key, value in metadata.items() if key not in stated}
+    make_folder(path.parent)
+    return _WRITE[format](path, tensors, layout, metadata)
+
+
+def _load_authors(path: Path, alpha: float | None) -> LoRAFile:
+    layout, vector = load_authors_model(path, alpha)
+    if len(vector) != layout.num_parameters:
+        raise InputError(
+            f"{path} holds {len(vector)} coefficients of the published space, which are weights"
+            " only together with that space; give it (--space)"
+        )
+    return LoRAFile(layout, vector, "authors")
+
+
+def _writable_tensors(weights: Tensor, layout: WeightLayout) -> dict[str, Tensor]:
+    """Cut one weight vector into its tensors, after checking that they can be read back."""
+    if weights.shape != (layout.num_parameters,):
+        raise InputError(
+            f"weights of shape {list(weights.shape)}: expected [{layout.num_parameters}], one LoRA"
+            " of the layout; write the rows of a batch one by one"
+        )
+    if weights.dtype not in [DTYPES[name] for name in _FLOATS]:
+        raise InputError(f"weights of {weights.dtype}: expected float32, float16 or bfloat16")
+    tensors = layout.unflatten(weights.detach().cpu())
+    for key, tensor in tensors.items():
+        _require_finite(tensor, key)
+    return tensors
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Start the messages of failures inside with the path that the caller gave."""
+    try:
+        yield
+    except W2WError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{os.fspath(path)}: cannot be read ({reason}); check the path") from error
+
+
+def _locate(path: Path) -> Path:
+    """Return the safetensors file that a file or folder stands for."""
+    refuse_pickle(path)
+    if not path.is_dir():
+        return path
+    known = [n for n in (peft.WEIGHTS_NAME, peft.DIFFUSERS_NAME) if (path / n).exists()]
+    names = known or sorted(entry.name for entry in path.glob("*.safetensors"))
+    if len(names) == 1:
+        return path / names[0]
+    if names:
+        raise InputError(
+            f"a folder with {len(names)} LoRA files ({shown(', '.join(names))}): name one of them"
+        )
+    for entry in sorted(path.iterdir()):
+        refuse_pickle(entry)
+    raise InputError(
+        f"a folder without a LoRA: expected {peft.WEIGHTS_NAME} or {peft.DIFFUSERS_NAME} in it"
+    )
+
+
+def _format_of(file: CheckedFile) -> LoRAFormat:
+    if not file.places:
+        raise InputError("holds no tensors: expected a LoRA; export it again")
+    found: dict[LoRAFormat, str] = {}
+    for key in file.places:
+        found |= {kind: key for kind in FORMATS if key.startswith(_PREFIXES[kind])}
+    if len(found) > 1:
+        keys = " and ".join(map(shown, found.values()))
+        raise InputError(f"mixes the formats {', '.join(found)} ({keys}): expected one in a file")
+    if not found:
+        prefixes = ", ".join(f"{prefix}… ({kind})" for kind, prefix in _PREFIXES.items())
+        refuse_key(file, next(iter(file.places)), f"keys such as {prefixes}")
+    return next(iter(found))
+
+
+def _require_matrices(names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for key, shape in shapes.items():
+        if len(shape) != 2 or 0 in shape:
+            adapts = "adapts a convolution" if len(shape) == 4 else "is not a matrix"
+            raise InputError(
+                f"{names[key]} of shape {list(shape)} {adapts}: expected matrices, LoRAs of linear"
+                " layers only; train or extract one without it"
+            )
+
+
+def _alpha(described: Described, given: float | None, rank: int) -> float:
+    if described.alpha is None and given is None:
+        raise AlphaMissing(
+            "states no alpha, so its strength is unknown: expected alpha in the file; pass it as"
+            f" alpha=… (--alpha), which is {rank}, the rank, if other programs showed it right"
+        )
+    if described.alpha is not None and given not in (None, described.alpha):
+        raise InputError(f"states alpha {described.alpha:g}, and {given:g} was given: expected one")
+    return given if described.alpha is None else described.alpha  # type: ignore[return-value]
+
+
+def _read_weights(
+    file: CheckedFile, layout: WeightLayout, names: Mapping[str, str]
+) -> Float[Tensor, " d"]:
+    """Read all tensors of a LoRA straight into one vector."""
+    first = names[layout.entries[0].key]
+    dtype = file.places[first].dtype
+    for name in names.values():
+        place = file.places[name]
+        if place.dtype not in _FLOATS:
+            raise InputError(
+                f"{name} of shape {list(place.shape)} holds {place.dtype}: expected F32, F16 or"
+                " BF16; convert it first"
+            )
+        if place.dtype != dtype:
+            raise InputError(
+                f"{name} holds {place.dtype} and {first} {dtype}: expected one dtype; convert all"
+                " to the wider one"
+            )
+    weights = torch.empty(layout.num_parameters, dtype=DTYPES[dtype])
+    for entry in layout.entries:
+        part = weights[entry.offset : entry.offset + entry.count]
+        part.copy_(file.read(names[entry.key]).flatten())
+        _require_finite(part, f"{names[entry.key]} of shape {list(entry.shape)}")
+    return weights
+
+
+def _require_finite(tensor: Tensor, what: str) -> None:
+    # The extremes suffice and need no temporary: a NaN anywhere makes both NaN.
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+        count = int((~torch.isfinite(tensor)).sum())
+        raise InputError(
+            f"{what} holds {count:,} numbers that are NaN or infinite: expected finite ones; the"
+            " training diverged or the file is damaged"
+        )

@@ -1,0 +1,99 @@
+"""The tensor names of a LoRA file: which LoRA they describe, and why foreign ones are refused."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .._safetensors import CheckedFile
+from ..errors import InputError, shown
+
+
+@dataclass(frozen=True)
+class Described:
+    """A LoRA as its file describes it, before a tensor is read.
+
+    Attributes:
+        names: PEFT key → name of that tensor in the file.
+        alpha: as the file states it, or None if it does not.
+        base: the name of its base model ("" if unknown).
+    """
+
+    names: dict[str, str]
+    alpha: float | None
+    base: str
+
+
+_FOREIGN = {
+    "lora_te": "belongs to a text encoder",
+    "text_encoder": "belongs to a text encoder",
+    "text_model.": "belongs to a text encoder",
+    "lora_magnitude_vector": "belongs to a DoRA",
+    "dora_scale": "belongs to a DoRA",
+    "hada_": "belongs to a LoHa",
+    "lokr_": "belongs to a LoKr",
+    "lora_mid": "belongs to a LoCon with a core tensor",
+    "oft_": "belongs to an OFT or BOFT",
+    ".diff": "is a full weight difference",
+    ".bias": "is a bias",
+    "lora_embedding_": "adapts an embedding",
+    "bundle_emb": "is an embedding",
+    "lora_transformer_": "adapts a transformer, not a UNet",
+    "transformer.": "adapts a transformer, not a UNet",
+}
+
+
+def refuse_key(file: CheckedFile, key: str, expected: str) -> NoReturn:
+    """Raise the InputError for a tensor that a LoRA of a UNet's linear layers cannot have."""
+    shape = list(file.places[key].shape)
+    for fragment, what in _FOREIGN.items():
+        if fragment in key:
+            raise InputError(
+                f"{shown(key)} of shape {shape} {what}: expected plain LoRAs of a UNet's linear"
+                " layers and nothing else; train or extract one without it (leaving it out would"
+                " give another model)"
+            )
+    raise InputError(f"{shown(key)} of shape {shape} is unknown: expected {expected}")
+
+
+def read_keys(
+    file: CheckedFile,
+    pattern: re.Pattern[str],
+    parts: Mapping[str, str],
+    expected: str,
+    respell: Callable[[str], str | None] = lambda module: module,
+) -> dict[tuple[str, str], str]:
+    """Match every key with a pattern of groups module, part and, if the format has it, adapter.
+
+    Args:
+        file: whose keys are read.
+        pattern: of a whole key.
+        parts: how the format calls a part → "A", "B" or "alpha".
+        expected: what a key should look like, for the message.
+        respell: from the format's name of a layer to its path in the UNet; None if there is none.
+
+    Returns:
+        (module, part) → key, in the order of the file.
+
+    Raises:
+        InputError: a key that does not match, one tensor under two keys, or several adapters.
+    """
+    names: dict[tuple[str, str], str] = {}
+    adapters: dict[str | None, str] = {}
+    for key in file.places:
+        match = pattern.fullmatch(key)
+        module = respell(match["module"]) if match and "text_model." not in key else None
+        if match is None or module is None:
+            refuse_key(file, key, expected)
+        adapters.setdefault(match.groupdict().get("adapter"), key)
+        if len(adapters) > 1:
+            first, second = list(adapters.values())[:2]
+            raise InputError(
+                f"{first} and {second} belong to two adapters: expected one in a file; save each"
+                " on its own"
+            )
+        place = module, parts[match["part"]]
+        if place in names:
+            raise InputError(f"{names[place]} and {key} are one tensor; expected it once")
+        names[place] = key
+    return names

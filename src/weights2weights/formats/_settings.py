@@ -1,0 +1,160 @@
+"""PEFT's LoraConfig: the alpha it states, once sure that nothing else in it has an effect."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError, shown
+from ..layout import WeightLayout
+
+# Settings that do not change what a trained LoRA computes.
+_WITHOUT_EFFECT = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+}
+_CHECKED = {
+    "alpha_pattern",
+    "init_lora_weights",
+    "lora_alpha",
+    "peft_type",
+    "r",
+    "rank_pattern",
+    "target_modules",
+}
+# Other initialisations (PiSSA, OLoRA, CorDA, LoftQ) change the base's own weights on loading.
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+def settings_of(layout: WeightLayout) -> dict[str, Any]:
+    """Return the fields of PEFT's LoraConfig that state this layout, and its base if it is known.
+
+    Modules are targeted by their full names: "to_q" alone would also adapt layers outside the
+    layout, and PEFT would fill those at random.
+    """
+    return {
+        "base_model_name_or_path": layout.base or None,
+        "bias": "none",
+        "lora_alpha": plain_number(layout.alpha),
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": layout.rank,
+        "target_modules": [module.name for module in layout.modules],
+    }
+
+
+def alpha_of_settings(
+    config: Mapping[str, Any], shapes: Mapping[tuple[str, str], tuple[int, ...]], where: str
+) -> float | None:
+    """Return alpha as stated by PEFT's LoraConfig.
+
+    Args:
+        config: fields of LoraConfig, untrusted.
+        shapes: (module, part) → shape of the tensors that it goes with.
+        where: what held the fields, for messages.
+
+    Returns:
+        alpha, or None if the field is missing.
+
+    Raises:
+        InputError: another kind of adapter, several ranks or alphas, a rank that the tensors do not
+            have, a module that the config leaves out, a setting that changes the forward pass.
+    """
+    kind = config.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise InputError(f"{where} has peft_type {shown(kind)}: expected 'LORA'")
+    for field, value in config.items():
+        neutral = not value or value == "none"
+        if not neutral and field not in _WITHOUT_EFFECT and field not in _CHECKED:
+            raise InputError(
+                f"{where} sets {shown(field)} to {shown(value)}: expected a plain LoRA without it;"
+                " train or extract one"
+            )
+    start = config.get("init_lora_weights")
+    if not any(start is plain or start == plain for plain in _PLAIN_STARTS):
+        raise InputError(
+            f"{where} sets 'init_lora_weights' to {shown(start)}, which changes the base: expected"
+            " a plain LoRA; convert it with PEFT's path_initial_model_for_weight_conversion"
+        )
+    _check_rank(config, shapes, where)
+    _check_targets(config, {module for module, _ in shapes}, where)
+    return _one_alpha(config, where)
+
+
+def _check_rank(
+    config: Mapping[str, Any], shapes: Mapping[tuple[str, str], tuple[int, ...]], where: str
+) -> None:
+    ranks = {shape[0] for (_, part), shape in shapes.items() if part == "A" and shape}
+    stated = [config["r"]] if config.get("r") is not None else []
+    for rank in stated + _values(config, "rank_pattern", where):
+        if type(rank) is not int or ranks != {rank}:
+            raise InputError(
+                f"{where} states rank {shown(rank)} and its tensors have rank"
+                f" {', '.join(map(str, sorted(ranks)))}: expected one rank; resize the LoRA first"
+            )
+
+
+def _check_targets(config: Mapping[str, Any], modules: set[str], where: str) -> None:
+    """PEFT skips tensors of modules that are not among its targets; we would not."""
+    targets = config.get("target_modules")
+    if not isinstance(targets, list):
+        return
+    wanted = {target for target in targets if isinstance(target, str)}
+    for module in sorted(modules):
+        parts = module.split(".")
+        if not any(".".join(parts[start:]) in wanted for start in range(len(parts))):
+            raise InputError(
+                f"{where} leaves {module} out of its target_modules, so that PEFT would skip its"
+                " tensors: expected every module there; add it, or drop its tensors"
+            )
+
+
+def _one_alpha(config: Mapping[str, Any], where: str) -> float | None:
+    if config.get("lora_alpha") is None:
+        return None
+    alpha = positive_number(config["lora_alpha"], f"lora_alpha in {where}")
+    for other in _values(config, "alpha_pattern", where):
+        if other != alpha:
+            raise InputError(
+                f"{where} states alpha {alpha:g} and also {shown(other)}: expected one alpha for"
+                " all modules; scale the B of the others to match it"
+            )
+    return alpha
+
+
+def _values(config: Mapping[str, Any], field: str, where: str) -> list[Any]:
+    pattern = config.get(field) or {}
+    if not isinstance(pattern, dict):
+        raise InputError(f"{where} sets {field} to {shown(pattern)}: expected an object")
+    return list(pattern.values())
+
+
+def positive_number(value: Any, what: str) -> float:
+    """Return a stranger's alpha as a float.
+
+    Raises:
+        InputError: it is not a finite number above 0.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value) if abs(value) < 1e300 else math.inf
+        if math.isfinite(number) and number > 0:
+            return number
+    raise InputError(f"{what} is {shown(value)}: expected a finite number above 0")
+
+
+def plain_number(value: float) -> int | float:
+    """Return a whole float as int, as other programs write it; both read back as the same float."""
+    return int(value) if value.is_integer() else value

@@ -39,7 +39,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from weights2weights.adapter import Adapter, adapt
-from weights2weights.formats import save_lora
+from weights2weights.formats import write_lora_file
 from weights2weights.layout import WeightLayout
 from weights2weights.worlds import shipped
 
@@ -179,7 +179,7 @@ def measure_images(
 
     with TemporaryDirectory() as folder:
         files = [
-            save_lora(Path(folder) / f"{i}.safetensors", row, layout, "diffusers")
+            write_lora_file(Path(folder) / f"{i}.safetensors", row, layout, "diffusers")
             for i, row in enumerate(weights)
         ]
         expected, plain = load_each(), draw(latents)

@@ -11,7 +11,7 @@ from weights2weights import _shipped, cli
 from weights2weights.dataset import WeightDataset
 from weights2weights.directions import edit, find_direction, find_directions
 from weights2weights.errors import W2WError
-from weights2weights.formats import save_lora
+from weights2weights.formats import write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.merging import cosine, merge_weights
 from weights2weights.models import Model, load_model, save_model
@@ -126,7 +126,7 @@ def test_edit_of_a_point(space, folder, point, tmp_path):
 
 def test_edit_of_a_lora_outside_the_space(space, folder, tmp_path):
     weights = torch.randn(20, generator=torch.Generator().manual_seed(4))
-    lora = save_lora(tmp_path / "lora.safetensors", weights, LAYOUT, "diffusers")
+    lora = write_lora_file(tmp_path / "lora.safetensors", weights, LAYOUT, "diffusers")
     out = tmp_path / "edited.safetensors"
     told = facts("edit", lora, "--set", "Male=paper", "--space", folder, "--out", out)
     found = find_direction(space, "Male")
@@ -208,7 +208,7 @@ def test_edit_fails_in_one_line(space, folder, point, tmp_path):
 def test_merge_with_a_style(space, folder, point, tmp_path):
     layout = WeightLayout((LoRAModule("up.attn1.to_k", 12, 8), *LAYOUT.modules), 2, 4.0)
     weights = torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(1))
-    style = save_lora(tmp_path / "style.safetensors", weights, layout, "diffusers")
+    style = write_lora_file(tmp_path / "style.safetensors", weights, layout, "diffusers")
     out = tmp_path / "both.safetensors"
     told = facts("merge", point, "--with", style, "--weight", 0.8, "--space", folder, "--out", out)
     subject = space.to_weights(torch.ones(6))
@@ -234,7 +234,7 @@ def test_points_of_one_space_merge_only_when_asked_to_interpolate(space, folder,
     assert told["interpolated"] == 0.25
     assert told["space"] == space.hash
     assert torch.equal(load_model(tmp_path / "m.safetensors").coefficients, torch.full((6,), 1.5))
-    lora = save_lora(
+    lora = write_lora_file(
         tmp_path / "l.safetensors", space.to_weights(3 * torch.ones(6)), LAYOUT, "diffusers"
     )
     run("merge", point, "--with", lora, "--interpolate", 0.25, "--space", folder, *out)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from weights2weights.cli import main
 from weights2weights.dataset import WeightDataset
-from weights2weights.formats import FORMATS, load_lora, save_lora
+from weights2weights.formats import FORMATS, load_lora, write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import load_model, save_model
 from weights2weights.space import WeightSpace
@@ -29,7 +29,7 @@ def run(*args: object):
 
 def write(folder: Path, kind: str = "kohya", metadata: dict[str, str] | None = None) -> Path:
     path = folder / ("adapter" if kind == "peft" else f"{kind}.safetensors")
-    return save_lora(path, torch.arange(20.0), LAYOUT, kind, metadata)
+    return write_lora_file(path, torch.arange(20.0), LAYOUT, kind, metadata)
 
 
 def forget_alpha(path: Path) -> None:

@@ -12,7 +12,7 @@ from weights2weights import cli
 from weights2weights.bases import load_base
 from weights2weights.cli.generate import Seeds
 from weights2weights.dataset import WeightDataset
-from weights2weights.formats import save_lora
+from weights2weights.formats import write_lora_file
 from weights2weights.models import Model, save_model
 
 QUICK = ["--device", "cpu", "--steps", "2", "--num-class-images", "2", "--recipe", "paper"]
@@ -148,7 +148,7 @@ def test_draws_the_base_without_a_model(tiny_base, tmp_path):
 
 def test_draws_models_and_lora_files_side_by_side(tiny_base, base, weights, tmp_path):
     layout = base.layout()
-    save_lora(tmp_path / "lora.safetensors", weights[0], layout, "kohya")
+    write_lora_file(tmp_path / "lora.safetensors", weights[0], layout, "kohya")
     save_model(tmp_path / "adam.safetensors", Model(layout, weights=weights[1]))
     draw = ["--base", tiny_base, "--prompt", "a", "--seeds", "3", "--steps", "2", "--device", "cpu"]
     files = [tmp_path / "lora.safetensors", tmp_path / "adam.safetensors"]

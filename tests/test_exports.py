@@ -80,7 +80,9 @@ def test_a_lora_file_keeps_its_dtype_and_strings(space, tmp_path):
     from weights2weights import formats
 
     half = space.to_weights(torch.ones(4)).half()
-    source = formats.save_lora(tmp_path / "a.safetensors", half, space.layout, "kohya", {"x": "1"})
+    source = formats.write_lora_file(
+        tmp_path / "a.safetensors", half, space.layout, "kohya", {"x": "1"}
+    )
     read = load_lora(save_lora(tmp_path / "b.safetensors", source))
     assert (read.format, read.metadata["x"]) == ("diffusers", "1")
     assert read.weights.dtype == torch.float16

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import FORMATS, LoRAFile, load_lora, save_lora
+from weights2weights.formats import FORMATS, LoRAFile, load_lora, write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -73,7 +73,7 @@ def kind(request) -> str:
 
 @pytest.fixture
 def lora(tmp_path, kind) -> Path:
-    return save_lora(place(tmp_path, kind), numbers(), LAYOUT, kind)
+    return write_lora_file(place(tmp_path, kind), numbers(), LAYOUT, kind)
 
 
 # ---- round trips ------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def test_write_then_read_gives_every_bit_back(tmp_path, kind, layout, dtype, metadata, seed):
     weights = numbers(layout, seed).to(dtype)
     weights[0] = -0.0
-    path = save_lora(place(tmp_path, kind), weights, layout, kind, metadata)
+    path = write_lora_file(place(tmp_path, kind), weights, layout, kind, metadata)
     got = load_lora(path)
     assert got.layout == layout
     assert got.weights.dtype == dtype
@@ -130,7 +130,7 @@ def test_write_then_read_gives_every_bit_back(tmp_path, kind, layout, dtype, met
 @pytest.mark.parametrize("target", FORMATS)
 def test_any_format_leads_to_any_other(lora, target, tmp_path):
     first = load_lora(lora)
-    path = save_lora(
+    path = write_lora_file(
         place(tmp_path / "again", target), first.weights, first.layout, target, first.metadata
     )
     again = load_lora(path)
@@ -186,7 +186,7 @@ def test_golden_keys_and_header(lora, kind):
 )
 def test_kohya_names_the_family_by_the_width_of_its_text(tmp_path, width, family):
     layout = WeightLayout((LoRAModule(f"{BLOCK}.attn2.to_v", width, 4),), 1, 27.0)
-    got = load_lora(save_lora(tmp_path / "a.safetensors", numbers(layout), layout, "kohya"))
+    got = load_lora(write_lora_file(tmp_path / "a.safetensors", numbers(layout), layout, "kohya"))
     assert got.metadata["ss_base_model_version"] == family
     assert got.layout.base == "", "a family is no base"
 
@@ -194,7 +194,7 @@ def test_kohya_names_the_family_by_the_width_of_its_text(tmp_path, width, family
 def test_equal_contents_give_equal_bytes(tmp_path, kind):
     metadata = {f"key {i}": str(i) for i in range(20)}
     paths = [
-        save_lora(place(tmp_path / name, kind), numbers(), LAYOUT, kind, metadata)
+        write_lora_file(place(tmp_path / name, kind), numbers(), LAYOUT, kind, metadata)
         for name in ("one", "two")
     ]
     assert len({weights_file(path).read_bytes() for path in paths}) == 1
@@ -203,14 +203,14 @@ def test_equal_contents_give_equal_bytes(tmp_path, kind):
 def test_stale_metadata_of_another_format_does_not_survive(tmp_path):
     stale = {"ss_network_alpha": "1", "lora_adapter_metadata": "{}", "ss_tag_frequency": "{}"}
     for kind in FORMATS:
-        got = load_lora(save_lora(place(tmp_path, kind), numbers(), LAYOUT, kind, stale))
+        got = load_lora(write_lora_file(place(tmp_path, kind), numbers(), LAYOUT, kind, stale))
         assert got.layout.alpha == 27
         assert got.metadata["ss_tag_frequency"] == "{}"
         assert got.metadata.get("ss_network_alpha", "27") == "27"
 
 
 def test_the_authors_adapter_name_inside_the_key_is_understood(tmp_path):
-    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = write_lora_file(tmp_path / "adapter", numbers(), LAYOUT, "peft")
 
     def rename(tensors, metadata):
         for key in list(tensors):
@@ -228,7 +228,7 @@ def test_older_diffusers_names_are_understood(tmp_path):
             new = key.replace("lora_A", "lora.down").replace("lora_B", "lora.up")
             tensors[new] = tensors.pop(key)
 
-    path = save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "diffusers")
+    path = write_lora_file(tmp_path / "a.safetensors", numbers(), LAYOUT, "diffusers")
     got = load_lora(tampered(path, rename), alpha=27.0)
     assert got.layout == replace(LAYOUT, base="")
     assert torch.equal(got.weights, numbers())
@@ -238,18 +238,18 @@ def test_older_diffusers_names_are_understood(tmp_path):
 
 
 def test_a_folder_stands_for_its_one_lora(tmp_path):
-    path = save_lora(tmp_path, numbers(), LAYOUT, "diffusers")
+    path = write_lora_file(tmp_path, numbers(), LAYOUT, "diffusers")
     assert path == tmp_path / "pytorch_lora_weights.safetensors"
     assert load_lora(tmp_path).format == "diffusers"
     path.rename(tmp_path / "mine.safetensors")
     assert isinstance(load_lora(str(tmp_path)), LoRAFile)
-    save_lora(tmp_path / "other.safetensors", numbers(), LAYOUT, "kohya")
+    write_lora_file(tmp_path / "other.safetensors", numbers(), LAYOUT, "kohya")
     with pytest.raises(W2WError, match=r"2 LoRA files.*mine.safetensors, other.safetensors"):
         load_lora(tmp_path)
 
 
 def test_a_config_belongs_to_the_file_beside_it_only(tmp_path):
-    path = save_lora(tmp_path, numbers(), LAYOUT, "peft")
+    path = write_lora_file(tmp_path, numbers(), LAYOUT, "peft")
     weights_file(path).rename(tmp_path / "renamed.safetensors")
     with pytest.raises(W2WError, match="states no alpha"):
         load_lora(tmp_path)
@@ -257,9 +257,9 @@ def test_a_config_belongs_to_the_file_beside_it_only(tmp_path):
 
 def test_replacing_an_adapter_leaves_other_files(tmp_path, kind):
     path = place(tmp_path, kind)
-    save_lora(path, numbers(), LAYOUT, kind)
+    write_lora_file(path, numbers(), LAYOUT, kind)
     (tmp_path / "notes.txt").write_text("mine")
-    save_lora(path, numbers(seed=1), LAYOUT, kind)
+    write_lora_file(path, numbers(seed=1), LAYOUT, kind)
     assert torch.equal(load_lora(path).weights, numbers(seed=1))
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not [entry for entry in tmp_path.rglob("*") if ".tmp" in entry.name]
@@ -271,7 +271,7 @@ def test_a_write_that_is_cut_leaves_the_old_file(lora, kind, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(W2WError, match="No space left"):
-        save_lora(lora, numbers(seed=1), LAYOUT, kind)
+        write_lora_file(lora, numbers(seed=1), LAYOUT, kind)
     monkeypatch.undo()
     if kind == "peft":  # two files cannot be replaced at once: without its config, no alpha
         with pytest.raises(W2WError, match="states no alpha"):
@@ -316,7 +316,7 @@ def test_a_given_alpha_must_be_possible(lora, kind):
 
 @pytest.mark.parametrize("alpha", [0, -27, True, "27", [27], 10**400, 1e400])
 def test_an_impossible_alpha_is_refused(tmp_path, alpha):
-    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = write_lora_file(tmp_path / "adapter", numbers(), LAYOUT, "peft")
     with pytest.raises(W2WError, match="adapter"):
         load_lora(config_with(path, lora_alpha=alpha))
 
@@ -328,7 +328,7 @@ def test_an_impossible_alpha_tensor_is_refused(tmp_path, value):
             if key.endswith(".alpha"):
                 tensors[key] = torch.tensor(value)
 
-    path = save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
+    path = write_lora_file(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
     with pytest.raises(W2WError, match=r"attn1_to_q.alpha is .*finite number above 0"):
         load_lora(tampered(path, change))
 
@@ -340,13 +340,13 @@ def test_alpha_tensors_of_any_number_type_are_read(tmp_path, dtype):
             if key.endswith(".alpha"):
                 tensors[key] = torch.tensor([27], dtype=dtype)
 
-    path = save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
+    path = write_lora_file(tmp_path / "a.safetensors", numbers(), LAYOUT, "kohya")
     assert load_lora(tampered(path, change)).layout == LAYOUT
 
 
 def test_alpha_tensors_win_over_the_header_which_only_adds_digits(tmp_path):
     layout = replace(LAYOUT, alpha=0.1)
-    path = save_lora(tmp_path / "a.safetensors", numbers(), layout, "kohya")
+    path = write_lora_file(tmp_path / "a.safetensors", numbers(), layout, "kohya")
     assert load_lora(path).layout.alpha == 0.1
     tampered(path, lambda tensors, metadata: metadata.update(ss_network_alpha="8"))
     assert load_lora(path).layout.alpha == pytest.approx(0.1, rel=1e-6)
@@ -518,7 +518,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("kind", "change", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_plain_lora_is_refused_in_one_line(tmp_path, kind, change, message):
-    path = tampered(save_lora(place(tmp_path, kind), numbers(), LAYOUT, kind), change)
+    path = tampered(write_lora_file(place(tmp_path, kind), numbers(), LAYOUT, kind), change)
     with pytest.raises(W2WError, match=message) as caught:
         load_lora(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -526,7 +526,7 @@ def test_what_is_no_plain_lora_is_refused_in_one_line(tmp_path, kind, change, me
 
 
 def test_settings_without_effect_and_equal_patterns_are_accepted(tmp_path):
-    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = write_lora_file(tmp_path / "adapter", numbers(), LAYOUT, "peft")
     config_with(
         path,
         lora_dropout=0.1,
@@ -542,7 +542,7 @@ def test_settings_without_effect_and_equal_patterns_are_accepted(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"r": NaN}', '{"r": 1, "r": 2}', "\xff"])
 def test_a_config_that_is_no_json_object_is_refused(tmp_path, text):
-    path = save_lora(tmp_path / "adapter", numbers(), LAYOUT, "peft")
+    path = write_lora_file(tmp_path / "adapter", numbers(), LAYOUT, "peft")
     (path / "adapter_config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(W2WError, match=r"adapter_config\.json"):
         load_lora(path)
@@ -592,7 +592,7 @@ def test_what_is_not_there_or_no_file_is_refused(tmp_path):
 def test_what_cannot_be_written_is_refused(tmp_path, change, message):
     arguments = {"path": "a.safetensors", "weights": numbers(), "metadata": {}} | change
     with pytest.raises(W2WError, match=message):
-        save_lora(
+        write_lora_file(
             tmp_path / arguments["path"],
             arguments["weights"],
             LAYOUT,
@@ -604,6 +604,6 @@ def test_what_cannot_be_written_is_refused(tmp_path, change, message):
 
 def test_paths_that_do_not_suit_the_format_are_refused(tmp_path):
     with pytest.raises(W2WError, match="a PEFT adapter is a folder"):
-        save_lora(tmp_path / "a.safetensors", numbers(), LAYOUT, "peft")
+        write_lora_file(tmp_path / "a.safetensors", numbers(), LAYOUT, "peft")
     with pytest.raises(W2WError, match="is a folder"):
-        save_lora(tmp_path, numbers(), LAYOUT, "kohya")
+        write_lora_file(tmp_path, numbers(), LAYOUT, "kohya")

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from weights2weights.errors import W2WError
-from weights2weights.formats import FORMATS, LoRAFile, load_lora, save_lora
+from weights2weights.formats import FORMATS, LoRAFile, load_lora, write_lora_file
 from weights2weights.formats import _kohya_names as kohya
 from weights2weights.layout import LoRAModule, WeightLayout, peft_key
 
@@ -240,7 +240,7 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
     weights = torch.randn(LAYOUT.num_parameters, generator=torch.Generator().manual_seed(0))
     return {
         kind: weights_file(
-            save_lora(folder / f"{kind}{ending}", weights, LAYOUT, kind)
+            write_lora_file(folder / f"{kind}{ending}", weights, LAYOUT, kind)
         ).read_bytes()
         for kind, ending in (("peft", ""), ("diffusers", ".safetensors"), ("kohya", ".safetensors"))
     }
@@ -248,7 +248,7 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
 
 def test_mutants_are_refused_in_one_line_or_read_as_they_are(tmp_path, originals):
     paths = {
-        kind: save_lora(
+        kind: write_lora_file(
             tmp_path / ("peft" if kind == "peft" else f"{kind}.safetensors"),
             torch.ones(LAYOUT.num_parameters),
             LAYOUT,
@@ -279,7 +279,7 @@ def test_mutants_are_refused_in_one_line_or_read_as_they_are(tmp_path, originals
 
 
 def test_mutants_of_a_config_are_refused_or_read_as_they_are(tmp_path):
-    path = save_lora(tmp_path / "adapter", torch.ones(LAYOUT.num_parameters), LAYOUT, "peft")
+    path = write_lora_file(tmp_path / "adapter", torch.ones(LAYOUT.num_parameters), LAYOUT, "peft")
     config = path / "adapter_config.json"
     original = config.read_bytes()
     for seed in range(300):
@@ -362,6 +362,6 @@ def test_hostile_headers_take_less_than_200_mb(tmp_path):
 def test_numbers_are_held_once_while_a_file_is_read(tmp_path):
     layout = WeightLayout((LoRAModule("mid_block.attentions.0.proj_in", 10**6, 10**6),), 8, 27.0)
     weights = torch.ones(layout.num_parameters, dtype=torch.float16)
-    path = save_lora(tmp_path / "large.safetensors", weights, layout, "kohya")
+    path = write_lora_file(tmp_path / "large.safetensors", weights, layout, "kohya")
     assert peak_of(READ, path) < path.stat().st_size + 20e6
     path.unlink()

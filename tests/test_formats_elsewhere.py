@@ -9,7 +9,7 @@ from torch import Tensor
 
 import tiny
 from weights2weights.adapter import adapt
-from weights2weights.formats import FORMATS, load_lora, save_lora
+from weights2weights.formats import FORMATS, load_lora, write_lora_file
 from weights2weights.layout import WeightLayout
 
 TOLERANCE = 1e-4
@@ -64,7 +64,7 @@ def test_every_export_draws_the_image_of_the_adapter(tiny_pipeline, tmp_path, ta
     assert distance(ours, plain) > 100 * TOLERANCE, "the LoRA must show"
     for kind in FORMATS:
         name = "adapter" if kind == "peft" else f"{kind}.safetensors"
-        path = save_lora(tmp_path / name, weights, layout, kind)
+        path = write_lora_file(tmp_path / name, weights, layout, kind)
         assert distance(draw_elsewhere(tiny_pipeline, path, kind), ours) <= TOLERANCE, kind
     assert distance(draw(tiny_pipeline), plain) == 0
 
@@ -74,7 +74,7 @@ def test_the_tolerance_would_notice_a_lost_alpha(tiny_pipeline, tmp_path):
     import safetensors.torch
 
     layout, weights = example(tiny_pipeline.unet, TARGETS["as in the paper"], 1)
-    path = save_lora(tmp_path / "a.safetensors", weights, layout, "diffusers")
+    path = write_lora_file(tmp_path / "a.safetensors", weights, layout, "diffusers")
     full = draw_elsewhere(tiny_pipeline, path, "diffusers")
     safetensors.torch.save_file(safetensors.torch.load_file(path), path)
     weak = draw_elsewhere(tiny_pipeline, path, "diffusers")

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from weights2weights import cli
 from weights2weights.dataset import WeightDataset, import_loras
 from weights2weights.errors import W2WError
-from weights2weights.formats import save_lora
+from weights2weights.formats import write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
 
 MODULES = tuple(
@@ -31,9 +31,9 @@ def loras(tmp_path) -> Path:
     """A folder of LoRAs of every format, of one layout."""
     folder = tmp_path / "loras"
     folder.mkdir()
-    save_lora(folder / "anna.safetensors", weights(0), LAYOUT, "kohya")
-    save_lora(folder / "bo b.safetensors", weights(1), LAYOUT, "diffusers")
-    save_lora(folder / "çelik", weights(2), LAYOUT, "peft")
+    write_lora_file(folder / "anna.safetensors", weights(0), LAYOUT, "kohya")
+    write_lora_file(folder / "bo b.safetensors", weights(1), LAYOUT, "diffusers")
+    write_lora_file(folder / "çelik", weights(2), LAYOUT, "peft")
     return folder
 
 
@@ -83,11 +83,11 @@ def test_repeating_changes_nothing_and_more_may_follow(tmp_path, loras):
 
 
 def test_what_does_not_fit_is_listed_and_the_others_go_in(tmp_path, loras):
-    save_lora(loras / "rank.safetensors", weights(3, OTHER), OTHER, "kohya")
+    write_lora_file(loras / "rank.safetensors", weights(3, OTHER), OTHER, "kohya")
     louder = WeightLayout(MODULES, rank=1, alpha=1.0)
-    save_lora(loras / "alpha.safetensors", weights(3), louder, "kohya")
+    write_lora_file(loras / "alpha.safetensors", weights(3), louder, "kohya")
     fewer = WeightLayout(MODULES[:2], rank=1, alpha=27.0)
-    save_lora(loras / "fewer.safetensors", weights(3, fewer), fewer, "kohya")
+    write_lora_file(loras / "fewer.safetensors", weights(3, fewer), fewer, "kohya")
     (loras / "torn.safetensors").write_bytes((loras / "anna.safetensors").read_bytes()[:-9])
     (loras / "text.safetensors").write_text("no LoRA")
     good = [loras / "anna.safetensors", loras / "bo b.safetensors", loras / "çelik"]
@@ -122,7 +122,7 @@ def test_nothing_readable_makes_no_dataset(tmp_path):
 
 def test_a_name_that_is_taken(tmp_path, loras):
     run(loras, "--out", tmp_path / "set")
-    save_lora(tmp_path / "anna.safetensors", weights(9), LAYOUT, "kohya")
+    write_lora_file(tmp_path / "anna.safetensors", weights(9), LAYOUT, "kohya")
     result = run(tmp_path / "anna.safetensors", "--out", tmp_path / "set")
     assert result.exit_code == 1
     assert "holds other weights as 'anna'" in result.stderr
@@ -132,13 +132,13 @@ def test_a_name_that_is_taken(tmp_path, loras):
 def test_names_that_come_twice_get_their_folder(tmp_path):
     for i, place in enumerate(["x/one/lora", "x/two/lora", "y/two/lora", "x/solo"]):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        save_lora(tmp_path / f"{place}.safetensors", weights(i), LAYOUT, "kohya")
+        write_lora_file(tmp_path / f"{place}.safetensors", weights(i), LAYOUT, "kohya")
     files = sorted(tmp_path.rglob("*.safetensors"))
     outcome = import_loras(files, tmp_path / "set")
     assert set(outcome.added) == {"one/lora", "x/two/lora", "y/two/lora", "solo"}
     same = [tmp_path / "x/solo.safetensors", tmp_path / "x/one/../solo.safetensors"]
     assert import_loras(same, tmp_path / "other").added == ["solo"]
-    save_lora(tmp_path / "x" / "solo", weights(4), LAYOUT, "peft")
+    write_lora_file(tmp_path / "x" / "solo", weights(4), LAYOUT, "peft")
     with pytest.raises(W2WError, match=r"solo.safetensors and .*solo would have one name"):
         import_loras([same[0], tmp_path / "x/solo"], tmp_path / "other")
 
@@ -146,8 +146,8 @@ def test_names_that_come_twice_get_their_folder(tmp_path):
 def test_files_that_other_programs_name_are_called_after_their_folder(tmp_path):
     for i, name in enumerate(("anna", "bo")):
         (tmp_path / name).mkdir()
-        save_lora(tmp_path / name, weights(i), LAYOUT, "diffusers")
-    save_lora(tmp_path / "cleo", weights(2), LAYOUT, "peft")
+        write_lora_file(tmp_path / name, weights(i), LAYOUT, "diffusers")
+    write_lora_file(tmp_path / "cleo", weights(2), LAYOUT, "peft")
     inside = tmp_path / "anna" / "pytorch_lora_weights.safetensors"
     outcome = import_loras([inside, tmp_path / "bo", tmp_path / "cleo"], tmp_path / "set")
     assert outcome.added == ["anna", "bo", "cleo"]
@@ -181,7 +181,7 @@ def test_alpha_that_files_do_not_state(tmp_path):
 
 
 def test_float16(tmp_path, loras):
-    save_lora(loras / "huge.safetensors", 1e6 * weights(0), LAYOUT, "kohya")
+    write_lora_file(loras / "huge.safetensors", 1e6 * weights(0), LAYOUT, "kohya")
     result = run(loras, "--out", tmp_path / "set", "--dtype", "float16")
     assert result.exit_code == 1
     assert "beyond float16" in result.stderr
@@ -194,7 +194,7 @@ def test_float16(tmp_path, loras):
 
 def test_more_than_one_base_is_told(tmp_path, loras):
     other = WeightLayout(MODULES, rank=1, alpha=27.0, base="another")
-    save_lora(loras / "zoe.safetensors", weights(5), other, "kohya")
+    write_lora_file(loras / "zoe.safetensors", weights(5), other, "kohya")
     result = run(loras, "--out", tmp_path / "set")
     assert result.exit_code == 0
     assert "Note: the files name several base models (another, tiny)." in result.stderr

@@ -7,7 +7,7 @@ import torch
 
 from weights2weights._safetensors import open_checked, write_safetensors
 from weights2weights.errors import W2WError
-from weights2weights.formats import save_lora
+from weights2weights.formats import write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model, is_model, load_model, save_model
 
@@ -62,7 +62,7 @@ def test_lora_of_another_program_is_a_model_with_weights(tmp_path, kind):
         (LoRAModule("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", 4, 3),), 1, 27.0
     )
     path = tmp_path / ("lora" if kind == "peft" else "lora.safetensors")
-    path = save_lora(path, torch.arange(7.0), layout, kind)
+    path = write_lora_file(path, torch.arange(7.0), layout, kind)
     assert not is_model(path)
     read = load_model(path)
     assert torch.equal(read.weights, torch.arange(7.0))

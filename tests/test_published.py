@@ -11,8 +11,11 @@ import torch
 
 from weights2weights import published as module
 from weights2weights.errors import W2WError
+from weights2weights.formats import load_lora
 from weights2weights.formats.authors import load_authors_model, published_layout
+from weights2weights.inspection import info
 from weights2weights.layout import LoRAModule, WeightLayout
+from weights2weights.models import load_model
 from weights2weights.published import import_published, import_published_dataset
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace, verify_space
@@ -204,6 +207,35 @@ def test_one_model_of_the_authors(tmp_path):
     torch.save(torch.zeros(2, 6), path)
     with pytest.raises(W2WError, match=r"holds float32 \[2, 6\]; expected one model, \[1, any\]"):
         load_authors_model(path)
+
+
+def test_a_model_of_the_authors_is_a_point_of_the_imported_space(tmp_path):
+    published(tmp_path)
+    path, space = tmp_path / "w2wmodel.pt", import_published(tmp_path)
+    point = torch.randn(1, 10)
+    torch.save(point, path)
+    model = load_model(path)
+    assert torch.equal(space.coefficients_of(model)[:10], point[0])
+    torch.testing.assert_close(space.weights_of(model), space.to_weights(point[0]))
+    again = WeightSpace.from_pretrained(space.save_pretrained(tmp_path / "space"))
+    assert torch.equal(again.coefficients_of(model)[:10], point[0])
+    other = WeightSpace(space.layout, space.mean, space.std, space.components)
+    with pytest.raises(W2WError, match="space weights2weights, Dravid 2024"):
+        other.weights_of(model)
+    with pytest.raises(W2WError, match="10 coefficients of the published space"):
+        load_lora(path)
+    assert info(path)["format"] == "authors"
+    assert info(path)["components"] == 10
+
+
+def test_a_model_of_the_authors_as_weights_is_a_lora(tmp_path):
+    files = published(tmp_path)
+    path = tmp_path / "w2wmodel.pt"
+    torch.save(files["rows"][:1].clone(), path)
+    assert torch.equal(load_model(path).weights, files["rows"][0])
+    lora = load_lora(path, alpha=9.0)
+    assert (lora.format, lora.layout.alpha) == ("authors", 9)
+    assert torch.equal(lora.weights, files["rows"][0])
 
 
 def test_the_published_layout_needs_no_file(tmp_path):

@@ -46,7 +46,7 @@ def save_lora(
     """
     lora = read_lora(model, space=space, layout=layout, alpha=alpha)
     strings = {**lora.metadata, **(metadata or {})}
-    return formats.save_lora(path, lora.weights, lora.layout, format, strings)
+    return formats.write_lora_file(path, lora.weights, lora.layout, format, strings)
 
 
 def read_lora(
@@ -111,7 +111,7 @@ def load_into(
         pipeline.delete_adapters(adapter_name)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lora.safetensors"
-        formats.save_lora(path, lora.weights, lora.layout, "diffusers")
+        formats.write_lora_file(path, lora.weights, lora.layout, "diffusers")
         pipeline.load_lora_weights(folder, weight_name=path.name, adapter_name=adapter_name)
     pipeline.set_adapters(adapter_name, scale)
     return pipeline

@@ -15,6 +15,7 @@ from .bases import load_base
 from .dataset import WeightDataset
 from .errors import InputError, W2WError
 from .formats import AlphaMissing, load_lora
+from .formats.authors import MODEL_SUFFIX
 from .layout import WeightLayout
 from .models import FORMAT, is_model, load_model
 from .space import WeightSpace, verify_space
@@ -195,7 +196,7 @@ def _problems_of_space(path: str | Path) -> Iterator[str]:
 def _describe_model(path: str | Path) -> dict[str, Any]:
     model = load_model(path)
     return {
-        "format": FORMAT,
+        "format": "authors" if Path(path).suffix == MODEL_SUFFIX else FORMAT,
         "numbers": model.layout.num_parameters,
         **_of_layout(model.layout),
         "space": model.space,

@@ -34,6 +34,7 @@ from ._json import canonical_json, parse_json
 from ._safetensors import open_checked, write_safetensors
 from .errors import InputError, W2WError
 from .formats import load_lora
+from .formats.authors import MODEL_SUFFIX, PUBLISHED_SPACE, load_authors_model
 from .layout import WeightLayout
 
 FORMAT = "weights2weights-model"
@@ -148,9 +149,12 @@ def save_model(path: str | Path, model: Model) -> Path:
 
 
 def is_model(path: str | Path) -> bool:
-    """Return whether a path is a model file; any other file or folder is not."""
+    """Return whether a path is a model file, ours or the authors'; anything else is not."""
+    path = Path(path)
+    if path.suffix == MODEL_SUFFIX:
+        return path.is_file()
     try:
-        with open_checked(Path(path)) as file:
+        with open_checked(path) as file:
             return file.metadata.get("format") == FORMAT
     except (OSError, W2WError):
         return False
@@ -158,6 +162,9 @@ def is_model(path: str | Path) -> bool:
 
 def load_model(path: str | Path, alpha: float | None = None) -> Model:
     """Read a model file, or a LoRA file or folder of any format as a model with weights.
+
+    A `.pt` file of the paper's authors holds either weights or a point of their space, which only
+    a space imported from their files (`import_published`) can turn into weights.
 
     Args:
         path: the file, or a folder that holds a LoRA.
@@ -171,6 +178,8 @@ def load_model(path: str | Path, alpha: float | None = None) -> Model:
     if not (path.is_file() or path.is_dir()):
         what = "is not a file" if path.exists() else "does not exist"
         raise InputError(f"{path} {what}; give a model or LoRA file")
+    if path.is_file() and path.suffix == MODEL_SUFFIX:
+        return _load_authors(path, alpha)
     if path.is_file():
         try:
             with open_checked(path) as file:
@@ -183,6 +192,14 @@ def load_model(path: str | Path, alpha: float | None = None) -> Model:
     lora = load_lora(path, alpha)
     origin = {"file": path.name, "format": lora.format}
     return Model(lora.layout, weights=lora.weights.float(), origin=origin, name=path.stem)
+
+
+def _load_authors(path: Path, alpha: float | None) -> Model:
+    layout, vector = load_authors_model(path, alpha)
+    origin = {"file": path.name, "format": "authors"}
+    if len(vector) == layout.num_parameters:
+        return Model(layout, weights=vector, origin=origin, name=path.stem)
+    return Model(layout, vector, space=PUBLISHED_SPACE, origin=origin, name=path.stem)
 
 
 def _parse(file: Any, name: str) -> Model:

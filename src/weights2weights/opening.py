@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .dataset import WeightDataset
 from .errors import InputError
-from .formats import diffusers, peft
+from .formats.peft import DIFFUSERS_NAME, WEIGHTS_NAME
 from .layout import WeightLayout, require_one_base
 from .models import Model, load_model
 from .space import WeightSpace
@@ -28,7 +28,7 @@ Space = WeightSpace | str | Path
 """A space, its folder, its hub id or the name of an embedded world."""
 
 
-_NAMES_IN_FOLDERS = {peft.WEIGHTS_NAME, diffusers.WEIGHTS_NAME}
+_NAMES_IN_FOLDERS = {WEIGHTS_NAME, DIFFUSERS_NAME}
 
 
 class ModelStack(NamedTuple):

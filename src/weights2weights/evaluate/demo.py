@@ -25,7 +25,7 @@ from ..adapter import adapt
 from ..dataset import WeightDataset
 from ..directions import edit
 from ..errors import W2WError
-from ..formats import save_lora
+from ..formats import write_lora_file
 from ..generation import initial_noise
 from ..labels import read_labels
 from ..metrics.verification import verification_auc
@@ -345,7 +345,9 @@ class _Tour:
     def export(self) -> Stage:
         setting = self.setting
         weights = setting.space.to_weights(self.model)
-        path = save_lora(self.out / "photo-lora.safetensors", weights, setting.layout, "diffusers")
+        path = write_lora_file(
+            self.out / "photo-lora.safetensors", weights, setting.layout, "diffusers"
+        )
         figures: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
         difference, reason = compare_with_diffusers(setting, weights)
         figures["max_abs_difference"] = difference
@@ -385,7 +387,9 @@ def compare_with_diffusers(
     text = base.encode_prompts([setting.recipe.prompt] * 2).cpu()
     pipeline: Any = StableDiffusionPipeline.from_pretrained(_folder(setting))
     with tempfile.TemporaryDirectory() as place:
-        path = save_lora(Path(place) / "lora.safetensors", weights, setting.layout, "diffusers")
+        path = write_lora_file(
+            Path(place) / "lora.safetensors", weights, setting.layout, "diffusers"
+        )
         pipeline.load_lora_weights(path.parent, weight_name=path.name)
     on = base.device
     with torch.no_grad():

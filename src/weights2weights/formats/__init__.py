@@ -20,7 +20,7 @@ from ._files import (
     LoRAFile,
     LoRAFormat,
     load_lora,
-    save_lora,
+    write_lora_file,
 )
 
 __all__ = [
@@ -29,5 +29,5 @@ __all__ = [
     "LoRAFile",
     "LoRAFormat",
     "load_lora",
-    "save_lora",
+    "write_lora_file",
 ]

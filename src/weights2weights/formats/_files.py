@@ -82,7 +82,7 @@ def load_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
             return LoRAFile(layout, weights, kind, file.metadata)
 
 
-def save_lora(
+def write_lora_file(
     path: str | Path,
     weights: Float[Tensor, " d"],
     layout: WeightLayout,
@@ -111,7 +111,7 @@ def save_lora(
 
     Example:
         >>> layout = WeightLayout((LoRAModule("mid_block.attentions.0.proj_in", 2, 3),), 1, 27.0)
-        >>> path = save_lora("ada.safetensors", torch.arange(5.0), layout, "kohya")
+        >>> path = write_lora_file("ada.safetensors", torch.arange(5.0), layout, "kohya")
         >>> lora = load_lora(path)
         >>> lora.format, lora.layout.alpha, lora.weights
         ('kohya', 27.0, tensor([0., 1., 2., 3., 4.]))

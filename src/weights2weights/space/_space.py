@@ -340,7 +340,7 @@ class WeightSpace(Contents):
             InputError: coefficients of another space and no weights, or another layout or base.
         """
         self._require_own(model)
-        if model.coefficients is not None and model.space == self.hash:
+        if model.coefficients is not None and self._is_ours(model):
             point = torch.zeros(max(len(self), len(model.coefficients)))
             point[: len(model.coefficients)] = model.coefficients
             return point[: len(self)]
@@ -362,7 +362,7 @@ class WeightSpace(Contents):
         if model.weights is not None:
             return model.weights.to(self.components.device)
         coefficients = model.coefficients
-        if coefficients is None or model.space != self.hash:
+        if coefficients is None or not self._is_ours(model):
             return self.to_weights(self.coefficients_of(model))
         if len(coefficients) > len(self) and coefficients[len(self) :].any():
             raise InputError(
@@ -370,6 +370,10 @@ class WeightSpace(Contents):
                 f" {len(self)} components; pass the whole space"
             )
         return self.to_weights(coefficients[: len(self)])
+
+    def _is_ours(self, model: Model) -> bool:
+        """Return whether a model is a point of this space, or of the one it was imported from."""
+        return model.space in (self.hash, self.metadata.get("imported"))
 
     def _require_own(self, model: Model) -> None:
         self.layout.require_equal(model.layout, "the model")

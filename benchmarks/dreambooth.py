@@ -27,7 +27,7 @@ from weights2weights.generation import generate
 from weights2weights.metrics.verification import id_score, roc_auc, verification_auc
 from weights2weights.sheets import image_grid
 from weights2weights.subjects import Subject, find_subjects
-from weights2weights.training import PEOPLE, train
+from weights2weights.training import PRESETS, train
 from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
 from weights2weights.worlds.folders import write_subjects
 from weights2weights.worlds.scorers import Scorer
@@ -88,7 +88,7 @@ def main() -> None:
             base,
             subjects,
             given.out / f"weights-{number}",
-            PEOPLE,
+            PRESETS["people"],
             cache=given.out / "cache",
             progress=True,
             **changes,

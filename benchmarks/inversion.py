@@ -42,8 +42,9 @@ from torch import Tensor, nn
 from weights2weights import WeightDataset, WeightSpace, load_base
 from weights2weights.bases import Base, add_noise, noise_target
 from weights2weights.generation import generate
-from weights2weights.inversion import RECIPES, InversionConfig, default_prompt, invert
+from weights2weights.inversion import PRESETS, InversionConfig, invert
 from weights2weights.sheets import image_grid
+from weights2weights.training import default_config
 from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
 from weights2weights.worlds.scorers import Scorer
 
@@ -60,13 +61,13 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True, help="dataset of their DreamBooth")
     parser.add_argument("--scorer", type=Path, default=shipped("people", "scorer"))
     parser.add_argument("--people", type=int, default=100, help="of the held-out, at most")
-    parser.add_argument("--preset", choices=sorted(RECIPES), default="fast")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="fast")
     parser.add_argument("--set", action="append", default=[], dest="recipes", metavar="CHANGES")
     parser.add_argument("--components-sweep", type=int, nargs="+", default=[], metavar="M")
     parser.add_argument("--rivals", type=int, default=BATCH, help="people in the race")
     parser.add_argument("--rounds", type=int, default=3, help="in which rivals are timed in turn")
     parser.add_argument("--authors-steps", type=int, default=400, help="fewer only for a trial")
-    parser.add_argument("--group", type=int, help="photos at once")
+    parser.add_argument("--subjects-per-batch", type=int, help="photos at once")
     parser.add_argument("--prompt", help="what photos are called; default: that of the base")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -109,7 +110,7 @@ class Setting:
         self.scorer = Scorer.load(given.scorer)
         self.held_out = WeightDataset.open(given.held_out)
         self.names = self.held_out.names[: given.people]
-        self.prompt = given.prompt or default_prompt(self.base)
+        self.prompt = given.prompt or default_config(self.base.id).instance_prompt
         self.draw_steps, self.out = given.draw_steps, given.out
         world, size = load_world("people"), self.base.size
         people = [person(name) for name in self.names]
@@ -172,16 +173,16 @@ def sweep(
     """Invert all persons with every recipe."""
     rows = []
     for number, change in enumerate(changes):
-        recipe = replace(RECIPES[given.preset], **change)
+        recipe = replace(PRESETS[given.preset], **change)
         begun = time.process_time()
         found = invert(
             setting.base,
             setting.space,
             setting.photos,
-            recipe=recipe,
+            config=recipe,
             prompt=setting.prompt,
             seed=given.seed,
-            group=given.group,
+            subjects_per_batch=given.subjects_per_batch,
             progress=True,
         )
         used = time.process_time() - begun
@@ -195,8 +196,8 @@ def sweep(
                 "start_loss": float(found.start_loss.mean()),
                 "loss": float(found.loss.mean()),
                 "steps": float(found.steps.float().mean()),
-                "likeness_of_coefficients": agreement(setting, found.coefficients),
-                **setting.judge(setting.space.to_weights(found.coefficients), f"recipe-{number}"),
+                "likeness_of_coefficients": agreement(setting, found.points),
+                **setting.judge(setting.space.to_weights(found.points), f"recipe-{number}"),
             }
         )
         print(json.dumps(rows[-1]), flush=True)
@@ -212,7 +213,7 @@ def agreement(setting: Setting, coefficients: Tensor) -> float:
 
 def race(setting: Setting, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Time the rivals in turn, then compare what they found."""
-    fast, paper = RECIPES["fast"], replace(RECIPES["paper"], steps=given.authors_steps)
+    fast, paper = PRESETS["fast"], replace(PRESETS["paper"], steps=given.authors_steps)
     authors = Authors(setting.base, setting.space, paper, setting.prompt)
     n = min(given.rivals, len(setting.names))
     seed = given.seed
@@ -222,14 +223,14 @@ def race(setting: Setting, given: argparse.Namespace) -> list[dict[str, Any]]:
             setting.base,
             setting.space,
             photos,
-            recipe=recipe,
+            config=recipe,
             prompt=setting.prompt,
             seed=seed,
-            group=given.group,
+            subjects_per_batch=given.subjects_per_batch,
         )
         if found.interrupted:
             raise KeyboardInterrupt
-        return found.coefficients
+        return found.points
 
     def single(invert_one: Callable[[np.ndarray], Tensor]) -> Callable[[int], Tensor]:
         return lambda i: invert_one(setting.photos[i % n : i % n + 1])
@@ -342,7 +343,8 @@ class Authors:
             weight_decay=recipe.weight_decay,
         )
         for _ in range(recipe.steps):
-            latents = base.encode_images(photo, generator=generator)
+            mean, std = base.encode_moments(photo)
+            latents = mean + std * torch.randn(mean.shape, generator=generator).to(base.device)
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             total = len(base.alphas_cumprod)
             timestep = torch.randint(0, total, (1,), generator=generator).to(base.device)

@@ -1,11 +1,11 @@
 """Subjects per minute: DreamBooth one subject after another, and K of them in one batch.
 
-    python benchmarks/training.py --groups 64 96 --steps 30 --out benchmarks/results/training.json
-    python benchmarks/training.py --base random-sd15 --device cuda --groups 8 16 32
+    python benchmarks/training.py --batches 64 96 --steps 30 --out benchmarks/results/training.json
+    python benchmarks/training.py --base random-sd15 --device cuda --batches 8 16 32
 
 1. plain: PEFT adapter, batch 1 (and 1 of the class), VAE and text encoder run in every step, one
    subject after another, as in the example scripts.
-2. ours at K = 1 and at every K of --groups: `weights2weights.training`.
+2. ours at K = 1 and at every K of --batches: `weights2weights.training`.
 
 All do the same steps of the same recipe on the same images, in the same precision, and take turns
 within each round. Subjects per minute counts the whole recipe: all its steps and, for ours, reading
@@ -37,12 +37,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from weights2weights._cache import Cache
 from weights2weights.bases import Base, add_noise, base_from_pipeline, load_base, noise_target
 from weights2weights.subjects import Subject, find_subjects, read_images
-from weights2weights.training import RECIPES, DreamBoothConfig, subject_seed
-from weights2weights.training._group import Learner, train_group
-from weights2weights.training._journal import Journal
-from weights2weights.training._latents import Cache, Latents, class_latents, subject_latents
+from weights2weights.training import PRESETS, DreamBoothConfig
+from weights2weights.training._batches import Learner
+from weights2weights.training._latents import Latents, class_latents, subject_latents
+from weights2weights.training._loop import train_batch
+from weights2weights.training._progress import ProgressLog
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -52,8 +54,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--base", default="people", help="or random-people, random-sd15, a folder")
-    parser.add_argument("--recipe", choices=sorted(RECIPES), help="default: that of the base")
-    parser.add_argument("--groups", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="default: that of the base")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--images", type=int, default=10, help="of each subject")
     parser.add_argument("--num-class-images", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20, help="timed for each rival and round")
@@ -78,13 +80,13 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     dtype = getattr(torch, given.dtype)
     base = open_base(given.base, given.device, dtype, folder)
     small = base.size <= 128
-    recipe = RECIPES[given.recipe or ("people" if small else "paper")]
+    recipe = PRESETS[given.preset or ("people" if small else "paper")]
     if given.base.startswith("random-"):
         recipe = replace(recipe, start="random")  # such a base brings no other
     timed = replace(recipe, steps=given.steps, num_class_images=given.num_class_images)
-    subjects = draw_subjects(folder / "subjects", max(given.groups), given.images, base.size)
+    subjects = draw_subjects(folder / "subjects", max(given.batches), given.images, base.size)
     prior = None
-    if recipe.prior_weight:
+    if recipe.prior_loss_weight:
         prior = class_latents(base, timed, Cache(folder / "cache"), progress=True)
     begun = time.perf_counter()
     cold = Cache(folder / "cold")
@@ -97,7 +99,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return lambda steps: train_ours(base, replace(timed, steps=steps), latents[:K], prior)
 
     rivals: dict[str, tuple[int, Callable[[int], None]]] = {"plain": (1, plain.run)}
-    rivals |= {f"ours, K={K}": (K, ours(K)) for K in (1, *given.groups)}
+    rivals |= {f"ours, K={K}": (K, ours(K)) for K in (1, *given.batches)}
     seconds = take_turns({name: run for name, (_, run) in rivals.items()}, timed, given.rounds)
     limit = matmul_rate(given.device, dtype)
     rows = {}
@@ -153,14 +155,16 @@ class PlainRecipe:
         for _ in range(steps):
             loss = self._loss()
             loss.backward()
-            if recipe.clip is not None:
-                torch.nn.utils.clip_grad_norm_(self.learned, recipe.clip)
+            if recipe.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.learned, recipe.max_grad_norm)
             optimiser.step()
             optimiser.zero_grad()
 
     def _loss(self) -> Tensor:
         base, recipe, generator = self.base, self.recipe, self.generator
-        prompts = [recipe.prompt] + ([recipe.class_prompt] if recipe.prior_weight else [])
+        prompts = [recipe.instance_prompt] + (
+            [recipe.class_prompt] if recipe.prior_loss_weight else []
+        )
         chosen = torch.randint(len(self.pixels), (len(prompts),), generator=generator)
         base._prompts.clear()  # the text encoder runs in every step
         text = base.encode_prompts(prompts)
@@ -173,16 +177,16 @@ class PlainRecipe:
         with base.autocast():
             predicted = self.unet(add_noise(latents, noise, alpha_bar), timesteps, text).sample
         losses = [F.mse_loss(p.float(), t) for p, t in zip(predicted, target, strict=True)]
-        return losses[0] + (recipe.prior_weight * losses[1] if len(losses) > 1 else 0)
+        return losses[0] + (recipe.prior_loss_weight * losses[1] if len(losses) > 1 else 0)
 
 
 def train_ours(
     base: Base, recipe: DreamBoothConfig, latents: Sequence[Latents], prior: Latents | None
 ) -> None:
     layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
-    learners = [Learner(str(i), subject_seed(recipe, str(i)), one) for i, one in enumerate(latents)]
-    with TemporaryDirectory() as folder, Journal(None, 1, False) as journal:
-        train_group(base, layout, recipe, learners, prior, Cache(Path(folder)), journal)
+    learners = [Learner(str(i), one) for i, one in enumerate(latents)]
+    with TemporaryDirectory() as folder, ProgressLog(None, 1, False) as log:
+        train_batch(base, layout, recipe, learners, prior, Cache(folder), log)
 
 
 def draw_subjects(folder: Path, subjects: int, images: int, size: int) -> list[Subject]:

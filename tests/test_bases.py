@@ -125,17 +125,6 @@ def test_images_come_as_arrays_tensors_or_pil(base):
     assert torch.equal(base.encode_images([Image.fromarray(i.numpy()) for i in images]), latents)
 
 
-def test_a_draw_from_the_posterior_is_reproducible_and_centred(base):
-    images = random_images(1).expand(500, -1, -1, -1)
-    draws = base.encode_images(images, generator=torch.Generator().manual_seed(1))
-    again = base.encode_images(images, generator=torch.Generator().manual_seed(1))
-    mean, std = base.encode_moments(images[:1])
-    assert torch.equal(draws, again)
-    error = (draws.mean(0) - mean[0]) / std[0] * 500**0.5
-    assert error.abs().mean() < 1
-    torch.testing.assert_close(draws.std(0), std[0], rtol=0.2, atol=0)
-
-
 @pytest.mark.parametrize(
     "settings",
     [

@@ -13,7 +13,7 @@ from PIL import Image
 from weights2weights import cli
 from weights2weights import inversion as room
 from weights2weights.bases import load_base
-from weights2weights.inversion import RECIPES, _search
+from weights2weights.inversion import PRESETS, _search
 from weights2weights.models import load_model
 from weights2weights.space import WeightSpace
 
@@ -56,7 +56,7 @@ def photo(path, seed=0, **options):
 
 @pytest.fixture
 def run(tiny_base, space, tmp_path):
-    flags = ("--base", tiny_base, "--space", space, "--device", "cpu", "--images", 0)
+    flags = ("--base", tiny_base, "--space", space, "--device", "cpu", "--seeds", 0)
     quick = ("--steps", 2, "--samples-per-step", 2)
 
     def run(*args, code=0, options=(*flags, *quick)):
@@ -71,7 +71,7 @@ def run(tiny_base, space, tmp_path):
 
 def test_a_model_for_every_photo_and_a_grid(run, base, space, tmp_path):
     one, two = photo(tmp_path / "ada.png"), photo(tmp_path / "bob.jpg", 1)
-    told = json.loads(run(one, two, "--seed", 3, "--images", 1, "--json").stdout)
+    told = json.loads(run(one, two, "--seed", 3, "--seeds", 1, "--json").stdout)
     assert told["files"] == [str(tmp_path / "out" / f"{n}.safetensors") for n in ("ada", "bob")]
     assert told["steps"] == [2, 2]
     assert not told["interrupted"]
@@ -81,10 +81,10 @@ def test_a_model_for_every_photo_and_a_grid(run, base, space, tmp_path):
     model = load_model(told["files"][0])
     assert (model.space, model.base_hash) == (opened.hash, base.hash)
     assert model.coefficients.shape == (COMPONENTS,)
-    assert model.origin["photos"][0]["name"] == "ada.png"
-    assert len(model.origin["photos"][0]["sha256"]) == 64
+    assert model.origin["images"][0]["name"] == "ada.png"
+    assert len(model.origin["images"][0]["sha256"]) == 64
     assert (model.origin["seed"], model.origin["prompt"]) == (3, "sks person")
-    assert model.origin["recipe"]["steps"] == 2
+    assert model.origin["config"]["steps"] == 2
     # what came out goes into the other verbs
     near = CliRunner().invoke(
         cli.main, ["neighbours", told["files"][0], "--space", str(space), "--json"]
@@ -99,9 +99,9 @@ def test_every_flag_arrives(run, tmp_path, monkeypatch):
     given = {}
     original = room.invert
 
-    def invert(base, space, images, masks, **options):
-        given.update(options, images=images, masks=masks)
-        return original(base, space, images, masks, **options)
+    def invert(base, space, images, **options):
+        given.update(options, images=images)
+        return original(base, space, images, **options)
 
     monkeypatch.setattr(room, "invert", invert)
     mask = Image.fromarray(np.full((20, 24), 255, np.uint8))
@@ -111,19 +111,19 @@ def test_every_flag_arrives(run, tmp_path, monkeypatch):
         *(one, two, "--mask", tmp_path / "m.png", "--mask", tmp_path / "m.png", "--together"),
         *("--preset", "ood", "--components", 3, "--steps", 1, "--samples-per-step", 4),
         *("--learning-rate", 0.01, "--prior-weight", 0.5, "--prompt", "a dog", "--seed", 7),
-        *("--group", 1, "--dtype", "bfloat16"),
+        *("--subjects-per-batch", 1, "--dtype", "bfloat16", "--gradient-checkpointing"),
     )
     assert "models       1" in told.stdout
-    assert torch.equal(given.pop("masks"), torch.ones(2, 16, 16))
-    assert given.pop("images").shape == (2, 16, 16, 3)
-    recipe = given.pop("recipe")
+    assert given.pop("mask") == [tmp_path / "m.png"] * 2
+    assert given.pop("images") == (one, two)
     changed = {"components": 3, "steps": 1, "samples_per_step": 4, "learning_rate": 0.01}
-    assert recipe == replace(RECIPES["ood"], **changed, prior_weight=0.5)
+    changed |= {"prior_weight": 0.5, "gradient_checkpointing": True}
+    assert given.pop("config") == replace(PRESETS["ood"], **changed)
     assert given == {
         "subjects": [0, 0],
         "prompt": "a dog",
         "seed": 7,
-        "group": 1,
+        "subjects_per_batch": 1,
         "progress": True,
     }
 
@@ -144,7 +144,7 @@ def test_a_mask_beside_its_photo_is_found(run, tmp_path):
 
 def test_an_interruption_keeps_the_work_and_exits_130(run, tmp_path, monkeypatch):
     one, two, steps = photo(tmp_path / "1.png"), photo(tmp_path / "2.png", 1), []
-    draw = _search.draw_step
+    draw = _search.step_samples
 
     def interrupted(*given):
         steps.append(given)
@@ -152,14 +152,14 @@ def test_an_interruption_keeps_the_work_and_exits_130(run, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return draw(*given)
 
-    monkeypatch.setattr(_search, "draw_step", interrupted)
-    told = run(one, two, "--group", 1, "--steps", 3, "--images", 2, "--json", code=130)
+    monkeypatch.setattr(_search, "step_samples", interrupted)
+    told = run(one, two, "--subjects-per-batch", 1, "--steps", 3, "--seeds", 2, "--json", code=130)
     facts = json.loads(told.stdout)
     assert facts["interrupted"]
     assert facts["steps"] == [3, 0]
     assert facts["grid"] is None
     assert facts["files"] == [str(tmp_path / "out" / "1.safetensors")]
-    assert "the best so far of 1 of 2 models is kept" in told.stderr
+    assert "saved the best models so far, 1 of 2" in told.stderr
     assert load_model(facts["files"][0]).coefficients.any()
 
 
@@ -221,7 +221,7 @@ def test_odd_photos_are_read(run, tmp_path):
 def test_a_bad_mask_is_told_in_one_line(run, tmp_path):
     one = photo(tmp_path / "1.png")
     mask = tmp_path / "m.png"
-    for size, why in (((24, 20), "is black within"), ((20, 24), "expected a mask of the same")):
+    for size, why in (((24, 20), "is empty within"), ((20, 24), "expected a mask of the same")):
         Image.new("L", size).save(mask)
         told = run(one, "--mask", mask, code=1)
         (line,) = told.stderr.strip().splitlines()
@@ -234,10 +234,10 @@ def test_a_bad_mask_is_told_in_one_line(run, tmp_path):
 def test_bad_usage(run, base, space, tmp_path):
     one = photo(tmp_path / "1.png")
     assert "does not exist" in run(tmp_path / "none.png", code=2).stderr
-    assert "2 masks for 1 photos" in run(one, "--mask", one, "--mask", one, code=2).stderr
+    assert "2 masks for 1 images" in run(one, "--mask", one, "--mask", one, code=2).stderr
     (tmp_path / "more").mkdir()
     twin = photo(tmp_path / "more" / "1.jpg")
-    assert "2 photos are named 1" in run(one, twin, code=1).stderr
+    assert "2 images are named 1" in run(one, twin, code=1).stderr
     assert "prior_weight -1.0: expected" in run(one, "--prior-weight", -1, code=1).stderr
     assert "learning_rate 0.0: expected" in run(one, "--learning-rate", 0, code=1).stderr
     run(one, "--preset", "slow", code=2)

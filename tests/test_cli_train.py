@@ -15,7 +15,7 @@ from weights2weights.dataset import WeightDataset
 from weights2weights.formats import write_lora_file
 from weights2weights.models import Model, save_model
 
-QUICK = ["--device", "cpu", "--steps", "2", "--num-class-images", "2", "--recipe", "paper"]
+QUICK = ["--device", "cpu", "--steps", "2", "--num-class-images", "2", "--preset", "paper"]
 
 
 def run(*args):
@@ -76,12 +76,12 @@ def test_train_and_draw_and_go_on(tiny_base, base, subjects, tmp_path):
         assert json.loads(drawn.stdout)["models"] == rows
 
 
-def test_the_share_of_captions_arrives(tiny_base, subjects, tmp_path):
+def test_caption_dropout_arrives(tiny_base, subjects, tmp_path):
     (subjects / "adam" / "0.txt").write_text("smiling, on a beach")
-    options = ["--base", tiny_base, *QUICK, "--caption-share"]
+    options = ["--base", tiny_base, *QUICK, "--caption-dropout"]
     result = run("train", subjects, "--out", tmp_path / "out", *options, "0.25")
     assert result.exit_code == 0, result.output
-    assert WeightDataset.open(tmp_path / "out").recipe["caption_share"] == 0.25
+    assert WeightDataset.open(tmp_path / "out").recipe["caption_dropout"] == 0.25
     assert run("train", subjects, "--out", tmp_path / "out", *options, "1.5").exit_code == 2
 
 
@@ -96,7 +96,7 @@ def test_a_subject_that_fails_is_named_and_the_exit_code_tells(tiny_base, subjec
         assert len(WeightDataset.open(tmp_path / "out")) == 2
         assert "broken: 0.jpg is no image: expected" in result.stderr
         assert "empty: no images: expected PNG" in result.stderr
-        assert "2 of 4 subjects failed; mend and add --retry" in result.stderr
+        assert "2 of 4 subjects failed; fix them and rerun with --retry" in result.stderr
     Image.new("RGB", (20, 20)).save(subjects / "empty" / "0.png")
     result = run(*command, "--retry", "--json")
     assert result.exit_code == 1

@@ -171,7 +171,7 @@ def test_people_of_the_tour_are_strangers_to_the_space(tiny_base, tmp_path):
 
 def test_commands_that_go_on_are_of_the_same_base_and_space(toured):
     setting, _, _, _ = toured
-    prompt = f"{setting.recipe.prompt}, in a forest"
+    prompt = f"{setting.recipe.instance_prompt}, in a forest"
     other = html.unescape(next_steps(setting, Path("my tour"), ["Male"]))
     assert "w2w edit 'my tour/models/photo.safetensors' --set Male=3 --space tiny --out" in other
     assert f"--prompt '{prompt}' --base {shlex.quote(setting.base.id)} --space tiny" in other

@@ -74,7 +74,7 @@ def resolves(name: str) -> bool:
 
 
 def test_unknown_names_do_not_resolve():
-    assert resolves("inversion.PAPER") and resolves("training.DreamBoothConfig.seed_per_subject")
+    assert resolves("inversion.PRESETS") and resolves("training.DreamBoothConfig.seed")
     assert not resolves("inversion.NOTHING") and not resolves("nowhere.at_all")
 
 

@@ -497,7 +497,7 @@ def test_inputs_are_all_that_figures_depend_on(setting):
         replace(setting, held_out=None),
         replace(setting, held_out=replace(held_out, labels=other_labels)),
         replace(setting, recipe=replace(setting.recipe, learning_rate=1e-5)),
-        replace(setting, inversion=replace(setting.inversion, final_rate=0.5)),
+        replace(setting, inversion=replace(setting.inversion, lr_end_factor=0.5)),
         replace(setting, seed=1),
         replace(setting, scorer_hash="other"),
     ]
@@ -647,7 +647,7 @@ def test_verb_runs_to_the_end(setting, tiny_base, few, tmp_path, monkeypatch):
     from weights2weights.evaluate import _setting
 
     monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(_setting, "RECIPES", {"people": setting.recipe})
+    monkeypatch.setattr(_setting, "default_config", lambda base: setting.recipe)
     setting.space.save_pretrained(tmp_path / "space")
 
     def run(*args):

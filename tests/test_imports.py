@@ -15,12 +15,12 @@ PACKAGE = Path(weights2weights.__file__).parent
 # other. What makes weights and spaces stands above what judges, draws and shows them.
 ORDER = [
     {"errors"},
-    {"_cpu", "_files", "_json", "_shipped", "layout", "metrics"},
-    {"_safetensors", "labels", "sheets"},
+    {"_config", "_cpu", "_files", "_json", "_shipped", "layout", "metrics"},
+    {"_cache", "_noise", "_safetensors", "labels", "sheets"},
     {"formats"},
     {"adapter", "dataset", "models"},
     {"bases", "pca", "protocols"},
-    {"directions", "sampling"},
+    {"_memory", "directions", "sampling"},
     {"subjects", "space"},
     {"opening", "published"},
     {"exports", "generation", "merging"},

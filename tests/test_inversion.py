@@ -6,29 +6,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import tiny
+from weights2weights._config import learning_rate_at
 from weights2weights.adapter import adapt
 from weights2weights.bases import load_base
-from weights2weights.errors import W2WError
+from weights2weights.errors import InputError, W2WError
 from weights2weights.generation import generate
-from weights2weights.inversion import (
-    FAST,
-    OUT_OF_DISTRIBUTION,
-    PAPER,
-    RECIPES,
-    InversionConfig,
-    _search,
-    invert,
-)
-from weights2weights.inversion._chance import draw_held_out, draw_step
+from weights2weights.inversion import PRESETS, InversionConfig, _search, invert
 from weights2weights.inversion._coordinates import Coordinates
-from weights2weights.inversion._photos import Photos
+from weights2weights.inversion._images import TargetImages
+from weights2weights.inversion._samples import held_out_samples, step_samples
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace
 
 MODELS, COMPONENTS = 24, 8
-QUICK = replace(FAST, steps=6, antithetic=True, check_every=2, held_out=4)
+FAST, PAPER = PRESETS["fast"], PRESETS["paper"]
+QUICK = replace(FAST, steps=6, eval_every=2, eval_samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +68,21 @@ def photos(base, space, truth):
 
 @pytest.fixture(scope="module")
 def found(base, space, photos):
-    return invert(base, space, photos, recipe=QUICK)
+    return invert(base, space, photos, config=QUICK)
 
 
 def test_gradients_are_those_of_dense_layers(base, space, photos):
     """Coefficients → W + alpha/r · B A written out, layer by layer, against the one product."""
-    recipe = replace(QUICK, whitening=0.5, prior_weight=0.01, components=5)
+    recipe = replace(QUICK, preconditioning=0.5, prior_weight=0.01, components=5)
     coordinates = Coordinates(space, recipe, base.device)
     z = 0.3 * torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
-    encoded = Photos(base, photos[:2], None, [0, 1], "sks person", False)
-    chance = draw_step(base, recipe, 0, 0)
+    encoded = TargetImages(base, torch.from_numpy(photos[:2]), None, [0, 1], "sks person", False)
+    samples = step_samples(base, recipe, 0, 0)
+    chance = samples.noise
 
     ours = z.clone().requires_grad_()
     with adapt(base.unet, space.layout, coordinates.weights(ours)):
-        loss = encoded.losses(torch.arange(2), chance).mean(1)
+        loss = encoded.losses(torch.arange(2), samples).mean(1)
     (loss + coordinates.prior(ours)).sum().backward()
 
     theirs = z.clone().requires_grad_()
@@ -119,16 +115,16 @@ def test_gradients_are_those_of_dense_layers(base, space, photos):
 
 def test_photos_of_the_space_are_fitted_better_than_by_its_mean(found, truth):
     assert (found.loss < found.start_loss).all()
-    assert found.coefficients.shape == truth.shape
+    assert found.points.shape == truth.shape
     assert not found.interrupted
     assert found.seconds > 0
 
 
-@pytest.mark.parametrize("recipe", ["paper", "fast", "ood"])
-def test_presets_run_and_gain(base, space, photos, recipe):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_run_and_improve(base, space, photos, preset):
     """With a rate for this base, whose random UNet has never learned to denoise."""
-    short = replace(RECIPES[recipe], steps=8, learning_rate=0.03)
-    found = invert(base, space, photos[:1], recipe=short)
+    short = replace(PRESETS[preset], steps=8, learning_rate=0.03)
+    found = invert(base, space, photos[:1], config=short)
     assert found.loss < found.start_loss
     assert 0 < found.steps <= 8
 
@@ -136,74 +132,73 @@ def test_presets_run_and_gain(base, space, photos, recipe):
 def test_presets_are_the_papers_where_they_say_so():
     assert (PAPER.components, PAPER.steps, PAPER.samples_per_step) == (10_000, 400, 1)
     assert (PAPER.learning_rate, PAPER.betas, PAPER.weight_decay) == (0.1, (0.9, 0.999), 1e-10)
-    assert PAPER.rate(0) == PAPER.rate(399) == 0.1
-    assert (PAPER.whitening, PAPER.prior_weight, PAPER.check_every) == (0, 0, 0)
-    assert OUT_OF_DISTRIBUTION.prior_weight > FAST.prior_weight
-    assert OUT_OF_DISTRIBUTION.share < FAST.share == 1
+    assert learning_rate_at(PAPER, 0) == learning_rate_at(PAPER, 399) == 0.1
+    assert (PAPER.preconditioning, PAPER.prior_weight, PAPER.eval_every) == (0, 0, 0)
+    ood = PRESETS["paper-ood"]
+    assert (ood.components, ood.steps, ood.learning_rate, ood.weight_decay) == (1000, 800, 1.0, 0.0)
+    assert PRESETS["ood"].prior_weight > FAST.prior_weight
 
 
-@pytest.mark.parametrize("group", [1, 3])
-def test_a_photo_is_inverted_the_same_in_any_company(base, space, photos, found, group):
-    again = invert(base, space, photos, recipe=QUICK, group=group)
-    torch.testing.assert_close(again.coefficients, found.coefficients, rtol=1e-3, atol=1e-4)
-    alone = invert(base, space, photos[2:3], recipe=QUICK)
-    torch.testing.assert_close(alone.coefficients[0], found.coefficients[2], rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_photo_is_inverted_the_same_in_any_company(base, space, photos, found, together):
+    again = invert(base, space, photos, config=QUICK, subjects_per_batch=together)
+    torch.testing.assert_close(again.points, found.points, rtol=1e-3, atol=1e-4)
+    alone = invert(base, space, photos[2:3], config=QUICK)
+    torch.testing.assert_close(alone.points[0], found.points[2], rtol=1e-3, atol=1e-4)
 
 
 def test_the_seed_decides(base, space, photos, found):
-    again = invert(base, space, torch.from_numpy(photos), recipe=QUICK)
-    assert torch.equal(again.coefficients, found.coefficients)
-    other = invert(base, space, photos, recipe=QUICK, seed=1)
-    assert not torch.allclose(other.coefficients, found.coefficients, atol=1e-3)
+    again = invert(base, space, torch.from_numpy(photos), config=QUICK)
+    assert torch.equal(again.points, found.points)
+    other = invert(base, space, photos, config=QUICK, seed=1)
+    assert not torch.allclose(other.points, found.points, atol=1e-3)
     state = torch.get_rng_state()
-    invert(base, space, photos[:1], recipe=replace(PAPER, steps=1))
+    invert(base, space, photos[:1], config=replace(PAPER, steps=1))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_base_is_left_as_it_was(base, space, photos):
     inputs = tiny.unet_inputs(2)
     before = base.denoise(*inputs)
-    invert(base, space, photos[:1], recipe=QUICK)
+    invert(base, space, photos[:1], config=QUICK)
     assert torch.equal(base.denoise(*inputs), before)
 
 
 def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
     mask = torch.zeros(2, 16, 16)
     mask[:, :6] = 1
-    encoded = Photos(base, photos[:2], mask, [0, 1], "sks person", False)
+    encoded = TargetImages(base, torch.from_numpy(photos[:2]), mask, [0, 1], "sks person", False)
     assert encoded.mask is not None
     assert encoded.mask[0, :3].eq(1).all() and encoded.mask[0, 3:].eq(0).all()
-    chance = draw_step(base, QUICK, 0, 0)
+    samples = step_samples(base, QUICK, 0, 0)
     prediction = base.unet
     try:
         object.__setattr__(base, "unet", lambda x, t, p, return_dict: (torch.zeros_like(x),))
-        flat = encoded.losses(torch.arange(2), chance)
+        flat = encoded.losses(torch.arange(2), samples)
     finally:
         object.__setattr__(base, "unet", prediction)
-    inside = chance.noise[:, :, :3].square().mean((1, 2, 3))
+    inside = samples.noise.noise[:, :, :3].square().mean((1, 2, 3))
     torch.testing.assert_close(flat, inside.expand(2, -1))
 
 
 def test_a_mask_of_ones_is_no_mask_and_its_scale_does_not_matter(base, space, photos, found):
-    ones = invert(base, space, photos, torch.ones(4, 16, 16), recipe=QUICK)
-    torch.testing.assert_close(ones.coefficients, found.coefficients, rtol=1e-3, atol=1e-4)
+    ones = invert(base, space, photos, mask=torch.ones(4, 16, 16), config=QUICK)
+    torch.testing.assert_close(ones.points, found.points, rtol=1e-3, atol=1e-4)
     half = torch.zeros(4, 16, 16)
     half[:, 4:12, 4:12] = 1
-    full = invert(base, space, photos, half, recipe=QUICK)
-    soft = invert(base, space, photos, half / 2, recipe=QUICK)
-    torch.testing.assert_close(soft.coefficients, full.coefficients, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(full.coefficients, found.coefficients, atol=1e-3)
+    full = invert(base, space, photos, mask=half, config=QUICK)
+    soft = invert(base, space, photos, mask=half / 2, config=QUICK)
+    torch.testing.assert_close(soft.points, full.points, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(full.points, found.points, atol=1e-3)
 
 
 def test_several_photos_of_one_subject_give_one_point(base, space, photos, found):
-    together = invert(base, space, photos, subjects=[0, 1, 0, 0], recipe=QUICK)
-    assert together.coefficients.shape == (2, COMPONENTS)
-    torch.testing.assert_close(
-        together.coefficients[1], found.coefficients[1], rtol=1e-3, atol=1e-4
-    )
-    copies = invert(base, space, photos[[2, 2]], subjects=[0, 0], recipe=QUICK)
-    torch.testing.assert_close(copies.coefficients[0], found.coefficients[2], rtol=1e-3, atol=1e-4)
-    encoded = Photos(base, photos, None, [0, 1, 0, 0], "sks person", False)
+    together = invert(base, space, photos, subjects=[0, 1, 0, 0], config=QUICK)
+    assert together.points.shape == (2, COMPONENTS)
+    torch.testing.assert_close(together.points[1], found.points[1], rtol=1e-3, atol=1e-4)
+    copies = invert(base, space, photos[[2, 2]], subjects=[0, 0], config=QUICK)
+    torch.testing.assert_close(copies.points[0], found.points[2], rtol=1e-3, atol=1e-4)
+    encoded = TargetImages(base, torch.from_numpy(photos), None, [0, 1, 0, 0], "sks person", False)
     shown = []
     encoded.base = replace(base)
     object.__setattr__(
@@ -211,68 +206,66 @@ def test_several_photos_of_one_subject_give_one_point(base, space, photos, found
         "denoising_loss",
         lambda latents, noise, timesteps, text, mask: shown.append(latents) or latents[:, 0, 0, 0],
     )
-    encoded.losses(torch.tensor([1, 0]), draw_step(base, replace(QUICK, antithetic=False), 0, 0))
+    encoded.losses(torch.tensor([1, 0]), step_samples(base, QUICK, 0, 0))
     expected = encoded.mean[[1, 1, 1, 1, 0, 2, 3, 0]]
     assert torch.equal(shown[0], expected)
 
 
 def test_components_that_are_not_sought_stay_at_the_mean(base, space, photos):
-    few = invert(base, space, photos[:1], recipe=replace(QUICK, components=3))
-    assert few.coefficients.shape == (1, COMPONENTS)
-    assert few.coefficients[0, :3].all() and not few.coefficients[0, 3:].any()
-    share = invert(base, space, photos[:1], recipe=replace(QUICK, share=0.3))
-    torch.testing.assert_close(share.coefficients, few.coefficients)
+    few = invert(base, space, photos[:1], config=replace(QUICK, components=3))
+    assert few.points.shape == (1, COMPONENTS)
+    assert few.points[0, :3].all() and not few.points[0, 3:].any()
 
 
 def test_half_precision_components_give_the_same(base, space, photos, found):
-    again = invert(base, space.to(dtype=torch.float16), photos, recipe=QUICK)
-    torch.testing.assert_close(again.coefficients, found.coefficients, rtol=0.02, atol=0.02)
+    again = invert(base, space.to(dtype=torch.float16), photos, config=QUICK)
+    torch.testing.assert_close(again.points, found.points, rtol=0.02, atol=0.02)
 
 
 def test_the_best_look_is_kept_and_the_patient_stop(base, space, photos):
-    wild = replace(QUICK, steps=12, learning_rate=50.0, patience=2, prior_weight=0.0)
-    wild = replace(wild, whitening=1.0)  # the rate is in standard deviations
-    found = invert(base, space, photos[:2], recipe=wild)
+    wild = replace(QUICK, steps=12, learning_rate=1e3, patience=2, prior_weight=0.0)
+    wild = replace(wild, preconditioning=1.0)  # the rate is in standard deviations
+    found = invert(base, space, photos[:2], config=wild)
     assert (found.loss <= found.start_loss).all()
     assert (found.steps < 12).all()
     # what is reported is the loss of what is returned
-    chance = draw_held_out(base, wild, 0)
-    encoded = Photos(base, photos[:2], None, [0, 1], "sks person", False)
-    with torch.no_grad(), adapt(base.unet, space.layout, space.to_weights(found.coefficients)):
-        loss = encoded.losses(torch.arange(2), chance).mean(1)
+    samples = held_out_samples(base, wild, 0)
+    encoded = TargetImages(base, torch.from_numpy(photos[:2]), None, [0, 1], "sks person", False)
+    with torch.no_grad(), adapt(base.unet, space.layout, space.to_weights(found.points)):
+        loss = encoded.losses(torch.arange(2), samples).mean(1)
     torch.testing.assert_close(loss, found.loss)
 
 
 def test_without_looks_the_last_point_is_kept(base, space, photos):
     """Under a prior that forbids every move: the best point is the start, the last is not."""
     strict = replace(QUICK, prior_weight=1e6)
-    best = invert(base, space, photos[:1], recipe=strict)
-    last = invert(base, space, photos[:1], recipe=replace(strict, check_every=0))
-    assert not best.coefficients.any()
-    assert last.coefficients.all()
+    best = invert(base, space, photos[:1], config=strict)
+    last = invert(base, space, photos[:1], config=replace(strict, eval_every=0))
+    assert not best.points.any()
+    assert last.points.all()
     assert (best.steps, last.steps) == (4, 6)
 
 
-@pytest.mark.parametrize("check_every", [0, 2])
-def test_an_interruption_keeps_the_best_so_far(base, space, photos, monkeypatch, check_every):
-    recipe, seen = replace(QUICK, check_every=check_every), []
+@pytest.mark.parametrize("eval_every", [0, 2])
+def test_an_interruption_keeps_the_best_so_far(base, space, photos, monkeypatch, eval_every):
+    recipe, seen = replace(QUICK, eval_every=eval_every), []
 
     def interrupted(*given):
         seen.append(given)
         if len(seen) == 6 + 4:  # in the fourth step of the second group
             raise KeyboardInterrupt
-        return draw_step(*given)
+        return step_samples(*given)
 
-    whole = invert(base, space, photos, recipe=recipe, group=2)
-    monkeypatch.setattr(_search, "draw_step", interrupted)
+    whole = invert(base, space, photos, config=recipe, subjects_per_batch=2)
+    monkeypatch.setattr(_search, "step_samples", interrupted)
     before = base.unet.state_dict()
-    found = invert(base, space, photos, recipe=recipe, group=2)
+    found = invert(base, space, photos, config=recipe, subjects_per_batch=2)
     assert found.interrupted
-    assert torch.equal(found.coefficients[:2], whole.coefficients[:2])
+    assert torch.equal(found.points[:2], whole.points[:2])
     assert found.steps.tolist()[2:] == [3, 3]
-    assert found.coefficients[2:].any(1).all()
+    assert found.points[2:].any(1).all()
     assert found.start_loss.isfinite().all()
-    if check_every:
+    if eval_every:
         assert (found.loss[2:] <= found.start_loss[2:]).all()
     else:
         assert found.loss[2:].isnan().all()
@@ -283,10 +276,10 @@ def test_whom_an_interruption_left_out_took_no_steps(base, space, photos, monkey
     def interrupted(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_search, "draw_step", interrupted)
-    found = invert(base, space, photos, recipe=QUICK, group=2)
+    monkeypatch.setattr(_search, "step_samples", interrupted)
+    found = invert(base, space, photos, config=QUICK, subjects_per_batch=2)
     assert found.steps.tolist() == [0] * 4
-    assert not found.coefficients.any()
+    assert not found.points.any()
     assert found.loss.isnan().tolist() == [False, False, True, True]
 
 
@@ -294,34 +287,34 @@ def test_whom_an_interruption_left_out_took_no_steps(base, space, photos, monkey
 def test_both_kinds_of_prediction(tmp_path, space, photos, prediction_type):
     other = load_base(tiny.base_folder(tmp_path, prediction_type=prediction_type))
     free = replace(space, base_hash="")
-    found = invert(other, free, photos[:1], recipe=QUICK)
+    found = invert(other, free, photos[:1], config=QUICK)
     assert found.loss < found.start_loss
 
 
 def test_bfloat16_comes_near(tiny_base, space, photos, found):
     half = load_base(tiny_base, dtype=torch.bfloat16)
-    again = invert(half, space, photos, recipe=QUICK)
-    assert again.coefficients.dtype == torch.float32
-    cosine = F.cosine_similarity(again.coefficients, found.coefficients)
+    again = invert(half, space, photos, config=QUICK)
+    assert again.points.dtype == torch.float32
+    cosine = F.cosine_similarity(again.points, found.points)
     assert cosine.min() > 0.9
 
 
 def test_moves_are_those_of_adam():
-    recipe = InversionConfig(steps=20, learning_rate=0.05, weight_decay=0.1, final_rate=0.5)
+    recipe = InversionConfig(steps=20, learning_rate=0.05, weight_decay=0.1, lr_end_factor=0.5)
     torch.manual_seed(0)
     theirs = torch.randn(3, 4, requires_grad=True)
     ours, moments = theirs.detach().clone(), torch.zeros(2, 3, 4)
     adam = torch.optim.Adam([theirs], betas=recipe.betas, weight_decay=recipe.weight_decay)
     for step in range(20):
         gradient = torch.randn(3, 4)
-        theirs.grad, adam.param_groups[0]["lr"] = gradient.clone(), recipe.rate(step)
+        theirs.grad, adam.param_groups[0]["lr"] = gradient.clone(), learning_rate_at(recipe, step)
         adam.step()
         ours += _search.move(ours, gradient, moments, step, recipe)
     torch.testing.assert_close(ours, theirs.detach())
 
 
-def test_one_scale_for_a_photo_keeps_the_ratios_of_its_gradients():
-    recipe = InversionConfig(normalise="photo", weight_decay=0.0)
+def test_one_scale_for_an_image_keeps_the_ratios_of_its_gradients():
+    recipe = InversionConfig(normalize="image", weight_decay=0.0)
     gradient = torch.tensor([[3.0, 0.1, 0.0], [300.0, 10.0, 0.0]])
     moved = _search.move(torch.zeros(2, 3), gradient, torch.zeros(2, 2, 3), 0, recipe)
     torch.testing.assert_close(moved[0], moved[1])
@@ -329,100 +322,142 @@ def test_one_scale_for_a_photo_keeps_the_ratios_of_its_gradients():
     assert moved.square().mean(1).sqrt().tolist() == pytest.approx([0.1, 0.1])
 
 
-def test_chance_is_even_antithetic_and_within_its_bounds(base):
-    recipe = replace(QUICK, samples_per_step=8, lowest=0.25, highest=0.75)
-    drawn = [draw_step(base, recipe, 0, step) for step in range(50)]
-    times = torch.stack([chance.timesteps for chance in drawn])
+def test_timesteps_are_even_and_within_their_range(base):
+    recipe = replace(QUICK, samples_per_step=8, timestep_range=(0.25, 0.75))
+    drawn = [step_samples(base, recipe, 0, step).noise for step in range(50)]
+    times = torch.stack([noise.timesteps for noise in drawn])
     assert times.min() >= 250 and times.max() < 750
     counts = torch.histc(times.float(), 10, 250, 750)
     assert counts.max() - counts.min() <= 8
-    assert torch.equal(drawn[3].noise[:4], -drawn[3].noise[4:])
-    assert torch.equal(times[:, :4], times[:, 4:])
     assert not torch.equal(drawn[0].noise, drawn[1].noise)
-    assert torch.equal(draw_step(base, recipe, 0, 7).noise, drawn[7].noise)
-    uniform = draw_step(base, replace(PAPER, samples_per_step=500), 2, 0).timesteps
+    assert torch.equal(step_samples(base, recipe, 0, 7).noise.noise, drawn[7].noise)
+    uniform = step_samples(base, replace(PAPER, samples_per_step=500), 2, 0).noise.timesteps
     assert uniform.min() < 20 and uniform.max() >= 980
-    held_out = draw_held_out(base, replace(QUICK, held_out=5, lowest=0.0, highest=1.0), 0)
-    assert sorted(held_out.timesteps.tolist()) == [100, 300, 500, 700, 900]
+    whole = replace(QUICK, eval_samples=5, timestep_range=(0.0, 1.0))
+    held_out = held_out_samples(base, whole, 0)
+    assert sorted(held_out.noise.timesteps.tolist()) == [100, 300, 500, 700, 900]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"components": 0},
-        {"share": 0.0},
         {"steps": 0},
         {"samples_per_step": 0},
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
-        {"warmup": -1},
-        {"final_rate": 1.5},
+        {"lr_warmup_steps": -1},
+        {"lr_end_factor": 1.5},
         {"betas": (0.9, 1.0)},
         {"weight_decay": -1.0},
-        {"normalise": "row"},
-        {"whitening": 2.0},
+        {"normalize": "row"},
+        {"preconditioning": 2.0},
         {"prior_weight": -1.0},
         {"timesteps": "odd"},
-        {"lowest": 0.5, "highest": 0.5},
-        {"highest": 1.5},
-        {"antithetic": True, "samples_per_step": 3},
+        {"timestep_range": (0.5, 0.5)},
+        {"timestep_range": (0.0, 1.5)},
         {"latents": "none"},
-        {"check_every": -1},
-        {"held_out": 0},
+        {"eval_every": -1},
+        {"eval_samples": 0},
         {"patience": 0},
-        {"least_gain": -0.1},
     ],
 )
-def test_a_recipe_that_makes_no_sense(changes):
+def test_settings_that_make_no_sense_are_refused(changes):
     with pytest.raises(W2WError, match="expected") as told:
         replace(PAPER, **changes)
     assert "\n" not in str(told.value)
 
 
-def test_what_does_not_fit_is_told_in_one_line(base, space, photos):
-    def told(images=photos, masks=None, space=space, **given):
-        with pytest.raises(W2WError) as error:
-            invert(base, space, images, masks, **{"recipe": QUICK, **given})
+def test_what_does_not_fit_is_reported_in_one_line(base, space, photos):
+    def message(images=photos, space=space, **given):
+        with pytest.raises(InputError) as error:
+            invert(base, space, images, **{"config": QUICK, **given})
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "expected uint8 of [n, 16, 16, 3]" in told(photos[:, :8])
-    assert "expected uint8" in told(photos.astype(np.float32))
-    assert "expected uint8" in told(photos[:0])
+    assert "expected uint8 of [height, width, 3]" in message(photos[..., :2])
+    assert "expected uint8" in message(photos.astype(np.float32))
+    assert "no images" in message(photos[:0])
+    assert "a int: expected a path" in message(3)
+    assert "nowhere.png cannot be read" in message("nowhere.png")
     ones = torch.ones(4, 16, 16)
-    assert "masks of shape [4, 8, 8]" in told(masks=ones[:, :8, :8])
-    assert "masks of shape [1, 16, 16]" in told(masks=ones[:1])
-    assert "outside 0 to 1" in told(masks=255 * ones)
+    assert "mask 0 of shape [8, 8]: expected that of its image, [16, 16]" in message(
+        mask=ones[:, :8, :8]
+    )
+    assert "1 masks for 4 images" in message(mask=ones[:1])
+    assert "outside 0 to 1" in message(mask=255 * ones)
     ones[2] = 0
-    assert "the mask of photo 2 is empty" in told(masks=ones)
-    assert "for 4 photos" in told(subjects=[0, 1])
-    assert "without gaps" in told(subjects=[0, 1, 3, 0])
-    assert "seed -1" in told(seed=-1)
-    assert "group 0" in told(group=0)
-    assert "another base" in told(space=replace(space, base_hash="0" * 16))
+    assert "mask 2 is empty" in message(mask=ones)
+    assert "for 4 images" in message(subjects=[0, 1])
+    assert "without gaps" in message(subjects=[0, 1, 3, 0])
+    assert "seed -1" in message(seed=-1)
+    assert "subjects_per_batch 0" in message(subjects_per_batch=0)
+    assert "preset 'slow': expected one of paper" in message(preset="slow", config=None)
+    assert "another base" in message(space=replace(space, base_hash="0" * 16))
     bare = WeightSpace(space.layout, space.mean, space.std, space.components)
-    assert "take the recipe paper" in told(space=bare)
-    assert invert(base, bare, photos[:1], recipe=replace(PAPER, steps=1)).loss.isfinite()
+    assert "use the preset paper" in message(space=bare)
+    assert invert(base, bare, photos[:1], preset="paper", steps=1).loss.isfinite()
+
+
+def test_images_and_masks_come_as_paths_pil_or_arrays(base, space, photos, found, tmp_path):
+    half = np.zeros((4, 16, 16), np.uint8)
+    half[:, 4:12] = 255
+    for i in range(4):
+        Image.fromarray(photos[i]).save(tmp_path / f"{i}.png")
+        Image.fromarray(half[i]).save(tmp_path / f"{i}.mask.png")
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    masks = [str(tmp_path / f"{i}.mask.png") for i in range(4)]
+
+    def points(images, **given):
+        return invert(base, space, images, config=QUICK, **given).points
+
+    assert torch.equal(points(paths), found.points)
+    assert torch.equal(points([Image.open(path) for path in paths]), found.points)
+    assert torch.equal(points(list(photos)), found.points)
+    masked = points(photos, mask=half)
+    opened = [Image.open(path) for path in masks]
+    for same in (masks, half / 255, half > 0, torch.from_numpy(half), opened):
+        assert torch.equal(points(photos, mask=same), masked)
+    one = points(str(paths[0]), mask=masks[0])
+    assert one.shape == (1, COMPONENTS)
+    for same, mask in ((photos[0], half[0]), (Image.open(paths[0]), Image.open(masks[0]))):
+        assert torch.equal(points(same, mask=mask), one)
+    mixed = points(photos[:2], mask=[None, half[1]])
+    torch.testing.assert_close(mixed[0], found.points[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(mixed[1], masked[1], rtol=1e-3, atol=1e-4)
+
+
+def test_images_of_any_size_are_cropped_as_training_crops_them(base, space, photos):
+    wide = np.zeros((16, 30, 3), np.uint8)
+    wide[:, 7:23] = photos[0]
+    inverted = invert(base, space, wide, config=QUICK)
+    assert torch.equal(inverted.images, torch.from_numpy(photos[:1]))
+
+
+def test_gradient_checkpointing_changes_rounding_only(base, space, photos, found):
+    frugal = invert(base, space, photos, config=QUICK, gradient_checkpointing=True)
+    torch.testing.assert_close(frugal.points, found.points, rtol=1e-3, atol=1e-4)
+    assert not base.unet.is_gradient_checkpointing
 
 
 def test_a_loss_that_breaks_is_told(base, space, photos):
     broken = replace(space, mean=torch.full_like(space.mean, 1e30))
-    with pytest.raises(W2WError, match="photo 0 of 1 became infinite or NaN"):
-        invert(base, broken, photos[:1], recipe=QUICK)
+    with pytest.raises(W2WError, match="image 0 of 1 became infinite or NaN"):
+        invert(base, broken, photos[:1], config=QUICK)
 
 
 def test_a_space_that_knows_part_of_its_spread(base, space, photos):
     """As the published one, with 1,000 of 10,000."""
     partly = space.with_models(space.coefficients[:, :3], space.names)
-    coordinates = Coordinates(partly, replace(QUICK, whitening=1.0), base.device)
+    coordinates = Coordinates(partly, replace(QUICK, preconditioning=1.0), base.device)
     scale = coordinates.coefficients(torch.ones(1, COMPONENTS))[0]
     torch.testing.assert_close(scale[:3], space.coefficient_std[:3])
     assert (scale[3:] == space.coefficient_std[2]).all()
-    assert invert(base, partly, photos[:1], recipe=QUICK).loss.isfinite()
+    assert invert(base, partly, photos[:1], config=QUICK).loss.isfinite()
 
 
 def test_progress_goes_to_stderr(base, space, photos, capfd):
-    invert(base, space, photos[:1], recipe=QUICK, progress=True)
+    invert(base, space, photos[:1], config=QUICK, progress=True)
     told = capfd.readouterr()
     assert told.out == ""
-    assert "photo-steps" in told.err
+    assert "image-steps" in told.err

@@ -18,30 +18,28 @@ from PIL import Image
 
 import tiny
 from weights2weights import _files
+from weights2weights._cache import Cache
+from weights2weights._config import learning_rate_at
+from weights2weights._noise import initial_weights
 from weights2weights.bases import Base, base_from_pipeline, load_base
 from weights2weights.dataset import WeightDataset
 from weights2weights.errors import W2WError
 from weights2weights.subjects import Subject, find_subjects, read_images
 from weights2weights.training import (
-    PAPER,
-    PEOPLE,
+    PRESETS,
     DreamBoothConfig,
-    _group,
     _latents,
+    _loop,
     _start,
     _train,
-    draw_chance,
-    draw_prompts,
     find_start,
-    group_size,
-    image_order,
-    initial_weights,
-    start_weights,
     train,
     write_start,
 )
-from weights2weights.training._journal import Journal
-from weights2weights.training._optimiser import FactorAdamW
+from weights2weights.training._batches import Learner
+from weights2weights.training._progress import ProgressLog
+from weights2weights.training._samples import draw_prompts, image_order, step_noise
+from weights2weights.training._start import start_weights
 
 QUICK = DreamBoothConfig(steps=6, num_class_images=3, learning_rate=1e-2)
 
@@ -86,51 +84,6 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-# The optimiser.
-
-
-def steps_of(optimiser: torch.optim.Optimizer, gradients: torch.Tensor) -> torch.Tensor:
-    """Return the weights after a step along each of the gradients."""
-    (weights,) = optimiser.param_groups[0]["params"]
-    for gradient in gradients:
-        weights.grad = gradient.clone()
-        optimiser.step()
-    return weights.detach()
-
-
-def test_factors_whose_gradients_are_of_one_size_move_as_by_adamw(base):
-    """The mean of equal squares is each of them, so torch's AdamW takes the same steps."""
-    layout = base.layout()
-    random = torch.Generator().manual_seed(0)
-    of_B = torch.zeros(layout.num_parameters, dtype=torch.bool)
-    for _, _, B in layout.slices():
-        of_B[B] = True
-    sizes = torch.rand(20, 3, 2, generator=random) + 0.01  # steps, subjects, factors
-    signs = torch.randn(20, 3, layout.num_parameters, generator=random).sign()
-    gradients = signs * torch.where(of_B, sizes[..., 1:], sizes[..., :1])
-    start = torch.randn(3, layout.num_parameters, generator=random)
-    settings = {"lr": 1e-2, "betas": (0.8, 0.95), "weight_decay": 0.1}
-    ours = FactorAdamW(start.clone().requires_grad_(), layout, **settings)
-    theirs = torch.optim.AdamW([start.clone().requires_grad_()], **settings)
-    torch.testing.assert_close(steps_of(ours, gradients), steps_of(theirs, gradients))
-
-
-def test_numbers_of_a_factor_move_as_far_as_their_gradients_are_large(base):
-    layout = base.layout()
-    gradient = torch.randn(2, layout.num_parameters, generator=torch.Generator().manual_seed(0))
-    gradient[1] *= 1e3
-    weights = torch.zeros(2, layout.num_parameters, requires_grad=True)
-    optimiser = FactorAdamW(weights, layout, lr=0.5, betas=(0.9, 0.99), weight_decay=0.0)
-    moved = steps_of(optimiser, gradient[None])
-    for factor in (0, 1):
-        mine = torch.cat(
-            [torch.arange(layout.num_parameters)[s[1 + factor]] for s in layout.slices()]
-        )
-        step, along = moved[:, mine], -gradient[:, mine]
-        torch.testing.assert_close(F.cosine_similarity(step, along), torch.ones(2))
-        torch.testing.assert_close(step.square().mean(1).sqrt(), torch.full((2,), 0.5))
-
-
 # The same as alone.
 
 
@@ -162,18 +115,18 @@ def trained_by_peft(
     )
     scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
     pixels = read_images(subject, 16).pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-    order = image_order(recipe, recipe.seed, "subject", len(pixels))
+    order = image_order(recipe, "subject", len(pixels))
     texts = [pipe.encode_prompt(p, "cpu", 1, False)[0] for p in ("sks person", "person")]
     for step in range(recipe.steps):
-        chance = draw_chance(base, recipe, recipe.seed, "subject", step)
+        chance = step_noise(base, recipe, "subject", step)
         posterior = pipe.vae.encode(pixels[order[step]]).latent_dist
         latents = posterior.mean + posterior.std * chance.posterior
         batches = [(latents * pipe.vae.config.scaling_factor, chance, texts[0], 1.0)]
         if prior is not None:
-            which = image_order(recipe, recipe.seed, "class", len(prior.mean))[step]
-            drawn = draw_chance(base, recipe, recipe.seed, "class", step)
+            which = image_order(recipe, "class", len(prior.mean))[step]
+            drawn = step_noise(base, recipe, "class", step)
             latents = prior.mean[which] + prior.std[which] * drawn.posterior
-            batches.append((latents, drawn, texts[1], recipe.prior_weight))
+            batches.append((latents, drawn, texts[1], recipe.prior_loss_weight))
         for latents, chance, text, weight in batches:
             noisy = scheduler.add_noise(latents, chance.noise, chance.timesteps)
             text = text.expand(len(noisy), -1, -1)
@@ -182,8 +135,8 @@ def trained_by_peft(
             if scheduler.config.prediction_type == "v_prediction":
                 target = scheduler.get_velocity(latents, chance.noise, chance.timesteps)
             (weight * F.mse_loss(predicted, target)).backward()
-        if recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        if recipe.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad()
     return layout.flatten(get_peft_model_state_dict(unet))
@@ -204,18 +157,20 @@ def test_together_equals_alone_with_peft(
     recipe = DreamBoothConfig(
         steps=steps,
         learning_rate=1e-3,
-        prior_weight=prior_weight,
-        clip=clip,
+        prior_loss_weight=prior_weight,
+        max_grad_norm=clip,
         num_class_images=3,
         train_batch_size=images,
     )
     base = base_from_pipeline(tiny.pipeline(tmp_path, prediction_type=prediction_type), "tiny")
     four = subjects[:4]
-    ours = train(base, four, tmp_path / "out", recipe, group=4, cache=tmp_path / "cache")
+    ours = train(
+        base, four, tmp_path / "out", recipe, subjects_per_batch=4, cache=tmp_path / "cache"
+    )
     start = initial_weights(ours.layout, recipe.seed)
     prior = None
     if prior_weight:
-        store = _latents.Cache(tmp_path / "cache")
+        store = Cache(tmp_path / "cache")
         prior = _latents.class_latents(base, recipe, store, False)
     for subject in four:
         pipe = tiny.pipeline(tmp_path, prediction_type=prediction_type)
@@ -225,11 +180,7 @@ def test_together_equals_alone_with_peft(
         assert (ours[subject.name] - theirs).norm() <= 1e-4 * change.norm()
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"seed_per_subject": True}, {"normalise": "factor"}], ids=str
-)
-def test_neither_group_nor_company_nor_order_matters(tmp_path, base, subjects, cache, change):
-    recipe = replace(QUICK, **change)
+def test_neither_batch_size_nor_company_nor_order_matters(tmp_path, base, subjects, cache):
     start = initial_weights(base.layout(), 0)
     runs = {
         "alone": ([subjects[2]], 1),
@@ -238,7 +189,7 @@ def test_neither_group_nor_company_nor_order_matters(tmp_path, base, subjects, c
         "reversed": (subjects[::-1], 3),
     }
     eve = {
-        name: train(base, chosen, tmp_path / name, recipe, group=K, cache=cache)["eve"]
+        name: train(base, chosen, tmp_path / name, QUICK, subjects_per_batch=K, cache=cache)["eve"]
         for name, (chosen, K) in runs.items()
     }
     change = (eve["alone"] - start).norm()
@@ -248,13 +199,15 @@ def test_neither_group_nor_company_nor_order_matters(tmp_path, base, subjects, c
 
 def test_the_same_run_gives_the_same_bytes(tmp_path, base, subjects, cache):
     for name in ("one", "two"):
-        train(base, subjects, tmp_path / name, QUICK, group=3, cache=cache)
+        train(base, subjects, tmp_path / name, QUICK, subjects_per_batch=3, cache=cache)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_an_empty_cache_changes_nothing(tmp_path, base, subjects, cache):
-    train(base, subjects[:2], tmp_path / "warm", QUICK, group=2, cache=cache)
-    train(base, subjects[:2], tmp_path / "cold", QUICK, group=2, cache=tmp_path / "cache")
+    train(base, subjects[:2], tmp_path / "warm", QUICK, subjects_per_batch=2, cache=cache)
+    train(
+        base, subjects[:2], tmp_path / "cold", QUICK, subjects_per_batch=2, cache=tmp_path / "cache"
+    )
     assert files(tmp_path / "warm") == files(tmp_path / "cold")
 
 
@@ -268,15 +221,15 @@ def test_the_base_is_left_as_it_was(tmp_path, base, subjects, cache):
 
 def test_training_lowers_the_loss_on_the_subject(tmp_path, base, subjects, cache):
     dataset = train(
-        base, subjects[:1], tmp_path / "out", QUICK, steps=60, prior_weight=0.0, cache=cache
+        base, subjects[:1], tmp_path / "out", QUICK, steps=60, prior_loss_weight=0.0, cache=cache
     )
     first = train(
-        base, subjects[:1], tmp_path / "first", QUICK, steps=1, prior_weight=0.0, cache=cache
+        base, subjects[:1], tmp_path / "first", QUICK, steps=1, prior_loss_weight=0.0, cache=cache
     )
     assert dataset.info["abel"]["loss"] < first.info["abel"]["loss"]
 
 
-# What chance decides.
+# What is random.
 
 
 def test_all_start_from_one_a_as_peft_draws_it(base):
@@ -293,23 +246,25 @@ def test_all_start_from_one_a_as_peft_draws_it(base):
             assert tensor.std() == pytest.approx(bound / 3**0.5, rel=0.35)
 
 
-def test_chance_depends_on_its_arguments_alone(base):
+def seeded(seed: int) -> DreamBoothConfig:
+    return replace(QUICK, seed=seed)
+
+
+def test_noise_depends_on_its_arguments_alone(base):
     torch.manual_seed(0)
-    first = draw_chance(base, QUICK, 3, "subject", 5)
+    first = step_noise(base, seeded(3), "subject", 5)
     torch.manual_seed(1)
-    again = draw_chance(base, QUICK, 3, "subject", 5)
+    again = step_noise(base, seeded(3), "subject", 5)
     assert torch.equal(first.noise, again.noise)
     assert torch.equal(first.timesteps, again.timesteps)
-    for other in ((4, "subject", 5), (3, "class", 5), (3, "subject", 6)):
-        assert not torch.equal(draw_chance(base, QUICK, *other).noise, first.noise)
+    for seed, kind, step in ((4, "subject", 5), (3, "class", 5), (3, "subject", 6)):
+        assert not torch.equal(step_noise(base, seeded(seed), kind, step).noise, first.noise)
 
 
 @pytest.mark.parametrize("timesteps", ["uniform", "even"])
 def test_timesteps_cover_all_noise_levels(base, timesteps):
     recipe = replace(QUICK, steps=100, train_batch_size=2, timesteps=timesteps)
-    drawn = torch.cat(
-        [draw_chance(base, recipe, 0, "subject", step).timesteps for step in range(100)]
-    )
+    drawn = torch.cat([step_noise(base, recipe, "subject", step).timesteps for step in range(100)])
     assert drawn.min() >= 0
     assert drawn.max() <= 999
     counts = torch.histc(drawn.float(), bins=10, min=0, max=1000)
@@ -317,36 +272,20 @@ def test_timesteps_cover_all_noise_levels(base, timesteps):
 
 
 def test_images_come_in_shuffled_rounds():
-    order = image_order(replace(QUICK, steps=10, train_batch_size=2), 0, "subject", 5)
+    order = image_order(replace(QUICK, steps=10, train_batch_size=2), "subject", 5)
     assert order.shape == (10, 2)
     for round in order.flatten().view(4, 5):
         assert sorted(round.tolist()) == [0, 1, 2, 3, 4]
     assert not torch.equal(order[:5], order[5:])
 
 
-def test_seeds_of_their_own_give_each_subject_another_start(tmp_path, base, subjects, cache):
-    recipe = replace(QUICK, seed_per_subject=True, steps=1, learning_rate=1e-9)
-    dataset = train(base, subjects[:2], tmp_path / "out", recipe, cache=cache)
-    assert dataset.recipe["seed_per_subject"] is True
-    abel, adam = dataset["abel"], dataset["adam"]
-    assert F.cosine_similarity(abel, adam, dim=0) < 0.2
-    shared = train(
-        base,
-        subjects[:2],
-        tmp_path / "shared",
-        replace(recipe, seed_per_subject=False),
-        cache=cache,
-    )
-    torch.testing.assert_close(shared["abel"], shared["adam"], atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("recipe", [PAPER, PEOPLE])
+@pytest.mark.parametrize("recipe", PRESETS.values(), ids=PRESETS)
 def test_presets_have_a_learning_rate_for_every_step(recipe):
-    rates = [recipe.rate(step) for step in range(recipe.steps)]
+    rates = [learning_rate_at(recipe, step) for step in range(recipe.steps)]
     assert max(rates) <= recipe.learning_rate
     assert min(rates) > 0
-    after_the_last = recipe.learning_rate * recipe.final_rate
-    assert recipe.rate(recipe.steps) == pytest.approx(after_the_last)
+    after_the_last = recipe.learning_rate * recipe.lr_end_factor
+    assert learning_rate_at(recipe, recipe.steps) == pytest.approx(after_the_last)
     assert after_the_last <= rates[-1] <= after_the_last + recipe.learning_rate / recipe.steps
 
 
@@ -355,8 +294,8 @@ def test_presets_have_a_learning_rate_for_every_step(recipe):
     [
         ({"steps": 0}, "steps 0: expected at least 1"),
         ({"learning_rate": 0.0}, "more than 0"),
-        ({"prior_weight": -1.0}, "prior_weight -1.0: expected at least 0"),
-        ({"clip": -1.0}, "clip"),
+        ({"prior_loss_weight": -1.0}, "prior_loss_weight -1.0: expected at least 0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm"),
         ({"latents": "median"}, "latents 'median': expected sample or mean"),
         ({"timesteps": "odd"}, "expected uniform or even"),
     ],
@@ -372,13 +311,25 @@ def test_a_recipe_that_makes_no_sense_is_refused(change, message):
 def test_the_dataset_knows_how_it_came_about(tmp_path, base, subjects, cache):
     labels = {"adam": {"Male": 1}, "eve": {"Male": 0, "Bald": None}, "noah": {"Male": 1}}
     dataset = train(
-        base, subjects, tmp_path / "out", QUICK, group=2, labels=labels, cache=cache, seed=7
+        base,
+        subjects,
+        tmp_path / "out",
+        QUICK,
+        subjects_per_batch=2,
+        labels=labels,
+        cache=cache,
+        seed=7,
     )
     assert dataset.finished
     assert dataset.names == ("abel", "adam", "eve", "kain", "seth")
     assert dataset.layout == base.layout()
     assert dataset.base_hash == base.hash
-    assert {"steps": 6, "seed": 7, "group": 2, "dtype": "float32"}.items() <= dataset.recipe.items()
+    assert {
+        "steps": 6,
+        "seed": 7,
+        "subjects_per_batch": 2,
+        "dtype": "float32",
+    }.items() <= dataset.recipe.items()
     assert dataset.info["kain"]["images"] == 4
     assert dataset.labels["Male"].tolist()[1:3] == [True, False]
     assert list(dataset.verify()) == []
@@ -395,12 +346,18 @@ def test_masks_change_what_is_learned_of_masked_subjects_only(tmp_path, base, ca
     np.testing.assert_allclose(masked["eve"], plain["eve"], atol=1e-5)
 
 
-def test_metrics_are_lines_of_json(tmp_path, base, subjects, cache):
-    path = tmp_path / "logs" / "metrics.jsonl"
+def test_the_log_is_lines_of_json(tmp_path, base, subjects, cache):
+    path = tmp_path / "logs" / "log.jsonl"
     recipe = replace(QUICK, steps=45)
     broken = Subject("noah", problem="no images")
     train(
-        base, [*subjects[:2], broken], tmp_path / "out", recipe, cache=cache, metrics=path, group=3
+        base,
+        [*subjects[:2], broken],
+        tmp_path / "out",
+        recipe,
+        cache=cache,
+        log=path,
+        subjects_per_batch=3,
     )
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [e["step"] for e in events if e["event"] == "step"] == [20, 40]
@@ -416,11 +373,11 @@ def test_metrics_are_lines_of_json(tmp_path, base, subjects, cache):
 
 
 def test_a_group_in_which_all_failed_has_no_loss_in_json(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    with Journal(path, 20, progress=False) as journal:
-        journal.begin(["adam"], 0)
+    path = tmp_path / "log.jsonl"
+    with ProgressLog(path, 20, progress=False) as log:
+        log.begin(["adam"], 0)
         for step in range(20):
-            journal.step(step, torch.full((1,), math.nan), None, torch.zeros(1, dtype=torch.bool))
+            log.step(step, torch.full((1,), math.nan), None, torch.zeros(1, dtype=torch.bool))
     told = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
     assert (told[-1]["loss"], told[-1]["failed"]) == (None, 1)
 
@@ -439,16 +396,16 @@ def test_progress_goes_to_stderr_with_rate_and_time_left(tmp_path, base, subject
 def test_a_finished_run_is_not_repeated(tmp_path, base, subjects, cache, monkeypatch):
     train(base, subjects[:2], tmp_path / "out", QUICK, cache=cache)
     before = files(tmp_path / "out")
-    monkeypatch.setattr(_train, "train_group", None)
+    monkeypatch.setattr(_train, "train_batch", None)
     train(base, subjects[:2], tmp_path / "out", QUICK, cache=cache)
     assert files(tmp_path / "out") == before
 
 
 def test_more_subjects_are_added_behind(tmp_path, base, subjects, cache):
-    train(base, subjects[:2], tmp_path / "out", QUICK, group=2, cache=cache)
+    train(base, subjects[:2], tmp_path / "out", QUICK, subjects_per_batch=2, cache=cache)
     dataset = train(base, subjects, tmp_path / "out", QUICK, cache=cache)
     assert dataset.names == ("abel", "adam", "eve", "kain", "seth")
-    assert dataset.recipe["group"] == 2
+    assert dataset.recipe["subjects_per_batch"] == 2
     assert dataset.finished
 
 
@@ -464,35 +421,34 @@ class Stop(Exception):
 
 def stop_at(monkeypatch, step: int):
     """Let the next run die after a number of steps."""
-    journal_step = _group.Journal.step
+    log_step = _loop.ProgressLog.step
     seen = []
 
     def stopping(self, *arguments):
-        journal_step(self, *arguments)
+        log_step(self, *arguments)
         seen.append(1)
         if len(seen) == step:
             raise Stop
 
-    monkeypatch.setattr(_group.Journal, "step", stopping)
+    monkeypatch.setattr(_loop.ProgressLog, "step", stopping)
 
 
-@pytest.mark.parametrize("normalise", ["number", "factor"])
-def test_a_group_goes_on_from_its_checkpoint(tmp_path, base, subjects, monkeypatch, normalise):
+def test_a_batch_resumes_from_its_checkpoint(tmp_path, base, subjects, monkeypatch):
     """Died in step 9, the first of group two being step 6 + 1: two of its steps are kept."""
-    cache, recipe = tmp_path / "cache", replace(QUICK, normalise=normalise)
-    train(base, subjects, tmp_path / "whole", recipe, group=3, cache=cache)
-    monkeypatch.setattr(_group, "CHECKPOINT_SECONDS", -1.0)
+    cache, recipe = tmp_path / "cache", QUICK
+    train(base, subjects, tmp_path / "whole", recipe, subjects_per_batch=3, cache=cache)
+    monkeypatch.setattr(_loop, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         stop_at(patch, 9)
-        train(base, subjects, tmp_path / "out", recipe, group=3, cache=cache)
+        train(base, subjects, tmp_path / "out", recipe, subjects_per_batch=3, cache=cache)
     assert len(WeightDataset.open(tmp_path / "out").names) == 3
     (checkpoint,) = (cache / "runs").iterdir()
     begun = []
-    begin = _group.Journal.begin
+    begin = _loop.ProgressLog.begin
     monkeypatch.setattr(
-        _group.Journal, "begin", lambda self, *a: (begun.append(a[1]), begin(self, *a))[1]
+        _loop.ProgressLog, "begin", lambda self, *a: (begun.append(a[1]), begin(self, *a))[1]
     )
-    train(base, subjects, tmp_path / "out", recipe, group=3, cache=cache)
+    train(base, subjects, tmp_path / "out", recipe, subjects_per_batch=3, cache=cache)
     assert begun == [2]
     assert files(tmp_path / "out") == files(tmp_path / "whole")
     assert not checkpoint.exists()
@@ -501,7 +457,7 @@ def test_a_group_goes_on_from_its_checkpoint(tmp_path, base, subjects, monkeypat
 def test_a_damaged_checkpoint_costs_time_only(tmp_path, base, subjects, monkeypatch):
     cache = tmp_path / "cache"
     train(base, subjects[:2], tmp_path / "whole", QUICK, cache=cache)
-    monkeypatch.setattr(_group, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(_loop, "CHECKPOINT_SECONDS", -1.0)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         stop_at(patch, 4)
         train(base, subjects[:2], tmp_path / "out", QUICK, cache=cache)
@@ -522,16 +478,16 @@ tqdm.set_lock(threading.RLock())
 sys.path.insert(0, {tests!r})
 from weights2weights.bases import load_base
 from weights2weights.subjects import find_subjects
-from weights2weights.training import DreamBoothConfig, _group, train
+from weights2weights.training import DreamBoothConfig, _loop, train
 
 base = load_base({base!r})
 subjects = find_subjects({subjects!r})
 cache, folder = Path({folder!r}) / "cache", Path({folder!r})
 recipe = DreamBoothConfig(steps=6, num_class_images=2, learning_rate=1e-2)
-_group.CHECKPOINT_SECONDS = -1.0
+_loop.CHECKPOINT_SECONDS = -1.0
 
 def run(out):
-    train(base, subjects, out, recipe, group=2, cache=cache)
+    train(base, subjects, out, recipe, subjects_per_batch=2, cache=cache)
 
 begun = time.monotonic()
 run(folder / "whole")
@@ -601,9 +557,11 @@ def poisoned(monkeypatch, name: str, value: float = float("nan")):
 def test_a_loss_that_becomes_nan_fails_its_subject_alone(
     tmp_path, base, subjects, cache, monkeypatch, value
 ):
-    sound = rows(train(base, subjects, tmp_path / "sound", QUICK, group=5, cache=cache))
+    sound = rows(
+        train(base, subjects, tmp_path / "sound", QUICK, subjects_per_batch=5, cache=cache)
+    )
     poisoned(monkeypatch, "eve", value)
-    dataset = train(base, subjects, tmp_path / "out", QUICK, group=5, cache=cache)
+    dataset = train(base, subjects, tmp_path / "out", QUICK, subjects_per_batch=5, cache=cache)
     assert dataset.names == ("abel", "adam", "kain", "seth")
     assert "infinite or NaN" in dataset.failed["eve"]
     assert dataset.finished
@@ -614,7 +572,7 @@ def test_a_loss_that_becomes_nan_fails_its_subject_alone(
 def test_what_failed_is_tried_again_when_asked(tmp_path, base, subjects, cache, monkeypatch):
     with monkeypatch.context() as patch:
         poisoned(patch, "eve")
-        train(base, subjects, tmp_path / "out", QUICK, group=5, cache=cache)
+        train(base, subjects, tmp_path / "out", QUICK, subjects_per_batch=5, cache=cache)
     again = train(base, subjects, tmp_path / "out", QUICK, cache=cache)
     assert list(again.failed) == ["eve"]
     healed = train(base, subjects, tmp_path / "out", QUICK, cache=cache, retry_failed=True)
@@ -626,7 +584,9 @@ def test_what_failed_is_tried_again_when_asked(tmp_path, base, subjects, cache, 
 def test_unreadable_subjects_fail_alone_and_say_why(tmp_path, base, cache):
     folder = write_subjects(tmp_path / "s", {"adam": 2, "broken ü": 2, "empty": 0, "zoë 2": 1})
     (folder / "broken ü" / "1.png").write_bytes(b"no image")
-    dataset = train(base, find_subjects(folder), tmp_path / "out", QUICK, group=2, cache=cache)
+    dataset = train(
+        base, find_subjects(folder), tmp_path / "out", QUICK, subjects_per_batch=2, cache=cache
+    )
     assert dataset.names == ("adam", "zoë 2")
     assert dataset.failed == {
         "broken ü": "1.png is no image: expected a PNG, JPEG or WebP of up to 100,000,000 pixels",
@@ -637,7 +597,7 @@ def test_unreadable_subjects_fail_alone_and_say_why(tmp_path, base, cache):
 
 def test_a_group_of_failures_only_is_passed_over(tmp_path, base, cache):
     broken = [Subject(name, problem="no images") for name in "abc"]
-    dataset = train(base, broken, tmp_path / "out", QUICK, group=2, cache=cache)
+    dataset = train(base, broken, tmp_path / "out", QUICK, subjects_per_batch=2, cache=cache)
     assert len(dataset) == 0
     assert list(dataset.failed) == ["a", "b", "c"]
 
@@ -656,8 +616,8 @@ def full_disk(monkeypatch, folder: Path):
 def test_a_full_disk_is_one_line_and_the_next_call_goes_on(
     tmp_path, base, subjects, cache, monkeypatch
 ):
-    train(base, subjects[:2], tmp_path / "whole", QUICK, group=2, cache=cache)
-    begun = train(base, subjects[:1], tmp_path / "out", QUICK, group=2, cache=cache)
+    train(base, subjects[:2], tmp_path / "whole", QUICK, subjects_per_batch=2, cache=cache)
+    begun = train(base, subjects[:1], tmp_path / "out", QUICK, subjects_per_batch=2, cache=cache)
     assert len(begun) == 1
     with monkeypatch.context() as patch:
         full_disk(patch, tmp_path / "out")
@@ -703,32 +663,7 @@ def test_too_large_a_group_is_one_line(tmp_path, base, subjects, cache, monkeypa
     train(base, subjects[:1], tmp_path / "warm", QUICK, cache=cache)
     monkeypatch.setattr(Base, "denoising_loss", greedy)
     with pytest.raises(W2WError, match="2 subjects at once do not fit"):
-        train(base, subjects[:2], tmp_path / "out", QUICK, group=2, cache=cache)
-
-
-# How many at once.
-
-
-def test_the_group_is_what_the_memory_holds(base, monkeypatch):
-    free = {"bytes": 2**40}
-    monkeypatch.setattr(_train, "free_memory", lambda _: free["bytes"])
-    most = group_size(base, QUICK)
-    assert most == 32
-    assert group_size(base, replace(QUICK, prior_weight=0.0)) == 64
-    sizes = []
-    for free["bytes"] in (2**20, 2**24, 2**26):
-        sizes.append(group_size(base, QUICK))
-    assert sizes[0] == 1
-    assert sizes == sorted(sizes)
-    assert sizes[-1] > sizes[0]
-
-
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.delenv("W2W_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _latents.default_cache() == tmp_path / "weights2weights"
-    monkeypatch.setenv("W2W_CACHE", str(tmp_path / "there"))
-    assert _latents.default_cache() == tmp_path / "there"
+        train(base, subjects[:2], tmp_path / "out", QUICK, subjects_per_batch=2, cache=cache)
 
 
 # Captions.
@@ -743,9 +678,9 @@ def captioned(folder: Path, captions: dict[str, str]) -> list[Subject]:
 
 
 def test_parts_of_captions_follow_the_prompt_as_often_as_asked():
-    recipe, caption = replace(QUICK, caption_share=0.3), "smiling, red shirt ,, on a beach"
-    drawn = [draw_prompts(recipe, 5, step, [caption, ""]) for step in range(400)]
-    assert drawn[7] == draw_prompts(recipe, 5, 7, [caption, ""])
+    recipe, caption = replace(QUICK, caption_dropout=0.7), "smiling, red shirt ,, on a beach"
+    drawn = [draw_prompts(replace(recipe, seed=5), step, [caption, ""]) for step in range(400)]
+    assert drawn[7] == draw_prompts(replace(recipe, seed=5), 7, [caption, ""])
     assert {second for _, second in drawn} == {"sks person"}
     firsts = [first for first, _ in drawn]
     for part in ("smiling", "red shirt", "on a beach"):
@@ -758,7 +693,7 @@ def test_parts_of_captions_follow_the_prompt_as_often_as_asked():
 
 
 def test_a_share_of_nothing_is_as_no_captions(base, tmp_path, cache):
-    recipe = replace(QUICK, caption_share=0.0)
+    recipe = replace(QUICK, caption_dropout=1.0)
     plain = captioned(tmp_path / "plain", {})
     told = captioned(tmp_path / "told", {"adam/0": "smiling", "eve/2": "on a beach"})
     expected = rows(train(base, plain, tmp_path / "a", recipe, cache=cache))
@@ -769,11 +704,11 @@ def test_a_share_of_nothing_is_as_no_captions(base, tmp_path, cache):
 @pytest.mark.parametrize("prior_weight", [0.0, 1.0])
 def test_whole_captions_are_part_of_the_prompt(base, tmp_path, cache, prior_weight):
     """Adam's captions are all one text, which is the same as a prompt that ends with it."""
-    recipe = replace(QUICK, caption_share=1.0, prior_weight=prior_weight)
+    recipe = replace(QUICK, caption_dropout=0.0, prior_loss_weight=prior_weight)
     told = captioned(tmp_path / "told", {f"adam/{i}": "on a beach" for i in range(3)})
     plain, beach = (
         captioned(tmp_path / "plain", {}),
-        replace(recipe, prompt="sks person, on a beach"),
+        replace(recipe, instance_prompt="sks person, on a beach"),
     )
     found = rows(train(base, told, tmp_path / "a", recipe, cache=cache))
     as_prompt = rows(train(base, plain, tmp_path / "b", beach, cache=cache))
@@ -784,13 +719,13 @@ def test_whole_captions_are_part_of_the_prompt(base, tmp_path, cache, prior_weig
 
 
 def test_a_mended_caption_encodes_nothing_anew_but_begins_a_new_run(base, tmp_path, monkeypatch):
-    store, layout = _latents.Cache(tmp_path / "cache"), base.layout()
+    store, layout = Cache(tmp_path / "cache"), base.layout()
 
     def learn(text: str) -> tuple[_latents.Latents, str]:
         subject, _ = captioned(tmp_path / f"of {text}", {"adam/1": text})
         latents = _latents.subject_latents(base, QUICK, subject, store)
-        learner = _group.Learner("adam", 0, latents)
-        return latents, _group._run_key(base, layout, QUICK, [learner], None)
+        learner = Learner("adam", latents)
+        return latents, _loop._run_key(base, layout, QUICK, [learner], None)
 
     first, run = learn("smiling on a beach")
     monkeypatch.setattr(Base, "encode_moments", None)
@@ -798,6 +733,15 @@ def test_a_mended_caption_encodes_nothing_anew_but_begins_a_new_run(base, tmp_pa
     assert torch.equal(first.mean, second.mean)
     assert second.captions == ("", "smiling, on a beach", "")
     assert len({run, other, learn("")[1]}) == 3
+
+
+def test_gradient_checkpointing_changes_rounding_only(base, tmp_path, subjects, cache):
+    plain = train(base, subjects[:2], tmp_path / "a", QUICK, cache=cache)
+    frugal = train(
+        base, subjects[:2], tmp_path / "b", QUICK, cache=cache, gradient_checkpointing=True
+    )
+    torch.testing.assert_close(frugal[0], plain[0], rtol=1e-3, atol=1e-5)
+    assert not base.unet.is_gradient_checkpointing
 
 
 def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache):
@@ -819,7 +763,7 @@ def test_the_start_is_the_input_along_which_gradients_of_subjects_differ(base):
     ]
     start = find_start(base, layout, QUICK, subjects, passes=2)
     layers = dict(base.unet.named_modules())
-    text = base.encode_prompts([QUICK.prompt])
+    text = base.encode_prompts([QUICK.instance_prompt])
     gradients = []
     for one in subjects:
         total = None
@@ -846,29 +790,29 @@ def test_the_start_is_the_input_along_which_gradients_of_subjects_differ(base):
 def test_training_begins_where_the_bases_folder_says(tiny_base, tmp_path, subjects, cache):
     folder = shutil.copytree(tiny_base, tmp_path / "base")
     base = load_base(folder)
-    recipe = replace(QUICK, start="base", steps=1, learning_rate=1e-6, prior_weight=0.0)
+    recipe = replace(QUICK, start="base", steps=1, learning_rate=1e-6, prior_loss_weight=0.0)
     layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
-    with pytest.raises(W2WError, match=r"brings no LoRA to start from: expected start\.safeten"):
+    with pytest.raises(W2WError, match=r"has no LoRA to start from: expected start\.safeten"):
         train(base, subjects, tmp_path / "none", recipe, cache=cache)
-    with pytest.raises(W2WError, match="base 'my-own' brings no LoRA to start from"):
-        start_weights(replace(base, id="my-own"), layout, recipe, 0)  # a name given to a pipeline
+    with pytest.raises(W2WError, match="base 'my-own' has no LoRA to start from"):
+        start_weights(replace(base, id="my-own"), layout, recipe)  # a name given to a pipeline
     start = torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(1))
     write_start(folder, base, layout, start)
     dataset = train(base, subjects[:2], tmp_path / "w", recipe, cache=cache)
     torch.testing.assert_close(dataset[0], start, atol=1e-5, rtol=0)
-    with pytest.raises(W2WError, match="give start random if not"):
-        start_weights(base, base.layout(rank=2), replace(recipe, rank=2), 0)
+    with pytest.raises(W2WError, match="set start to random if not"):
+        start_weights(base, base.layout(rank=2), replace(recipe, rank=2))
     other = replace(base, hash="0" * 16)
     with pytest.raises(W2WError, match="was made for another base"):
-        start_weights(other, layout, recipe, 0)
+        start_weights(other, layout, recipe)
 
 
-def test_overshoot_multiplies_every_update(base, tmp_path, subjects, cache):
-    recipe = replace(QUICK, prior_weight=0.0)
+def test_scale_multiplies_every_update(base, tmp_path, subjects, cache):
+    recipe = replace(QUICK, prior_loss_weight=0.0)
     plain = train(base, subjects[:2], tmp_path / "a", recipe, cache=cache)
-    further = train(base, subjects[:2], tmp_path / "b", replace(recipe, overshoot=1.5), cache=cache)
+    further = train(base, subjects[:2], tmp_path / "b", replace(recipe, scale=1.5), cache=cache)
     for _, A, B in plain.layout.slices():
         torch.testing.assert_close(further[0][A], plain[0][A])
         torch.testing.assert_close(further[0][B], 1.5 * plain[0][B])
-    with pytest.raises(W2WError, match=r"overshoot 0\.0: expected more than 0"):
-        replace(recipe, overshoot=0.0)
+    with pytest.raises(W2WError, match=r"scale 0\.0: expected more than 0"):
+        replace(recipe, scale=0.0)

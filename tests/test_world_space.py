@@ -16,9 +16,12 @@ from weights2weights.generation import generate
 from weights2weights.metrics.verification import verification_auc
 from weights2weights.sampling import sample
 from weights2weights.space import verify_space
-from weights2weights.training import PEOPLE, start_weights
+from weights2weights.training import PRESETS
+from weights2weights.training._start import start_weights
 from weights2weights.worlds import shipped
 from weights2weights.worlds.scorers import Scorer
+
+PEOPLE = PRESETS["people"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_it_is_of_the_shipped_base_and_recipe(space):
     assert space.base_hash == base.hash
     layout = base.layout(PEOPLE.rank, PEOPLE.alpha, PEOPLE.targets)
     space.layout.require_equal(layout, "the recipe")
-    start = start_weights(base, layout, PEOPLE, 0)
+    start = start_weights(base, layout, PEOPLE)
     # all models began there, so their mean is near it where a random A would not be
     of_A = torch.cat([torch.arange(A.start, A.stop) for _, A, _ in layout.slices()])
     assert torch.cosine_similarity(space.mean[of_A], start[of_A], dim=0) > 0.8
@@ -74,7 +77,12 @@ def test_sampled_models_are_people_who_take_edits(space):
     edited = [edit(points[:8], {dark: strength}) for strength in (3.0, -3.0)]
     weights = space.to_weights(torch.cat([points, *edited]))
     drawn = generate(
-        base, weights, layout=space.layout, prompts=PEOPLE.prompt, seeds=[0, 1], steps=10
+        base,
+        weights,
+        layout=space.layout,
+        prompts=PEOPLE.instance_prompt,
+        seeds=[0, 1],
+        steps=10,
     )
     flat = drawn.flatten(0, 2).numpy()
     seen = scorer.attributes(flat)[:, scorer.label_names.index("Dark_Skin")] > 0.5

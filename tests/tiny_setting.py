@@ -11,9 +11,9 @@ import torch
 from weights2weights.bases import load_base
 from weights2weights.evaluate import HeldOut, Setting
 from weights2weights.evaluate._keep import Keep
-from weights2weights.inversion import FAST
+from weights2weights.inversion import PRESETS as INVERSION_PRESETS
 from weights2weights.space import WeightSpace
-from weights2weights.training import PEOPLE, DreamBoothConfig
+from weights2weights.training import PRESETS, DreamBoothConfig
 from weights2weights.worlds import load_world
 
 MODELS, COMPONENTS, LATENT = 40, 12, 6
@@ -100,9 +100,14 @@ def setting(base_folder: Path, keep: Path | None = None) -> Setting:
         held_out=HeldOut(tuple(held_out), others, labels_of(their_traits, held_out)),
         keep=Keep(keep),
         recipe=DreamBoothConfig(
-            PEOPLE.prompt, class_prompt=PEOPLE.class_prompt, steps=2, prior_weight=0.0
+            PRESETS["people"].instance_prompt,
+            class_prompt=PRESETS["people"].class_prompt,
+            steps=2,
+            prior_loss_weight=0.0,
         ),
-        inversion=replace(FAST, steps=2, samples_per_step=2, held_out=2, check_every=0),
+        inversion=replace(
+            INVERSION_PRESETS["fast"], steps=2, samples_per_step=2, eval_samples=2, eval_every=0
+        ),
         space_name="tiny",
         scorer_hash="plain",
     )

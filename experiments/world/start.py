@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from weights2weights.bases import Base
-from weights2weights.training import PEOPLE as RECIPE
-from weights2weights.training import Latents, find_start, write_start
+from weights2weights.training import PRESETS, Latents, find_start, write_start
 from weights2weights.worlds import USER_POPULATIONS
 from weights2weights.worlds.people import PEOPLE
 
@@ -32,5 +31,6 @@ def learn_start(base: Base, folder: Path, *, subjects: int = 32, images: int = 1
         mean = base.encode_images(torch.from_numpy(pixels))
         captions = tuple(PEOPLE.surroundings(image) for image in shown)
         latents.append(Latents(mean, None, None, captions=captions))
-    layout = base.layout(RECIPE.rank, RECIPE.alpha, RECIPE.targets)
-    return write_start(folder, base, layout, find_start(base, layout, RECIPE, latents))
+    config = PRESETS["people"]
+    layout = base.layout(config.rank, config.alpha, config.targets)
+    return write_start(folder, base, layout, find_start(base, layout, config, latents))

@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from ._memory import free_memory
 from .adapter import adapt
-from .bases import Base, free_memory
+from .bases import Base
 from .errors import InputError, ResourceError
 from .layout import WeightLayout, require_one_base
 from .opening import Models, stack_models

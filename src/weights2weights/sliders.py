@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ._noise import draw_noise, fractions, generator, initial_weights, shuffled_rounds
 from .adapter import adapt
 from .bases import Base, add_noise
 from .errors import InputError
 from .generation import generate
 from .layout import WeightLayout
-from .training import DreamBoothConfig, clip_rows, draw_chance, image_order, initial_weights
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,9 @@ def train_sliders(
             predicted = _denoise(base, noisy, timesteps, targets)
             loss = (predicted - wanted).square().flatten(1).mean(1)
             (weights.grad,) = torch.autograd.grad(loss.sum(), weights)
-            clip_rows(weights.grad, recipe.clip)
+            if recipe.clip is not None:
+                norms = weights.grad.norm(dim=1, keepdim=True)
+                weights.grad.mul_((recipe.clip / (norms + 1e-6)).clamp(max=1.0))
             optimiser.param_groups[0]["lr"] = recipe.rate(step)
             optimiser.step()
             bar.set_postfix(loss=f"{float(loss.detach().mean()):.3g}", refresh=False)
@@ -230,20 +232,23 @@ class _Images:
     """What sliders learn from: the base's own images of their target prompts, with noise."""
 
     def __init__(self, base: Base, targets: Sequence[str], recipe: SliderConfig, seed: int):
-        self.base, self.seed = base, seed
-        self.chance = DreamBoothConfig(
-            steps=recipe.steps, train_batch_size=recipe.samples_per_step, timesteps="even"
-        )
+        self.base, self.seed, self.samples = base, seed, recipe.samples_per_step
         different = list(dict.fromkeys(targets))
         drawn = generate(base, prompts=different, seeds=range(seed, seed + recipe.images))[0]
         latents = torch.stack([base.encode_images(images) for images in drawn])
         self.latents = latents[[different.index(target) for target in targets]]
-        self.order = image_order(self.chance, seed, "slider", recipe.images)
+        length = recipe.steps * self.samples
+        order = shuffled_rounds((seed, "slider"), recipe.images, length)
+        self.order = order.view(recipe.steps, self.samples)
 
     def noisy(self, step: int) -> tuple[Float[Tensor, "k b c h w"], Int[Tensor, " b"]]:
         """Return every slider's noisy latents; noise and timesteps are the same for all."""
-        chance = draw_chance(self.base, self.chance, self.seed, "slider", step)
-        timesteps, noise = (x.to(self.base.device) for x in (chance.timesteps, chance.noise))
+        turns = step * self.samples + torch.arange(self.samples, dtype=torch.float64)
+        random = generator(self.seed, "slider", step)
+        positions = fractions(random, turns, (self.seed, "slider", "first"))
+        schedule = len(self.base.alphas_cumprod)
+        drawn = draw_noise(random, self.base.latent_shape, positions, schedule)
+        timesteps, noise = (x.to(self.base.device) for x in (drawn.timesteps, drawn.noise))
         alpha_bar = self.base.alphas_cumprod[timesteps]
         clean = self.latents[:, self.order[step]]
         return torch.stack([add_noise(x, noise, alpha_bar) for x in clean]), timesteps

@@ -7,20 +7,18 @@ be the word of an embedded world ("people"), a folder in diffusers layout or a h
 come frozen, in evaluation mode, from safetensors files only.
 
 `_base` is the base itself, `_find` where one is, `_load` the way from there to the networks in
-place, `_memory` what is left beside them.
+place.
 """
 
 from ._base import Base, add_noise, noise_target
 from ._find import find_start_file
 from ._load import base_from_pipeline, load_base
-from ._memory import free_memory
 
 __all__ = [
     "Base",
     "add_noise",
     "base_from_pipeline",
     "find_start_file",
-    "free_memory",
     "load_base",
     "noise_target",
 ]

@@ -99,6 +99,18 @@ class Base:
         with torch.autocast(self.device.type, self.dtype if reduced else None, enabled=reduced):
             yield
 
+    @contextmanager
+    def gradient_checkpointing(self, enabled: bool = True) -> Iterator[None]:
+        """Recompute activations in backward passes inside; enter it before `adapt`."""
+        if not enabled:
+            yield
+            return
+        self.unet.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            self.unet.disable_gradient_checkpointing()
+
     def encode_prompts(self, prompts: Sequence[str]) -> Float[Tensor, "n tokens width"]:
         """Return the text encoder's last hidden states, on `device`; repeated prompts are cached.
 
@@ -128,27 +140,20 @@ class Base:
         )
         return self.text_encoder(padded.input_ids.to(self.device))[0][0]
 
-    def encode_images(
-        self, images: Any, *, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n c h w"]:
-        """Return the latents of images, scaled as the UNet expects them.
+    def encode_images(self, images: Any) -> Float[Tensor, "n c h w"]:
+        """Return the latents of images, scaled as the UNet expects them: the posterior's mean.
 
         Args:
             images: uint8 "n h w 3" (torch or NumPy) or a sequence of PIL images of one size, both
                 sides multiples of the VAE's factor (8 for Stable Diffusion).
-            generator: draws from the VAE's posterior; without it, its mean.
 
         Returns:
             float32 latents on `device`.
 
         Raises:
-            W2WError: images of another kind, shape or size.
+            InputError: images of another kind, shape or size.
         """
-        mean, std = self.encode_moments(images)
-        if generator is None:
-            return mean
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-        return mean + std * noise.to(self.device)
+        return self.encode_moments(images)[0]
 
     @torch.no_grad()
     def encode_moments(

@@ -1,4 +1,4 @@
-"""`w2w invert`: from photos to models."""
+"""`w2w invert`: from images to models."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,12 +12,9 @@ from ._options import base_option, device_option, dtype_option, open_base
 from ._output import json_option, one_line, report
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..bases import Base
     from ..inversion import Inversion
     from ..space import WeightSpace
-    from ..subjects import Images
 
 GRID = "before-after.png"
 
@@ -25,45 +22,61 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...", type=_file)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=_file)
 @click.option(
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the models and of the grid.",
+    help="Folder for the models and the grid.",
 )
 @click.option(
     "--mask",
     "masks",
     multiple=True,
     type=_file,
-    help="White where the subject is; one for each photo, in their order.  [default: 1.mask.png"
-    " beside 1.jpg, if it is there]",
+    help="White where the subject is; one for each image, in their order.  [default: 1.mask.png"
+    " next to 1.jpg, if it exists]",
 )
-@click.option("--together", is_flag=True, help="All photos show one subject: make one model.")
+@click.option("--together", is_flag=True, help="All images show one subject: make one model.")
 @click.option(
     "--preset",
-    type=click.Choice(["paper", "fast", "ood"]),
+    type=click.Choice(["paper", "paper-ood", "fast", "ood"]),
     default="fast",
     show_default=True,
     help="Settings to start from; ood is for paintings, sketches, animals.",
 )
-@click.option("--components", type=click.IntRange(1), help="Seek the first this many coefficients.")
-@click.option("--steps", type=click.IntRange(1), help="Of the optimiser, at most.")
-@click.option("--samples-per-step", type=click.IntRange(1), help="Noises for each photo in a step.")
-@click.option("--learning-rate", type=float, help="Of Adam.")
-@click.option("--prior-weight", type=float, help="More keeps nearer to the training models.")
-@click.option("--prompt", help="What the photos are called.  [default: as the training subjects]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
-@click.option("--group", type=click.IntRange(1), help="Photos at once.  [default: what fits]")
 @click.option(
-    "--images",
+    "--components", type=click.IntRange(1), help="Optimise only the first N coefficients."
+)
+@click.option("--steps", type=click.IntRange(1), help="Maximum number of optimiser steps.")
+@click.option("--samples-per-step", type=click.IntRange(1), help="Noises per image and step.")
+@click.option("--learning-rate", type=float, help="Peak learning rate of Adam.")
+@click.option(
+    "--prior-weight",
+    type=float,
+    help="Weight of the prior; larger values stay closer to the training models.",
+)
+@click.option("--prompt", help="Prompt of the images.  [default: that of the base's training]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Noise seed.")
+@click.option(
+    "--subjects-per-batch",
+    type=click.IntRange(1),
+    help="Subjects to invert at once.  [default: as many as fit into memory]",
+)
+@click.option(
+    "--gradient-checkpointing/--no-gradient-checkpointing",
+    default=None,
+    help="Use less memory, at the cost of speed.",
+)
+@click.option(
+    "--seeds",
+    "num_seeds",
     type=click.IntRange(0),
     default=2,
     show_default=True,
-    help="Of each model in the grid; 0 draws none.",
+    help="Images of each model in the grid; 0 makes no grid.",
 )
-@click.option("--space", default="people", show_default=True, help="Where to look for the model.")
+@click.option("--space", default="people", show_default=True, help="The space to search.")
 @base_option
 @device_option
 @dtype_option
@@ -71,15 +84,15 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.pass_context
 def command(
     context: click.Context,
-    photos: tuple[Path, ...],
+    images: tuple[Path, ...],
     out: Path,
     masks: tuple[Path, ...],
     together: bool,
     preset: str,
     prompt: str | None,
     seed: int,
-    group: int | None,
-    images: int,
+    subjects_per_batch: int | None,
+    num_seeds: int,
     space: str,
     base: str,
     device: str,
@@ -87,58 +100,51 @@ def command(
     as_json: bool,
     **changes: Any,
 ) -> None:
-    """Find the model of the subject of a photo in a space.
+    """Find the model in a space that generates the subject of an image.
 
-    Writes a model file for every PHOTO, named like it, and a grid of the photo, of what the space
-    draws before, and of what its model draws. After Ctrl-C the best so far is written, and the exit
-    code is 130.
+    Writes a model file for every IMAGE, named after it, and a grid of the image, of what the
+    space's mean generates, and of what the model generates. After Ctrl-C the best models so far are
+    written, and the exit code is 130.
 
     \b
     Example: w2w invert ada.jpg --out found
     """
     from dataclasses import replace
 
-    import torch
-
     from .._json import plain
-    from ..inversion import RECIPES, invert
-    from ..inversion import default_prompt as prompt_of
+    from ..inversion import PRESETS, invert
     from ..sheets import write_image
     from ..space import WeightSpace
+    from ..training import default_config
 
-    recipe = replace(RECIPES[preset], **{k: v for k, v in changes.items() if v is not None})
-    names = _names(photos, together)
-    found_masks = _masks(photos, masks)
-    opened = open_base(base, device, dtype)
-    read = [
-        _read(photo, mask, opened.size) for photo, mask in zip(photos, found_masks, strict=True)
-    ]
-    where = WeightSpace.from_pretrained(space)
-    pixels = torch.cat([each.pixels for each in read])
-    prompt = prompt or prompt_of(opened)
+    config = replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
+    names = _names(images, together)
+    found_masks = _masks(images, masks)
+    opened, where = open_base(base, device, dtype), WeightSpace.from_pretrained(space)
+    prompt = prompt or default_config(opened.id).instance_prompt
     result = invert(
         opened,
         where,
-        pixels,
-        _stack_masks(read),
-        subjects=[0] * len(photos) if together else None,
-        recipe=recipe,
+        images,
+        mask=found_masks,
+        config=config,
+        subjects=[0] * len(images) if together else None,
         prompt=prompt,
         seed=seed,
-        group=group,
+        subjects_per_batch=subjects_per_batch,
         progress=True,
     )
-    settings = {"preset": preset, "recipe": plain(recipe), "prompt": prompt, "seed": seed}
-    shown = [photos] if together else [[photo] for photo in photos]
+    settings = {"preset": preset, "config": plain(config), "prompt": prompt, "seed": seed}
+    shown = [images] if together else [[image] for image in images]
     files = _write(out, names, shown, result, where, opened, settings)
-    drawn = bool(images) and not result.interrupted
-    if drawn:
-        sheet = draw_grid(opened, where, pixels[: len(names)], result, names, prompt, images)
-        write_image(out / GRID, sheet)
+    grid = None
+    if num_seeds and not result.interrupted:
+        grid = out / GRID
+        write_image(grid, draw_grid(opened, where, result, names, prompt, num_seeds))
     facts = {
         "path": out,
         **({"files": files} if as_json else {"models": len(files)}),
-        "grid": out / GRID if drawn else None,
+        "grid": grid,
         "base": opened.id,
         "space": where.hash,
         "start_loss": result.start_loss,
@@ -149,54 +155,38 @@ def command(
     }
     report(facts, as_json)
     if result.interrupted:
-        told = f"Interrupted; the best so far of {len(files)} of {len(names)} models is kept."
-        click.echo(told, err=True)
+        kept = f"Interrupted; saved the best models so far, {len(files)} of {len(names)}."
+        click.echo(kept, err=True)
         context.exit(130)
 
 
-def _names(photos: Sequence[Path], together: bool) -> list[str]:
-    """Return the names of the models: those of the photos, which must differ."""
+def _names(images: Sequence[Path], together: bool) -> list[str]:
+    """Return the names of the models: those of the images, which must differ."""
     if together:
-        return [photos[0].stem]
-    name, times = Counter(photo.stem for photo in photos).most_common(1)[0]
+        return [images[0].stem]
+    name, times = Counter(image.stem for image in images).most_common(1)[0]
     if times > 1:
         raise InputError(
-            f"{times} photos are named {one_line(name)}, and their models would be: rename them,"
+            f"{times} images are named {one_line(name)}, and so would be their models: rename them,"
             " or give --together if they show one subject"
         )
-    return [photo.stem for photo in photos]
+    return [image.stem for image in images]
 
 
-def _masks(photos: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
+def _masks(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
     from ..subjects import MASK_SUFFIX, PICTURE_SUFFIXES
 
     if masks:
-        if len(masks) != len(photos):
+        if len(masks) != len(images):
             raise click.UsageError(
-                f"{len(masks)} masks for {len(photos)} photos: expected one --mask for each"
+                f"{len(masks)} masks for {len(images)} images: expected one --mask for each"
             )
         return list(masks)
-    beside = [
-        [photo.with_name(photo.stem + MASK_SUFFIX + suffix) for suffix in PICTURE_SUFFIXES]
-        for photo in photos
+    candidates = [
+        [image.with_name(image.stem + MASK_SUFFIX + suffix) for suffix in PICTURE_SUFFIXES]
+        for image in images
     ]
-    return [next((path for path in paths if path.is_file()), None) for paths in beside]
-
-
-def _read(photo: Path, mask: Path | None, size: int) -> "Images":
-    from ..subjects import Subject, read_images
-
-    return read_images(Subject(photo.stem, (photo,), (mask,)), size)
-
-
-def _stack_masks(read: "Sequence[Images]") -> "Tensor | None":
-    import torch
-
-    if all(each.masks is None for each in read):
-        return None
-    return torch.cat(
-        [torch.ones(each.pixels.shape[:3]) if each.masks is None else each.masks for each in read]
-    )
+    return [next((path for path in paths if path.is_file()), None) for paths in candidates]
 
 
 def _write(
@@ -215,12 +205,12 @@ def _write(
     from ..models import save_model
 
     files = []
-    for row, (name, photos) in enumerate(zip(names, shown, strict=True)):
+    for row, (name, images) in enumerate(zip(names, shown, strict=True)):
         if not result.steps[row]:
             continue
-        seen = [{"name": photo.name, "sha256": checksum(photo)} for photo in photos]
-        origin = {"verb": "invert", "photos": seen, **settings, "steps": int(result.steps[row])}
-        model = replace(space.model(result.coefficients[row], origin), base_hash=base.hash)
+        seen = [{"name": image.name, "sha256": checksum(image)} for image in images]
+        origin = {"verb": "invert", "images": seen, **settings, "steps": int(result.steps[row])}
+        model = replace(space.model(result.points[row], origin), base_hash=base.hash)
         files.append(save_model(out / f"{name}.safetensors", model))
     return files
 
@@ -228,22 +218,22 @@ def _write(
 def draw_grid(
     base: "Base",
     space: "WeightSpace",
-    photos: "Tensor",
     result: "Inversion",
     names: Sequence[str],
     prompt: str,
-    images: int,
+    num_seeds: int,
 ) -> Any:
-    """Lay out each photo, what the space draws at the start, and what the models draw."""
+    """Lay out each image, what the space's mean generates, and what the models generate."""
     import torch
 
     from ..generation import generate
     from ..sheets import image_grid
 
-    points = torch.cat([torch.zeros(1, len(space)), result.coefficients])
-    seeds = range(images)
+    points = torch.cat([torch.zeros(1, len(space)), result.points])
+    seeds = range(num_seeds)
     drawn = generate(base, points, space=space, prompts=prompt, seeds=seeds, progress=True)[:, 0]
-    before = drawn[:1, :1].expand(len(photos), -1, -1, -1, -1)
-    table = torch.cat([photos[:, None], before, drawn[1:]], 1)
-    columns = ["photo", "before\nseed 0", *(f"after\nseed {seed}" for seed in range(images))]
-    return image_grid(table, names, columns)
+    shown = result.images[: len(names)]
+    before = drawn[:1, :1].expand(len(shown), -1, -1, -1, -1)
+    table = torch.cat([shown[:, None], before, drawn[1:]], 1)
+    after = [f"after\nseed {seed}" for seed in seeds]
+    return image_grid(table, names, ["image", "before\nseed 0", *after])

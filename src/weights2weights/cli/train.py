@@ -14,7 +14,7 @@ from ._output import json_option, report
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The dataset of weights; continued if it is there.",
+    help="Folder of the dataset; an existing one is continued.",
 )
 @base_option
 @click.option(
@@ -23,45 +23,57 @@ from ._output import json_option, report
     help="CSV or Parquet table of labels.  [default: labels.csv or .parquet in SUBJECTS]",
 )
 @click.option(
-    "--recipe",
-    "preset",
+    "--preset",
     type=click.Choice(["paper", "people"]),
-    help="Settings to start from.  [default: those of the base's world, else the paper's]",
+    help="Settings to start from.  [default: people for the embedded base, else paper]",
 )
-@click.option("--prompt", help="What the subject's images are called.")
+@click.option("--instance-prompt", help="Prompt of the subjects' images.")
 @click.option(
-    "--caption-share",
+    "--caption-dropout",
     type=click.FloatRange(0, 1),
-    help="Chance of each part of an image's caption to follow the prompt.",
+    help="Probability of leaving each part of an image's caption out of its prompt.",
 )
-@click.option("--class-prompt", help="What the base's own images for prior preservation are.")
-@click.option("--rank", type=click.IntRange(1), help="Of the LoRAs.")
-@click.option("--alpha", type=float, help="Of the LoRAs.")
-@click.option("--learning-rate", type=float, help="Of AdamW.")
-@click.option("--steps", type=click.IntRange(1), help="Of the optimiser, for each subject.")
+@click.option("--class-prompt", help="Prompt of the class images for prior preservation.")
+@click.option("--rank", type=click.IntRange(1), help="LoRA rank.")
+@click.option("--alpha", type=float, help="LoRA alpha.")
+@click.option("--learning-rate", type=float, help="Peak learning rate of AdamW.")
+@click.option("--steps", type=click.IntRange(1), help="Number of optimiser steps per subject.")
 @click.option("--train-batch-size", type=click.IntRange(1), help="Images per step and subject.")
-@click.option("--prior-weight", type=float, help="Of prior preservation; 0 does without it.")
-@click.option("--num-class-images", type=click.IntRange(1), help="For prior preservation.")
+@click.option(
+    "--prior-loss-weight", type=float, help="Weight of prior preservation; 0 turns it off."
+)
+@click.option("--num-class-images", type=click.IntRange(1), help="Number of class images.")
 @click.option(
     "--start",
     type=click.Choice(["random", "base"]),
-    help="Begin with a random A, or with the one in the base's folder.",
+    help="Initialise A at random, or with the one in the base's folder.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Of noise, timesteps and initial weights.")
-@click.option("--group", type=click.IntRange(1), help="Subjects at once.  [default: what fits]")
-@click.option("--retry", is_flag=True, help="Try again what failed in an earlier call.")
+@click.option(
+    "--seed", type=click.IntRange(0), help="Seed of noise, timesteps and initial weights."
+)
+@click.option(
+    "--gradient-checkpointing/--no-gradient-checkpointing",
+    default=None,
+    help="Use less memory, at the cost of speed.",
+)
+@click.option(
+    "--subjects-per-batch",
+    type=click.IntRange(1),
+    help="Subjects to train at once.  [default: as many as fit into memory]",
+)
+@click.option("--retry", is_flag=True, help="Train subjects again that failed in an earlier run.")
 @device_option
 @dtype_option
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="For latents, class images and checkpoints."
+    help="Folder for latents, class images and checkpoints."
     "  [default: $W2W_CACHE, else ~/.cache/weights2weights]",
 )
 @click.option(
-    "--metrics",
+    "--log",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Add losses and rates to this file as lines of JSON.",
+    help="File to append losses and rates to, as lines of JSON.",
 )
 @json_option
 @click.pass_context
@@ -72,32 +84,33 @@ def command(
     base: str,
     labels: Path | None,
     preset: str | None,
-    group: int | None,
+    subjects_per_batch: int | None,
     retry: bool,
     device: str,
     dtype: str,
     cache: Path | None,
-    metrics: Path | None,
+    log: Path | None,
     as_json: bool,
     **changes: object,
 ) -> None:
-    """Learn a LoRA for every subject folder.
+    """Train a LoRA for every subject folder.
 
-    SUBJECTS is a folder that holds one folder of PNG, JPEG or WebP images per subject; several
-    may be given. A mask beside an image, 1.mask.png for 1.jpg, is white where the subject is. A
-    caption beside it, 1.txt, says what is around the subject, in parts between commas: "smiling,
-    red shirt, on a beach". Parts of it follow the prompt, which keeps them out of the model.
+    SUBJECTS is a directory with one subdirectory of PNG, JPEG or WebP images per subject; several
+    may be given. A mask next to an image, 1.mask.png for 1.jpg, is white where the subject is. A
+    caption next to it, 1.txt, describes everything but the subject, in comma-separated parts:
+    "smiling, red shirt, on a beach". Random parts of it are appended to the prompt, which keeps
+    them out of the model.
 
-    Each group of subjects is stored as soon as it is done. After an interruption, give the same
-    command again. A subject that cannot be learned is named on stderr, the others go on, and the
-    exit code is 1.
+    Each batch of subjects is stored as soon as it is done. After an interruption, run the same
+    command again. A subject that cannot be trained is reported on stderr, the others continue, and
+    the exit code is 1.
 
     \b
     Example: w2w train subjects --out weights
     """
     from ..labels import find_labels, read_labels
     from ..subjects import find_subjects
-    from ..training import RECIPES, train
+    from ..training import PRESETS, train
 
     found = find_subjects(*subjects)
     table = labels or find_labels(*subjects)
@@ -106,12 +119,12 @@ def command(
         open_base(base, device, dtype),
         found,
         out,
-        None if preset is None else RECIPES[preset],
-        group=group,
+        None if preset is None else PRESETS[preset],
+        subjects_per_batch=subjects_per_batch,
         labels=known,
         cache=cache,
         retry_failed=retry,
-        metrics=metrics,
+        log=log,
         progress=True,
         **{name: value for name, value in changes.items() if value is not None},
     )
@@ -129,5 +142,8 @@ def command(
     for name, why in failed.items():
         click.echo(f"{name}: {why}", err=True)
     if failed:
-        click.echo(f"{len(failed)} of {len(found)} subjects failed; mend and add --retry", err=True)
+        click.echo(
+            f"{len(failed)} of {len(found)} subjects failed; fix them and rerun with --retry",
+            err=True,
+        )
         context.exit(1)

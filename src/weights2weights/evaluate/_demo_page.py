@@ -280,7 +280,7 @@ def next_steps(setting: Setting, out: Path, attributes: Sequence[str]) -> str:
     photo, changed = out / "models" / "photo.safetensors", out / "models" / "edited.safetensors"
     base = ["--base", setting.base.id] if setting.base.id != setting.world.name else []
     space = ["--space", setting.space_name] if setting.space_name != setting.world.name else []
-    prompt = f"{setting.recipe.prompt}, in a forest"
+    prompt = f"{setting.recipe.instance_prompt}, in a forest"
     return _page.section(
         "What next",
         _page.paragraph(f"The person of the photo in another place, towards “{_words(label)}”:"),
@@ -353,4 +353,4 @@ def _signed(label: str, add: bool) -> str:
 
 def _scene(prompt: str, setting: Setting) -> str:
     """Return what a prompt says beyond that of training."""
-    return prompt.removeprefix(setting.recipe.prompt).strip(" ,") or "model"
+    return prompt.removeprefix(setting.recipe.instance_prompt).strip(" ,") or "model"

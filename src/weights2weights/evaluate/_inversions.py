@@ -46,7 +46,7 @@ def inverted(
     }
 
     def search() -> dict[str, Tensor]:
-        return {"coefficients": seek(setting, space, images, recipe).coefficients}
+        return {"coefficients": seek(setting, space, images, recipe).points}
 
     return space.to_weights(setting.keep.tensors(inputs, search)["coefficients"])
 
@@ -76,8 +76,8 @@ def seek(
         setting.base,
         space,
         images,
-        recipe=recipe,
-        prompt=setting.recipe.prompt,
+        config=recipe,
+        prompt=setting.recipe.instance_prompt,
         seed=setting.seed,
         progress=setting.progress,
     )

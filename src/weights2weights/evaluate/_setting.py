@@ -21,13 +21,14 @@ from ..bases import Base
 from ..dataset import WeightDataset
 from ..errors import InputError
 from ..generation import GUIDANCE, STEPS, generate
-from ..inversion import FAST, InversionConfig
+from ..inversion import PRESETS as INVERSION_PRESETS
+from ..inversion import InversionConfig
 from ..labels import read_labels
 from ..layout import WeightLayout
 from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..space import WeightSpace
 from ..subjects import Subject, find_subjects
-from ..training import PAPER, RECIPES, DreamBoothConfig, train
+from ..training import DreamBoothConfig, default_config, train
 from ..worlds import USER_POPULATIONS, World, load_world, shipped
 from ..worlds.folders import write_subjects
 from ..worlds.scorers import Scorer
@@ -137,8 +138,8 @@ class Setting:
     scorer: Judge
     held_out: HeldOut | None = None
     keep: Keep = field(default_factory=lambda: Keep(None))
-    recipe: DreamBoothConfig = PAPER
-    inversion: InversionConfig = FAST
+    recipe: DreamBoothConfig = field(default_factory=DreamBoothConfig)
+    inversion: InversionConfig = INVERSION_PRESETS["fast"]
     seed: int = 0
     space_name: str = "people"
     scorer_hash: str = ""
@@ -177,10 +178,10 @@ class Setting:
     def prompts(self) -> list[str]:
         """The prompt of training, and the same in every scene of the world."""
         scenes = (
-            text.replace(self.recipe.class_prompt, self.recipe.prompt)
+            text.replace(self.recipe.class_prompt, self.recipe.instance_prompt)
             for text in self.world.scene_prompts.values()
         )
-        return list(dict.fromkeys([self.recipe.prompt, *scenes]))
+        return list(dict.fromkeys([self.recipe.instance_prompt, *scenes]))
 
     @property
     def people(self) -> HeldOut:
@@ -379,7 +380,7 @@ def open_setting(
         scorer=scorer,
         held_out=HeldOut.open(held_out, opened.layout) if held_out is not None else None,
         keep=Keep(keep),
-        recipe=RECIPES.get(world, PAPER),
+        recipe=default_config(world),
         seed=seed,
         space_name=space,
         scorer_hash=digest(dict(scorer.network.state_dict())),

@@ -306,14 +306,14 @@ class _Tour:
         Image.fromarray(photo).save(self.out / "photo.png")
         pixels = setting.images_of([self.stranger], 1)[0]
         found = seek(setting, space, torch.from_numpy(pixels), recipe)
-        self.model = found.coefficients[0]
+        self.model = found.points[0]
         origin = {"verb": "demo", "photo": "photo.png", "seed": setting.seed}
         save_model(self.out / "models" / "photo.safetensors", space.model(self.model, origin))
         seeds = [setting.seed, setting.seed + 1]
-        drawn = setting.draw(space.to_weights(found.coefficients), self.prompts, seeds)
+        drawn = setting.draw(space.to_weights(found.points), self.prompts, seeds)
         likeness = setting.likeness(drawn, setting.references([self.stranger]))
         figures = {
-            "numbers": recipe.sought(len(space)),
+            "numbers": min(recipe.components, len(space)),
             "steps": int(found.steps[0]),
             "id_score": float(likeness.mean()),
             "id_score_of_drawings": self.real,
@@ -384,7 +384,7 @@ def compare_with_diffusers(
     base = setting.base
     latents = torch.cat([initial_noise(base, seed) for seed in range(2)])
     timesteps = torch.tensor([250, 750])
-    text = base.encode_prompts([setting.recipe.prompt] * 2).cpu()
+    text = base.encode_prompts([setting.recipe.instance_prompt] * 2).cpu()
     pipeline: Any = StableDiffusionPipeline.from_pretrained(_folder(setting))
     with tempfile.TemporaryDirectory() as place:
         path = write_lora_file(

@@ -113,7 +113,9 @@ def _as_sketches(images: UInt8[Tensor, "k p s h w 3"]) -> UInt8[Tensor, "k p s h
 
 def _style(setting: Setting, images: int) -> Float[Tensor, " d"]:
     """Train the style's LoRA, once: DreamBooth for the class's own prompt, without its prior."""
-    recipe = replace(setting.recipe, prompt=setting.recipe.class_prompt, prior_weight=0.0)
+    recipe = replace(
+        setting.recipe, instance_prompt=setting.recipe.class_prompt, prior_loss_weight=0.0
+    )
     inputs = {"style": STYLE, "images": images, **setting.inputs}
 
     def learn() -> dict[str, Tensor]:

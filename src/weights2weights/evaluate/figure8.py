@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ..errors import InputError
-from ..inversion import OUT_OF_DISTRIBUTION
+from ..inversion import PRESETS
 from ..metrics.attributes import SEEN
 from ..sheets import image_grid
 from ._edits import same_person
@@ -94,7 +94,7 @@ def figure8(
     """
     chosen = setting.people.first(people)
     names = list(chosen.names)
-    recipe = OUT_OF_DISTRIBUTION
+    recipe = PRESETS["ood"]
     recipe = recipe if steps is None else replace(recipe, steps=steps)
     photos = setting.images_of(names, 1)[:, 0]
     references = setting.references(names)

@@ -15,7 +15,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ..inversion import PAPER, InversionConfig
+from ..inversion import PRESETS, InversionConfig
 from ..subjects import find_subjects
 from ._edits import PAPER_ATTRIBUTES, Unedited, required_labels, summarise
 from ._estimates import estimate, mean
@@ -53,7 +53,7 @@ def table2(
     names = list(chosen.names)
     presets: dict[str, InversionConfig] = {"w2w, one image": setting.inversion}
     if paper_preset:
-        presets["w2w, one image, the paper's preset"] = PAPER
+        presets["w2w, one image, the paper's preset"] = PRESETS["paper"]
     models = {
         f"DreamBooth, {TRAINING_PICTURES} images": chosen.weights,
         "DreamBooth, one image": dreambooth(setting, names, 1),
@@ -61,7 +61,9 @@ def table2(
     }
     ten, single, ours = list(models)[:3]
     numbers = {ten: setting.layout.num_parameters, single: setting.layout.num_parameters}
-    numbers |= {name: recipe.sought(len(setting.space)) for name, recipe in presets.items()}
+    numbers |= {
+        name: min(recipe.components, len(setting.space)) for name, recipe in presets.items()
+    }
     seconds = _seconds(setting, names, presets, ten, single)
     references = setting.references(names)
     drawn = {name: draw_people(setting, rows, prompts, seeds) for name, rows in models.items()}

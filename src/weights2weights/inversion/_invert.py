@@ -1,46 +1,48 @@
-"""From photos to points of the space: checks, groups that fit the memory, and what comes out."""
+"""From images to points of the space: reading, batches that fit into memory, and the result."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from .._memory import loras_that_fit, out_of_memory_explained
 from ..bases import Base
 from ..errors import InputError
 from ..layout import require_one_base
 from ..space import WeightSpace
-from ..training import PAPER as DREAMBOOTH
-from ..training import RECIPES as DREAMBOOTH_RECIPES
-from ..training import DreamBoothConfig, group_size, told_if_too_large
+from ..training import default_config
+from ._config import PRESETS, InversionConfig
 from ._coordinates import Coordinates
-from ._photos import Photos, check_photos
-from ._recipe import FAST, InversionConfig
+from ._images import TargetImages, check_owners
+from ._inputs import read_images
 from ._search import Search
 
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """What a search found, a row per subject.
+    """The result of an inversion, one row per subject; usable wherever points are.
 
     Attributes:
-        coefficients: float32 on the CPU, on all m components of the space; those that were not
-            sought are 0.
-        loss: denoising loss of the photos on held-out noise; NaN where an interruption came before
-            it was measured.
+        points: float32 coefficients on the CPU, on all m components of the space; those that were
+            not optimised are 0.
+        loss: denoising loss of the images on held-out noise; NaN if an interruption came before it
+            was measured.
         start_loss: the same at the start, the mean of the training models.
-        steps: of the optimiser that each subject took; 0 for those that an interruption left out.
-        seconds: from photos to coefficients.
-        interrupted: whether the search was stopped by Ctrl-C; the best points so far are here.
+        steps: optimiser steps that each subject took; 0 for those an interruption left out.
+        images: the images as the search saw them: cropped and resized.
+        seconds: from images to points.
+        interrupted: whether Ctrl-C stopped the search; these are the best points until then.
     """
 
-    coefficients: Float[Tensor, "k m"]
+    points: Float[Tensor, "k m"]
     loss: Float[Tensor, "k"]
     start_loss: Float[Tensor, "k"]
     steps: Int[Tensor, "k"]
+    images: UInt8[Tensor, "n h w 3"]
     seconds: float
     interrupted: bool = False
 
@@ -49,94 +51,103 @@ def invert(
     base: Base,
     space: WeightSpace,
     images: Any,
-    masks: Float[Tensor, "n h w"] | None = None,
     *,
+    mask: Any = None,
+    preset: str = "fast",
+    config: InversionConfig | None = None,
     subjects: Sequence[int] | None = None,
-    recipe: InversionConfig = FAST,
     prompt: str | None = None,
     seed: int = 0,
-    group: int | None = None,
+    subjects_per_batch: int | None = None,
     progress: bool = False,
+    **changes: Any,
 ) -> Inversion:
-    """Find the models of a space that draw what photos show.
+    """Find the models of a space that generate what images show.
 
-    Costs per step one pass of the UNet, forth and back, over K × samples_per_step samples, and two
-    products of K rows with the components.
+    A step costs one forward and backward pass of the UNet over K × samples_per_step samples, and
+    two products of K rows with the components.
 
     Args:
-        base: of the space; it is left as it was.
-        space: where to look.
-        images: photos, uint8 "n h w 3", torch or NumPy, square and of the base's size.
-        masks: how much each pixel counts, from 0 to 1.
-        subjects: for each photo the number of its subject, 0 to K − 1; None: each its own.
-        recipe: how.
-        prompt: what the photos are called; None is what the training subjects of the base's world
-            were called, for any other base the paper's "sks person".
-        seed: of noise and timesteps. The same seed gives a photo the same coefficients whatever the
+        base: of the space; left unchanged.
+        space: the space to search.
+        images: one or several paths, PIL images or uint8 arrays "h w 3" (NumPy or torch). The
+            largest centred square is resized to the base's size.
+        mask: where the subject is: for each image a path, a PIL image or an array "h w" of its
+            size, white or 1 on the subject, or None. The squared error of each latent pixel is
+            weighted by the mask. (The authors multiply the error before squaring it, which weighs
+            by mask²; masks of 0 and 1 give the same.)
+        preset: "paper", "paper-ood", "fast" or "ood"; the last is for images unlike the training
+            subjects, such as paintings, sketches and animals.
+        config: settings to use instead of a preset's.
+        subjects: for each image the number of its subject, 0 to K − 1; None: each its own.
+        prompt: of the images; None is the instance prompt that the base's preset trains with.
+        seed: of noise and timesteps. The same seed gives an image the same point whatever the
             batch, up to float rounding.
-        group: how many subjects are inverted at once; None picks what the memory holds.
-        progress: a bar on stderr with rate and time left.
+        subjects_per_batch: how many subjects to invert at once; None measures what fits.
+        progress: show a progress bar on stderr.
+        **changes: fields of the settings to change.
 
     Returns:
         a point for every subject. After Ctrl-C the best so far, with `interrupted` set.
 
     Raises:
-        W2WError: photos, masks or subjects that do not fit, a space of another base, a recipe that
-            needs the spread of training models where the space has none, a group that does not fit
-            into the memory, a loss that became infinite or NaN.
+        InputError: images, masks or subjects that do not fit, a space of another base, invalid
+            settings, settings that need the distribution of training models where the space has
+            none, or a loss that became infinite or NaN.
+        ResourceError: the batch does not fit into memory.
+
+    Example:
+        >>> def find(base, space):
+        ...     return invert(base, space, "photo.jpg", mask="mask.png").points
 
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.4.
     """
-    begun = time.perf_counter()
-    images, owners = check_photos(base, images, masks, subjects)
+    started = time.perf_counter()
+    config = replace(config or _preset(preset), **changes)
+    if seed < 0 or (subjects_per_batch is not None and subjects_per_batch < 1):
+        raise InputError(
+            f"seed {seed}, subjects_per_batch {subjects_per_batch}: expected at least 0 and 1"
+        )
+    pixels, masks = read_images(images, mask, base.size)
+    owners = check_owners(subjects, len(pixels))
     require_one_base(base.hash, space.base_hash, "the space")
-    if seed < 0 or (group is not None and group < 1):
-        raise InputError(f"seed {seed}, group {group}: expected at least 0 and 1")
-    coordinates = Coordinates(space, recipe, base.device)
-    prompt = default_prompt(base) if prompt is None else prompt
-    photos = Photos(base, images, masks, owners, prompt, recipe.latents == "sample")
-    group = group or _fitting(base, space, recipe, len(photos))
+    coordinates = Coordinates(space, config, base.device)
+    prompt = default_config(base.id).instance_prompt if prompt is None else prompt
+    targets = TargetImages(base, pixels, masks, owners, prompt, config.latents == "sample")
+    K = len(targets)
+    together = subjects_per_batch or _fitting(base, space, config, K)
     interrupted = False
-    with _bar(len(photos) * recipe.steps, progress) as bar:
-        search = Search(base, coordinates, photos, recipe, seed, bar)
+    with _bar(K * config.steps, progress) as bar:
+        search = Search(base, coordinates, targets, config, seed, bar)
         try:
-            for rows in torch.arange(len(photos)).split(group):
-                with told_if_too_large(base, f"{len(rows)} photos"):
+            for rows in torch.arange(K).split(together):
+                with out_of_memory_explained(base, f"{len(rows)} images"):
                     search.run(rows)
         except KeyboardInterrupt:
             interrupted = True
     if not interrupted and not search.loss.isfinite().all():
-        broken = int((~search.loss.isfinite()).nonzero()[0])
+        diverged = int((~search.loss.isfinite()).nonzero()[0])
         raise InputError(
-            f"the loss of photo {broken} of {len(photos)} became infinite or NaN: give a lower"
-            " learning_rate"
+            f"the loss of image {diverged} of {K} became infinite or NaN: lower learning_rate"
         )
-    found = torch.zeros(len(photos), len(space))
-    found[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
-    seconds = time.perf_counter() - begun
-    return Inversion(found, search.loss, search.start_loss, search.steps, seconds, interrupted)
+    points = torch.zeros(K, len(space))
+    points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
+    seconds = time.perf_counter() - started
+    losses = search.loss, search.start_loss
+    return Inversion(points, *losses, search.steps, pixels, seconds, interrupted)
 
 
-def default_prompt(base: Base) -> str:
-    """Return what the training subjects of a base's world are called, else the paper's words."""
-    return DREAMBOOTH_RECIPES.get(base.id, DREAMBOOTH).prompt
+def _preset(name: str) -> InversionConfig:
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
-def _fitting(base: Base, space: WeightSpace, recipe: InversionConfig, K: int) -> int:
-    """Return how many subjects fit at once: as many as of a training with as many samples."""
-    if K == 1:
-        return 1
-    alike = DreamBoothConfig(
-        rank=space.layout.rank,
-        alpha=space.layout.alpha,
-        targets=space.layout.targets,
-        train_batch_size=recipe.samples_per_step,
-        prior_weight=0.0,
-    )
-    return min(K, group_size(base, alike))
+def _fitting(base: Base, space: WeightSpace, config: InversionConfig, K: int) -> int:
+    return 1 if K == 1 else min(K, loras_that_fit(base, space.layout, config.samples_per_step))
 
 
 def _bar(total: int, progress: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=" photo-steps", disable=not progress, leave=False)
+    return tqdm(total=total, unit=" image-steps", disable=not progress, leave=False)

@@ -1,29 +1,22 @@
-"""Latents of subjects and of their class: encoded once, kept on disk, found again by content."""
+"""Latents of subjects and of their class: encoded once, cached on disk by content."""
 
 import hashlib
-import json
-import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._files import make_folder, remove, write_atomic
+from .._cache import Cache, cache_key
+from .._noise import Noise, derive_seed
 from ..bases import Base
-from ..errors import W2WError
 from ..generation import GUIDANCE, STEPS, generate
 from ..subjects import Images, Subject, read_images
-from ._chance import mix
-from ._recipe import DreamBoothConfig
+from ._config import DreamBoothConfig
 
-# The number of class images in one pass, fixed so that they do not depend on the free memory.
-_CLASS_PICTURES_AT_ONCE = 16
-
-_log = logging.getLogger(__name__)
+# Class images per pass: fixed, so that they do not depend on the free memory.
+_CLASS_IMAGES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -31,11 +24,11 @@ class Latents:
     """Encoded images of one or more subjects, or of the class.
 
     Attributes:
-        mean: of the VAE's posterior, "n c h w".
-        std: of the same, or None where the mean alone is wanted.
-        mask: how much each latent pixel counts, "n h w", or None if all count alike.
+        mean: of the VAE posterior, "n c h w".
+        std: of the VAE posterior, or None if only the mean is used.
+        mask: loss weight of each latent pixel, "n h w", or None if all count alike.
         digest: of the images and masks.
-        captions: of each image, "" for none; () if none has one.
+        captions: of each image, "" for none; () if no image has one.
     """
 
     mean: Tensor
@@ -45,25 +38,27 @@ class Latents:
     captions: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Latents":
-        """Return the same on another device."""
+        """Return the same latents on another device."""
         moved = (None if x is None else x.to(device) for x in (self.mean, self.std, self.mask))
         return replace(self, **dict(zip(("mean", "std", "mask"), moved, strict=True)))
 
-    def select(
-        self, index: Tensor, timesteps: Tensor, noise: Tensor, posterior: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents, noise, timesteps and masks of the images named by an index."""
+    def select(self, index: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents, noise, timesteps and masks of images, with the shape of `index` first."""
         latents = self.mean[index]
+        timesteps, added, posterior = (
+            x.to(index.device).expand(*index.shape, *x.shape[1:])
+            for x in (noise.timesteps, noise.noise, noise.posterior)
+        )
         if self.std is not None:
             latents = latents + self.std[index] * posterior
         if self.mask is not None:
-            return latents, noise, timesteps, self.mask[index]
+            return latents, added, timesteps, self.mask[index]
         ones = latents.new_ones(1).expand(*index.shape, *latents.shape[-2:])
-        return latents, noise, timesteps, ones
+        return latents, added, timesteps, ones
 
 
 def concatenate(parts: Sequence[Latents]) -> Latents:
-    """Lay latents one behind the other; where only some have masks, the others count in full."""
+    """Concatenate latents; where only some have masks, the others count in full."""
     masks = None
     if any(part.mask is not None for part in parts):
         masks = torch.cat(
@@ -77,105 +72,48 @@ def concatenate(parts: Sequence[Latents]) -> Latents:
     return Latents(mean, std, masks, captions=captions)
 
 
-def default_cache() -> Path:
-    """Return the folder for what can be made again: $W2W_CACHE, or weights2weights in ~/.cache."""
-    if folder := os.environ.get("W2W_CACHE"):
-        return Path(folder)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "weights2weights"
-
-
-class Cache:
-    """A folder of tensors by key. Losing it costs time and nothing else, nor does a full disk."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def load(self, key: str) -> dict[str, Tensor] | None:
-        """Return what is kept under a key, or None if nothing is or it is damaged."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            return load(self._path(key).read_bytes())
-        except (OSError, SafetensorError):
-            return None
-
-    def save(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep tensors under a key; where that fails, a line in the log says so."""
-        from safetensors.torch import save
-
-        path = self._path(key)
-        try:
-            make_folder(path.parent)
-            write_atomic(path, [save({k: v.contiguous().cpu() for k, v in tensors.items()})])
-        except W2WError as error:
-            _log.warning("not cached: %s", error)
-
-    def forget(self, key: str) -> None:
-        """Delete what is kept under a key."""
-        remove(self._path(key))
-
-    def find_or_make(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return what is kept under a key, or make and keep it."""
-        found = self.load(key)
-        if found is None:
-            found = make()
-            self.save(key, found)
-        return found
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
-
-
-def cache_key(kind: str, *facts: object) -> str:
-    """Return a key for what depends on some JSON facts."""
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return f"{kind}/{digest}"
-
-
 def subject_latents(
-    base: Base, recipe: DreamBoothConfig, subject: Subject, cache: Cache
+    base: Base, config: DreamBoothConfig, subject: Subject, cache: Cache
 ) -> Latents:
-    """Read and encode the images of a subject, or find them encoded.
+    """Read and encode the images of a subject, or load them from the cache.
 
     Raises:
-        W2WError: as `subjects.read_images`.
+        InputError: as `subjects.read_images`.
     """
-    return _encoded(base, recipe, read_images(subject, base.size), cache)
+    return _encoded(base, config, read_images(subject, base.size), cache)
 
 
-def class_latents(base: Base, recipe: DreamBoothConfig, cache: Cache, progress: bool) -> Latents:
-    """Let the base draw its own images of the class and encode them, or find them."""
-    numbers = [recipe.num_class_images, recipe.seed, STEPS, GUIDANCE]
-    key = cache_key("class", base.hash, str(base.dtype), recipe.class_prompt, *numbers)
+def class_latents(base: Base, config: DreamBoothConfig, cache: Cache, progress: bool) -> Latents:
+    """Generate the class images with the base and encode them, or load them from the cache."""
+    inputs = [config.class_prompt, config.num_class_images, config.seed, STEPS, GUIDANCE]
+    key = cache_key("class", base.hash, str(base.dtype), *inputs)
 
     def draw() -> dict[str, Tensor]:
-        seeds = [mix(recipe.seed, "class image", i) for i in range(recipe.num_class_images)]
+        count = config.num_class_images
         drawn = generate(
             base,
-            prompts=recipe.class_prompt,
-            seeds=seeds,
-            batch_size=_CLASS_PICTURES_AT_ONCE,
+            prompts=config.class_prompt,
+            seeds=[derive_seed(config.seed, "class image", i) for i in range(count)],
+            batch_size=_CLASS_IMAGES_AT_ONCE,
             progress=progress,
         )
         return {"images": drawn[0, 0]}
 
     pixels = cache.find_or_make(key, draw)["images"]
     digest = hashlib.sha256(pixels.numpy().data).hexdigest()
-    return _encoded(base, recipe, Images(pixels, None, digest), cache)
+    return _encoded(base, config, Images(pixels, None, digest), cache)
 
 
-def _encoded(base: Base, recipe: DreamBoothConfig, images: Images, cache: Cache) -> Latents:
+def _encoded(base: Base, config: DreamBoothConfig, images: Images, cache: Cache) -> Latents:
     def encode() -> dict[str, Tensor]:
         mean, std = base.encode_moments(images.pixels)
-        moments = {"mean": mean} if recipe.latents == "mean" else {"mean": mean, "std": std}
+        moments = {"mean": mean} if config.latents == "mean" else {"mean": mean, "std": std}
         if images.masks is not None:
             masks = F.interpolate(images.masks[:, None], mean.shape[-2:], mode="area")
             moments["mask"] = masks[:, 0]
         return moments
 
-    key = cache_key("latents", base.hash, images.digest, recipe.latents)
+    key = cache_key("latents", base.hash, images.digest, config.latents)
     moments = cache.find_or_make(key, encode)
     captions = images.captions if any(images.captions) else ()
     found = Latents(

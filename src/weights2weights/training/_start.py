@@ -1,10 +1,11 @@
-"""Where training begins: one A for all subjects, random, or the one that tells subjects apart.
+"""Where training starts: a random A, or one A measured to tell subjects apart.
 
 A LoRA of rank 1 sees a layer's input through one direction, A. Along a random one subjects differ
-little, so training first turns A, for each subject another way, and much of a weight vector is
-chance. Here the direction is measured: over some subjects, the gradient of the loss with respect to
-each whole layer, whose leading right-singular vectors become A once the mean over subjects is taken
-off. LoRA-GA (Wang et al. 2024, arXiv:2407.05000) does so for one task; a space needs one A for all.
+little, so training first turns A, for each subject in another way, and much of a weight vector is
+noise. `find_start` measures the direction instead: the gradient of the loss with respect to each
+whole layer over some subjects; the leading right-singular vectors of its deviations from the mean
+become A. LoRA-GA (Wang et al. 2024, arXiv:2407.05000) does so for one task; a space needs one A for
+all. It gains little (docs/world.md) and stays only because the embedded space was made with it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,76 +15,76 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._noise import initial_weights
 from ..adapter import adapt
 from ..bases import Base, find_start_file
 from ..errors import InputError
 from ..layout import WeightLayout
 from ..models import Model, load_model, save_model
-from ._chance import initial_weights
+from ._config import DreamBoothConfig
 from ._latents import Latents
-from ._recipe import DreamBoothConfig
 
 _AT_ONCE = 64  # samples in one pass
 
 
-def start_weights(base: Base, layout: WeightLayout, recipe: DreamBoothConfig, seed: int) -> Tensor:
-    """Return the weights that a subject's training begins with.
+def start_weights(base: Base, layout: WeightLayout, config: DreamBoothConfig) -> Tensor:
+    """Return the weights that every subject's training starts with.
 
     Raises:
-        W2WError: the recipe asks for the base's own start, and the base has none of this layout.
+        InputError: the settings ask for the base's own start, and it has none of this layout.
     """
-    if recipe.start == "random":
-        return initial_weights(layout, seed)
+    if config.start == "random":
+        return initial_weights(layout, config.seed)
     path = find_start_file(base)
     if path is None:
         raise InputError(
-            f"base {base.id!r} brings no LoRA to start from: expected start.safetensors in its"
-            " folder; give start random, or make one with train.find_start"
+            f"base {base.id!r} has no LoRA to start from: expected start.safetensors in its folder;"
+            " set start to random"
         )
     model = load_model(path)
-    layout.require_equal(model.layout, f"{path}, where training begins; give start random if not")
+    layout.require_equal(model.layout, f"{path}, where training starts; set start to random if not")
     if model.weights is None or model.base_hash != base.hash:
-        raise InputError(f"{path} was made for another base than {base.id}; give start random")
+        raise InputError(f"{path} was made for another base than {base.id}; set start to random")
     return model.weights
 
 
 def find_start(
     base: Base,
     layout: WeightLayout,
-    recipe: DreamBoothConfig,
+    config: DreamBoothConfig,
     subjects: Sequence[Latents],
     *,
     passes: int = 6,
     seed: int = 0,
 ) -> Float[Tensor, " d"]:
-    """Find the A along which subjects differ most, to begin every training with.
+    """Find the A along which subjects differ most, to start every training with.
 
-    One pass of the UNet, forth and back, per image and pass; memory for a gradient of every
-    adapted layer per subject.
+    Costs a forward and backward pass of the UNet per image and pass, and memory for a gradient of
+    every adapted layer per subject.
 
     Args:
-        base: to be fine-tuned.
+        base: the model to fine-tune.
         layout: of the weights.
-        recipe: for the prompt, which each image's whole caption follows.
+        config: for the instance prompt, which each image's whole caption follows.
         subjects: the encoded images of some tens of subjects.
         passes: noises and timesteps per image; the same for every subject.
         seed: of the noise.
 
     Returns:
-        A of orthogonal rows as long as random ones, in the order of `layout`; B zero.
+        A with orthogonal rows as long as random ones, in the order of `layout`; B zero.
 
     Raises:
-        W2WError: fewer than two subjects.
+        InputError: fewer than two subjects.
     """
     if len(subjects) < 2:
-        raise InputError(f"{len(subjects)} subjects: expected at least two, to see how they differ")
-    gradients = [_gradients(base, layout, recipe, one, passes, seed) for one in subjects]
+        raise InputError(f"{len(subjects)} subjects: expected at least two")
+    gradients = [_gradients(base, layout, config, one, passes, seed) for one in subjects]
     start = torch.zeros(layout.num_parameters)
     for (_, A, _), of_layer in zip(layout.slices(), zip(*gradients, strict=True), strict=True):
         differences = torch.stack(of_layer).double()
         differences -= differences.mean(0)
-        spread = torch.einsum("koi,koj->ij", differences, differences)
-        rows = torch.linalg.eigh(spread).eigenvectors.mT.flip(0)[: layout.rank]
+        covariance = torch.einsum("koi,koj->ij", differences, differences)
+        rows = torch.linalg.eigh(covariance).eigenvectors.mT.flip(0)[: layout.rank]
         largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
         # as long as uniform in ±1/√in, which has the mean square 1 / 3 in
         start[A] = (rows * largest.sign() / 3**0.5).float().flatten()
@@ -91,7 +92,7 @@ def find_start(
 
 
 def write_start(folder: str | Path, base: Base, layout: WeightLayout, start: Tensor) -> Path:
-    """Put the start into the folder of its base, where `DreamBoothConfig.start` "base" finds it."""
+    """Save the start in the folder of its base, where `DreamBoothConfig.start` "base" finds it."""
     model = Model(layout, weights=start, base_hash=base.hash, origin={"verb": "find_start"})
     return save_model(Path(folder) / "start.safetensors", model)
 
@@ -99,14 +100,14 @@ def write_start(folder: str | Path, base: Base, layout: WeightLayout, start: Ten
 def _gradients(
     base: Base,
     layout: WeightLayout,
-    recipe: DreamBoothConfig,
+    config: DreamBoothConfig,
     latents: Latents,
     passes: int,
     seed: int,
 ) -> list[Tensor]:
     """Return the gradient "out in" of one subject's loss for every layer, on the CPU.
 
-    It is that of B in a LoRA whose A is the identity, so nothing of the base is touched.
+    It is the gradient of B in a LoRA whose A is the identity, so the base stays untouched.
     """
     widest = max(module.in_features for module in layout.modules)
     whole = WeightLayout(layout.modules, widest, float(widest), layout.base)
@@ -116,7 +117,7 @@ def _gradients(
     weights.requires_grad_()
     latents = latents.to(base.device)
     captions = latents.captions or ("",) * len(latents.mean)
-    prompts = [", ".join(filter(None, (recipe.prompt, caption))) for caption in captions]
+    prompts = [", ".join(filter(None, (config.instance_prompt, caption))) for caption in captions]
     text = base.encode_prompts(prompts)
     total = torch.zeros_like(weights)
     with adapt(base.unet, whole, weights):

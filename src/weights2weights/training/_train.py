@@ -1,169 +1,143 @@
-"""From subjects to a dataset: groups, one after the other, each stored in one piece."""
+"""From subjects to a dataset: batches of subjects, each stored as soon as it is done."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..adapter import adapt
-from ..bases import Base, free_memory
+from .._cache import Cache
+from .._memory import loras_that_fit
+from ..bases import Base
 from ..dataset import WeightDataset
 from ..errors import InputError, W2WError
 from ..subjects import Subject
-from ._chance import subject_seed
-from ._group import Learner, train_group
-from ._journal import Journal
-from ._latents import Cache, class_latents, default_cache, subject_latents
-from ._recipe import PAPER, RECIPES, DreamBoothConfig
-
-# Samples in one pass, beyond which a pass is no cheaper per sample: people UNet on 2 cores, ms per
-# training sample at batch 1, 8, 16, 32, 64: 30, 8.4, 6.3, 5.0, 4.7 (bfloat16).
-_MOST_SAMPLES = {"cpu": 64}
-_MOST_SAMPLES_ON_ACCELERATORS = 256
+from ._batches import Learner
+from ._config import DreamBoothConfig, default_config
+from ._latents import class_latents, subject_latents
+from ._loop import train_batch
+from ._progress import ProgressLog
 
 
 def train(
     base: Base,
     subjects: Sequence[Subject],
     out: str | Path,
-    recipe: DreamBoothConfig | None = None,
+    config: DreamBoothConfig | None = None,
     *,
-    group: int | None = None,
+    subjects_per_batch: int | None = None,
     labels: Any = None,
     cache: str | Path | None = None,
     retry_failed: bool = False,
-    metrics: str | Path | None = None,
+    log: str | Path | None = None,
     progress: bool = False,
     **changes: Any,
 ) -> WeightDataset:
-    """Fine-tune the base for every subject and keep the weights; go on where an earlier call ended.
+    """Train a LoRA for every subject and store them; resumes where an earlier call stopped.
 
-    Costs per step one pass of the UNet, forth and back, over K × train_batch_size samples, twice
-    that with prior preservation. Each group of K is stored in one piece when it is done.
+    A step costs one forward and backward pass of the UNet over K × train_batch_size samples, twice
+    that with prior preservation. Each batch of K subjects is stored as soon as it is done.
 
     Args:
-        base: to be fine-tuned; it is left as it was.
-        subjects: as `find_subjects` gives them, in the order in which they will be stored.
-        out: folder of the dataset, new or begun by the same call before.
-        recipe: None takes that of the base's world, for any other base the paper's.
-        group: K, how many subjects are trained at once; None picks what the memory holds and keeps
-            to it when the call is repeated.
+        base: the model to fine-tune; left unchanged.
+        subjects: as `find_subjects` returns them; stored in this order.
+        out: folder of the dataset, new or started by an earlier identical call.
+        config: the settings; None takes those of the base's preset.
+        subjects_per_batch: K, how many subjects train at once; None measures what fits into memory
+            and keeps to it when the call is repeated.
         labels: a table indexed by the subjects' names; rows of others are left out.
-        cache: folder for latents, class images and checkpoints; None is `default_cache()`. What
-            is there is found again by content, so it may be shared, and deleted at any time.
-        retry_failed: try again what failed in an earlier call.
-        metrics: file that receives a line of JSON every few steps and for every failure.
-        progress: a bar on stderr with rate and time left.
-        **changes: fields of the recipe to change.
+        cache: folder for latents, class images and checkpoints; None is `$W2W_CACHE`, else
+            `~/.cache/weights2weights`. Entries are found by content, so the folder may be shared,
+            and deleted at any time.
+        retry_failed: train the subjects again that failed in an earlier call.
+        log: file to append a line of JSON to every few steps and for every failure.
+        progress: show a progress bar on stderr.
+        **changes: fields of the settings to change.
 
     Returns:
-        the dataset. Its `failed` names subjects without weights and says why: no or broken
+        the dataset. Its `failed` maps each subject without weights to the reason: no images, broken
         images, or a loss that became infinite or NaN.
 
     Raises:
-        W2WError: no subjects, two of one name, a recipe that makes no sense, a dataset in `out`
-            with other settings, a K that does not fit into the memory, a failure to write.
+        InputError: no subjects, duplicate names, invalid settings, or a dataset with other
+            settings in `out`.
+        ResourceError: K subjects do not fit into memory, or the dataset cannot be written.
+
+    Example:
+        >>> def learn(base, folder):
+        ...     return train(base, find_subjects(folder), "loras", DreamBoothConfig(steps=800))
     """
-    recipe = replace(recipe or RECIPES.get(base.id, PAPER), **changes)
+    config = replace(config or default_config(base.id), **changes)
     known = {subject.name: subject for subject in subjects}
     if not subjects or len(known) < len(subjects):
         raise InputError(
-            f"{len(subjects)} subjects of {len(known)} names: expected at least one, and a name for"
-            " each"
+            f"{len(subjects)} subjects of {len(known)} names: expected at least one subject, and a"
+            " different name for each"
         )
-    layout = base.layout(rank=recipe.rank, alpha=recipe.alpha, targets=recipe.targets)
-    group = group or _stored_group(Path(out)) or group_size(base, recipe)
+    layout = base.layout(rank=config.rank, alpha=config.alpha, targets=config.targets)
+    K = subjects_per_batch or _stored_batch_size(Path(out))
+    K = K or loras_that_fit(base, layout, _samples_per_step(config))
     dataset = WeightDataset.create(
         out,
         layout,
         names=list(known),
         labels=_labels_of(known, labels),
         base_hash=base.hash,
-        recipe={**asdict(recipe), "group": group, "dtype": str(base.dtype).split(".")[-1]},
+        recipe={
+            **asdict(config),
+            "subjects_per_batch": K,
+            "dtype": str(base.dtype).removeprefix("torch."),
+        },
         resume=True,
     )
     waiting = [name for name in dataset.pending() if name in known]
     if retry_failed:
         waiting += [name for name in dataset.failed if name in known]
-    kept, prior = Cache(Path(cache) if cache else default_cache()), None
-    with Journal(metrics, len(waiting) * recipe.steps, progress) as journal:
-        for start in range(0, len(waiting), group):
-            members = [known[name] for name in waiting[start : start + group]]
-            learners, failed = _encode_group(base, recipe, members, kept)
-            journal.end((), failed, recipe.steps * len(failed))
+    store, prior = Cache(cache), None
+    with ProgressLog(log, len(waiting) * config.steps, progress) as reports:
+        for start in range(0, len(waiting), K):
+            members = [known[name] for name in waiting[start : start + K]]
+            learners, failed = _encode(base, config, members, store)
+            reports.end((), failed, config.steps * len(failed))
             if not learners:
                 dataset.append((), torch.empty(0, layout.num_parameters), failed=failed)
                 continue
-            if recipe.prior_weight and prior is None:
-                prior = class_latents(base, recipe, kept, progress)
-            done = train_group(base, layout, recipe, learners, prior, kept, journal)
-            # Learned and failed in one step: a group is either pending as a whole or settled, so
-            # that an interrupted run meets the same groups again.
+            if config.prior_loss_weight and prior is None:
+                prior = class_latents(base, config, store, progress)
+            done = train_batch(base, layout, config, learners, prior, store, reports)
+            # Learned and failed in one step: a batch is either pending as a whole or settled, so
+            # that an interrupted run meets the same batches again.
             dataset.append(done.names, done.weights, info=done.info, failed=failed | done.failed)
-            kept.forget(done.run)
-            journal.end(done.names, done.failed, 0)
+            store.forget(done.run)
+            reports.end(done.names, done.failed, 0)
     if not dataset.pending():
         dataset.finish()
         dataset.refresh()
     return dataset
 
 
-def group_size(base: Base, recipe: DreamBoothConfig) -> int:
-    """Return the K that half of the free memory holds, up to the size where passes stop gaining.
-
-    Measured, not guessed: one forward pass for one subject, counting the bytes that autograd keeps.
-    """
-    samples = recipe.train_batch_size * (2 if recipe.prior_weight else 1)
-    layout = base.layout(rank=recipe.rank, alpha=recipe.alpha, targets=recipe.targets)
-    weights = torch.zeros(1, layout.num_parameters, device=base.device, requires_grad=True)
-    latents = torch.zeros(samples, *base.latent_shape, device=base.device)
-    timesteps = torch.zeros(samples, dtype=torch.int64, device=base.device)
-    prompts = base.encode_prompts([recipe.prompt] * samples)
-    with _counting_saved(base) as saved, adapt(base.unet, layout, weights):
-        base.denoising_loss(latents, latents, timesteps, prompts)
-    each = sum(saved.values()) + 6 * weights.nbytes  # gradient, two moments, copies
-    most = _MOST_SAMPLES.get(base.device.type, _MOST_SAMPLES_ON_ACCELERATORS)
-    return max(1, min(most // samples, free_memory(base.device) // 2 // each))
+def _samples_per_step(config: DreamBoothConfig) -> int:
+    return config.train_batch_size * (2 if config.prior_loss_weight else 1)
 
 
-@contextmanager
-def _counting_saved(base: Base) -> Iterator[dict[int, int]]:
-    """Collect address → bytes of all that autograd keeps inside, apart from the base itself."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in base.unet.parameters()}
-    saved: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        yield saved
-
-
-def _encode_group(
-    base: Base, recipe: DreamBoothConfig, members: Sequence[Subject], cache: Cache
+def _encode(
+    base: Base, config: DreamBoothConfig, members: Sequence[Subject], cache: Cache
 ) -> tuple[list[Learner], dict[str, str]]:
     """Return the subjects whose images could be read, and why the others could not."""
     learners, failed = [], {}
     for subject in members:
         try:
-            latents = subject_latents(base, recipe, subject, cache)
-            learners.append(Learner(subject.name, subject_seed(recipe, subject.name), latents))
+            learners.append(Learner(subject.name, subject_latents(base, config, subject, cache)))
         except W2WError as error:
             failed[subject.name] = str(error)
     return learners, failed
 
 
-def _stored_group(out: Path) -> int | None:
+def _stored_batch_size(out: Path) -> int | None:
     if not (out / "manifest.json").exists():
         return None
-    return WeightDataset.open(out).recipe.get("group")
+    return WeightDataset.open(out).recipe.get("subjects_per_batch")
 
 
 def _labels_of(known: Mapping[str, Subject], labels: Any) -> Any:
@@ -177,7 +151,7 @@ def _labels_of(known: Mapping[str, Subject], labels: Any) -> Any:
     if not len(chosen):
         first = next(iter(labels.index if hasattr(labels, "columns") else labels), None)
         raise InputError(
-            f"the labels name none of the subjects: they know {first!r}, the first subject is"
-            f" {next(iter(known))!r}; expected the names of the subjects' folders"
+            f"the labels name none of the subjects: their first row is {first!r}, the first subject"
+            f" is {next(iter(known))!r}; expected the names of the subjects' folders"
         )
     return chosen

@@ -1,6 +1,7 @@
-"""What a run tells while it runs: a bar for people, lines of JSON for programs."""
+"""What a run reports while it runs: a progress bar for people, lines of JSON for programs."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +11,17 @@ import torch
 from torch import Tensor
 
 from .._files import make_folder, readable_errors
-from .._json import plain
 
 _STEPS_PER_LINE = 20
 
 
-class Journal:
-    """Progress of one call, in subject-steps; use it as a context manager.
+class ProgressLog:
+    """Progress of one call, counted in subject-steps; use it as a context manager.
 
     Args:
-        path: file that lines are added to, or None.
-        subject_steps: in all, of which the bar shows rate and time left.
-        progress: whether there is a bar on stderr.
+        path: file to append lines of JSON to, or None.
+        subject_steps: total number, from which the bar estimates the time left.
+        progress: show a bar on stderr.
     """
 
     def __init__(self, path: str | Path | None, subject_steps: int, progress: bool):
@@ -31,7 +31,7 @@ class Journal:
         self._names: Sequence[str] = ()
         self._losses: list[Tensor] = []
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "ProgressLog":
         from tqdm import tqdm
 
         if self._path is not None:
@@ -53,14 +53,14 @@ class Journal:
             self._file.close()
 
     def begin(self, names: Sequence[str], step: int) -> None:
-        """Tell that a group begins, or goes on, with a step."""
+        """Report that a batch of subjects starts at, or resumes from, a step."""
         self._names, self._losses, self._since = names, [], time.perf_counter()
-        self._bar.unpause()  # encoding and class images are not part of the rate
+        self._bar.unpause()  # encoding and class images do not count towards the rate
         self._bar.update(step * len(names))
         self._write(event="begin", subjects=list(names), step=step)
 
     def step(self, step: int, loss: Tensor, prior_loss: Tensor | None, alive: Tensor) -> None:
-        """Tell the losses "k" of a step; they are read from the device once in 20 steps."""
+        """Report the losses "k" of a step; they are read from the device once in 20 steps."""
         prior = torch.zeros_like(loss) if prior_loss is None else prior_loss
         self._losses.append(torch.stack([loss.detach(), prior.detach()]))
         self._bar.update(len(self._names))
@@ -68,9 +68,9 @@ class Journal:
             return
         own, of_class = torch.stack(self._losses)[..., alive].mean((0, 2)).tolist()
         seconds = time.perf_counter() - self._since
-        facts: dict[str, Any] = {"loss": own}
+        facts: dict[str, Any] = {"loss": _finite(own)}
         if prior_loss is not None:
-            facts["prior_loss"] = of_class
+            facts["prior_loss"] = _finite(of_class)
         facts["failed"] = int((~alive).sum())
         facts["subject_steps_per_second"] = len(self._losses) * len(self._names) / seconds
         self._bar.set_postfix(loss=f"{own:.4f}", refresh=False)
@@ -78,16 +78,22 @@ class Journal:
         self._losses, self._since = [], time.perf_counter()
 
     def end(self, stored: Sequence[str], failed: Mapping[str, str], skipped: int) -> None:
-        """Tell what became of a group, and how many subject-steps were never needed."""
+        """Report the outcome of a batch, and how many subject-steps were not needed."""
         self._bar.update(skipped)
         for name, reason in failed.items():
-            self._bar.write(f"{name}: {reason}", file=self._bar.fp) if self._progress else None
+            if self._progress:
+                self._bar.write(f"{name}: {reason}", file=self._bar.fp)
             self._write(event="failed", subject=name, reason=reason)
         self._write(event="stored", subjects=list(stored))
 
     def _write(self, **facts: Any) -> None:
         if self._file and self._path:
-            line = json.dumps(plain(facts | {"time": round(time.time(), 3)}), ensure_ascii=False)
+            line = json.dumps({**facts, "time": round(time.time(), 3)}, ensure_ascii=False)
             with readable_errors("write", self._path):
                 self._file.write(line + "\n")
                 self._file.flush()
+
+
+def _finite(value: float) -> float | None:
+    """Return null for NaN, the mean loss of a batch in which every subject failed."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,110 @@
+"""Images and masks as users have them: paths, PIL images or arrays, one or several."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..errors import InputError
+from ..subjects import decode_image, decode_mask, square
+
+
+def read_images(
+    images: Any, masks: Any, size: int
+) -> tuple[UInt8[Tensor, "n h w 3"], Float[Tensor, "n h w"] | None]:
+    """Return images and masks as centred squares of one size.
+
+    Args:
+        images: one or several paths, PIL images, or uint8 arrays "h w 3".
+        masks: for each image a path, a PIL image, an array "h w" (bool, uint8 of 0 to 255, or
+            numbers from 0 to 1) of its size, or None; None: no masks.
+        size: side of the squares.
+
+    Raises:
+        InputError: an image or mask that cannot be read, of another kind or shape, an empty mask,
+            or another number of masks than of images.
+    """
+    given = _as_list(images, 3)
+    whole = [_image(value, i) for i, value in enumerate(given)]
+    if not whole:
+        raise InputError("no images: expected at least one")
+    pixels = torch.from_numpy(np.stack([np.asarray(square(image, size)) for image in whole]))
+    of_each = [] if masks is None else _as_list(masks, 2)
+    if all(mask is None for mask in of_each):
+        return pixels, None
+    if len(of_each) != len(whole):
+        raise InputError(f"{len(of_each)} masks for {len(whole)} images: expected one for each")
+    weights = [
+        np.ones((size, size), np.float32) if mask is None else _mask(mask, i, image.size, size)
+        for i, (mask, image) in enumerate(zip(of_each, whole, strict=True))
+    ]
+    return pixels, torch.from_numpy(np.stack(weights))
+
+
+def _as_list(values: Any, dimensions: int) -> list[Any]:
+    """Return several images as a list of them, and one as a list of one."""
+    if isinstance(values, str | Path) or hasattr(values, "convert"):
+        return [values]
+    if isinstance(values, Tensor | np.ndarray):
+        return [values] if values.ndim == dimensions else list(values)
+    if isinstance(values, Sequence):
+        return list(values)
+    raise InputError(f"a {type(values).__name__}: expected a path, a PIL image or an array")
+
+
+def _image(value: Any, number: int) -> Any:
+    """Return one image as upright RGB."""
+    from PIL import Image
+
+    if isinstance(value, str | Path):
+        return decode_image(_read(Path(value)), Path(value).name)
+    if hasattr(value, "convert"):
+        return value.convert("RGB")
+    array = np.asarray(value)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise InputError(
+            f"image {number} of {array.dtype} and shape {list(array.shape)}: expected uint8 of"
+            " [height, width, 3]"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _mask(value: Any, number: int, shape: tuple[int, int], size: int) -> np.ndarray:
+    """Return the loss weight, from 0 to 1, of every pixel of an image's square."""
+    from PIL import Image
+
+    called = f"mask {number}"
+    if isinstance(value, str | Path):
+        called = Path(value).name
+        levels = np.asarray(decode_mask(_read(Path(value)), called, shape)) / 255
+    elif hasattr(value, "convert"):
+        levels = np.asarray(value.convert("L")) / 255
+    else:
+        array = np.asarray(value)
+        levels = array / 255 if array.dtype == np.uint8 else array.astype(np.float64)
+    if levels.shape != shape[::-1]:
+        raise InputError(
+            f"{called} of shape {list(levels.shape)}: expected that of its image,"
+            f" {list(shape[::-1])}"
+        )
+    if not (levels.min() >= 0 and levels.max() <= 1):
+        raise InputError(f"{called} has values outside 0 to 1: expected 0 to 1, or uint8")
+    grey = Image.fromarray(levels.astype(np.float32))  # mode F, so that nothing is rounded
+    weights = np.asarray(square(grey, size)).clip(0, 1)
+    if weights.max() == 0:
+        raise InputError(
+            f"{called} is empty within the centred square: expected white, or 1, where the"
+            " subject is"
+        )
+    return weights
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error

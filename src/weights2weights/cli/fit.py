@@ -94,28 +94,21 @@ def command(
     import torch
 
     from ..dataset import WeightDataset
-    from ..errors import InputError
     from ..labels import read_labels
     from ..space import WeightSpace
 
-    try:
-        torch.empty(0, device=device, dtype=torch.float64)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r} is not usable here ({reason}); use cpu") from error
-
     start = time.perf_counter()
-    dataset = WeightDataset.open(weights)
-    options = {
-        "oversampling": oversampling,
-        "tolerance": tolerance,
-        "max_passes": max_passes,
-        "generator": torch.Generator().manual_seed(seed),
-        "device": device,
-        "progress": True,
-    }
-    table = None if labels is None else read_labels(labels)
-    space = WeightSpace.fit(dataset, components, table, **options)
+    space = WeightSpace.fit(
+        WeightDataset.open(weights),
+        components,
+        read_labels(labels) if labels else None,
+        oversampling=oversampling,
+        tolerance=tolerance,
+        max_passes=max_passes,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+        progress=True,
+    )
     if sampling is not None:
         defaults = {"components": sampling[0], "scale": sampling[1]}
         space = replace(space, metadata={**space.metadata, "sampling": defaults})

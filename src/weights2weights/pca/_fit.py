@@ -78,7 +78,8 @@ def fit_pca(
 
     Raises:
         InputError: fewer than one component or two rows, no column with variance, NaN or infinite
-            values (the message names their rows), blocks that change between passes.
+            values (the message names their rows), blocks that change between passes, a device
+            that is absent or lacks float64.
 
     Example:
         >>> rows = torch.randn(100, 8) @ torch.randn(8, 30) + 5
@@ -92,10 +93,11 @@ def fit_pca(
         raise InputError(f"components is {components}, expected at least 1")
     if max_passes < 4:
         raise InputError(f"max_passes is {max_passes}, expected at least 4")
+    device = _usable(device)
     statistics = column_statistics(blocks, progress)
     if statistics.rows < 2:
         raise InputError("a single model has no variance; a space needs at least two models")
-    matrix = StandardisedMatrix(blocks, statistics, torch.device(device), progress)
+    matrix = StandardisedMatrix(blocks, statistics, device, progress)
     if not matrix.rank:
         raise InputError(f"all {statistics.rows} rows are equal; a space needs models that differ")
     wanted = min(components, matrix.rank)
@@ -121,6 +123,16 @@ def fit_pca(
         rows=statistics.rows,
         passes=matrix.passes,
     )
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device, dtype=torch.float64).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {str(device)!r} is not usable here ({reason}); use cpu"
+        ) from error
 
 
 def _signs(components: Tensor) -> Tensor:

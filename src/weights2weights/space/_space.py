@@ -75,8 +75,7 @@ class WeightSpace(Contents):
     ) -> "WeightSpace":
         """Fit a space to a dataset of models.
 
-        Reads the dataset about six times, and once more for the coefficients of its models. Memory:
-        about six times d × (m + oversampling) values, and the n × m coefficients; see `fit_pca`.
+        Reads the dataset about seven times; see `fit_pca` for time and memory.
 
         Args:
             dataset: the training models, with their labels.
@@ -163,11 +162,9 @@ class WeightSpace(Contents):
     # Points and weights.
 
     def project(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
-        """Return the coefficients of LoRA weight vectors in this space.
+        """Return the coefficients of LoRA weight vectors: c = ((w − mean) / std) @ components.T.
 
-        Standardise every parameter with the training mean and std, then multiply with the m
-        orthonormal components: c = ((w − mean) / std) @ components.T. The part of w outside the
-        space is lost; see `residual`.
+        The part of w outside the space is lost; see `residual`.
 
         Args:
             weights: flattened LoRAs in the order of `layout`, any floating dtype; plain A and B
@@ -230,9 +227,8 @@ class WeightSpace(Contents):
         """Find the training models nearest to points, by cosine similarity of coefficients, exact.
 
         Args:
-            coefficients: the points, on at least the first k components, where k is the number of
-                components for which training coefficients are known; further ones are ignored.
-                With fewer, only those are compared.
+            coefficients: the points; compared on the components that both they and the training
+                models have coefficients for.
             count: how many to find, at most as many as there are models.
 
         Raises:
@@ -277,9 +273,6 @@ class WeightSpace(Contents):
             coefficients: of the models on the first k components.
             names: of the models.
             labels: a table indexed by name, or None for no labels.
-
-        Raises:
-            InputError: shapes that do not match.
         """
         labels = tidy_labels(labels, names)
         return replace(self, coefficients=coefficients, names=tuple(names), labels=labels)

@@ -1,8 +1,7 @@
-"""Did an edit do what was asked, and nothing else? Computed from an attribute reader's outputs.
+"""Did an edit do what was asked, and nothing else? From the outputs of an `AttributeReader`.
 
-A reader (`protocols.AttributeReader`) returns a probability for every label; above `SEEN` it sees
-the label. What is undefined for an image, such as making a bald man bald, is NaN: `confidence`
-leaves it out and counts it.
+What is undefined for an image, such as making a bald man bald, is NaN: `confidence` leaves it out
+and counts it.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,8 +21,7 @@ _EPSILON = 1e-6  # keeps logits within ±13.8
 def logit(probabilities: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Return log(p / (1 - p)) in float32, clipped to ±13.8.
 
-    The change of an attribute's logit is the drawn world's counterpart of the gain in CLIP score:
-    CLIP was not trained on drawings.
+    The change of a logit is for drawings what the gain in CLIP score is for photos.
     """
     return torch.logit(probabilities.double(), eps=_EPSILON).float()
 

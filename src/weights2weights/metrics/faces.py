@@ -1,14 +1,10 @@
 """Who is in a photo: face detection by YuNet and recognition by SFace, through OpenCV.
 
-Both networks run in OpenCV itself (extra `faces`, Apache-2.0) from two ONNX files of its model zoo,
-which the package does not contain and `download_face_models` fetches:
-
-- `face_detection_yunet_2023mar.onnx`, 0.2 MB: YuNet, MIT licence;
-- `face_recognition_sface_2021dec.onnx`, 39 MB: SFace (Zhong et al. 2021), Apache-2.0 licence.
-
-The licences permit any use; the training images were collected on the web, and many places require
-consent for recognising people by their faces. Scores are not comparable with the paper's, which
-were measured with MTCNN and FaceNet: to compare, pass another `protocols.IdentityScorer`.
+`download_face_models` fetches both networks from OpenCV's model zoo (0.2 MB, MIT licence, and 39 MB,
+Apache-2.0); OpenCV itself (extra `faces`) runs them. The licences permit any use, but the training
+images were collected on the web, and many places require consent for recognising people by their
+faces. Scores are not comparable with the paper's, which were measured with MTCNN and FaceNet: to
+compare, pass another `protocols.IdentityScorer`.
 """
 
 import hashlib
@@ -19,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError, ResourceError
@@ -107,21 +104,17 @@ class FaceScorer:
         The first 14 values are pixels: left, top, width, height, then x and y of right eye, left
         eye, nose tip, right and left corner of the mouth.
         """
-        from PIL import Image
-
         height, width = image.shape[:2]
         scale = min(1.0, _LONGEST_SIDE / max(height, width))
-        reduced = image
-        if scale < 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            reduced = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-        self.detector.setInputSize((reduced.shape[1], reduced.shape[0]))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        reduced = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        self.detector.setInputSize(size)
         found = self.detector.detect(reduced)[1]
         if found is None:
             return np.zeros((0, 15), np.float32)
         found = np.array(found, np.float32)
-        found[:, :14:2] *= width / reduced.shape[1]
-        found[:, 1:14:2] *= height / reduced.shape[0]
+        found[:, :14:2] *= width / size[0]
+        found[:, 1:14:2] *= height / size[1]
         return found
 
 
@@ -138,7 +131,6 @@ def download_face_models(folder: str | Path) -> Path:
         InputError: a file does not have the expected checksum.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     folder = Path(folder)
     for name, (repository, digest) in _SOURCES.items():
@@ -147,15 +139,14 @@ def download_face_models(folder: str | Path) -> Path:
             continue
         try:
             path = Path(hf_hub_download(repository, name, local_dir=folder))
-        except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        except OSError as error:
             raise ResourceError(
                 f"cannot download {name} from huggingface.co/{repository} ({error}); put it into"
                 f" {folder} by hand"
             ) from error
         if (found := _sha256(path)) != digest:
             raise InputError(
-                f"{path} has SHA-256 {found}, expected {digest}; it is damaged or another version:"
-                " delete it and try again"
+                f"{path} has SHA-256 {found}, expected {digest}; delete it and download it again"
             )
     return folder
 

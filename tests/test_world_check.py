@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.world import __main__ as command
 from experiments.world import check
 from weights2weights.bases import Base
 from weights2weights.worlds.people import PEOPLE
@@ -16,7 +17,7 @@ from weights2weights.worlds.scorers import Scorer, ScorerNetwork
 def test_scenes_are_recognised_by_their_borders(monkeypatch):
     asked = {prompt: scene for scene, prompt in PEOPLE.scene_prompts.items()}
 
-    def perfect(base, weights, layout, prompts, seeds):
+    def perfect(base, *, prompts, seeds):
         people = [PEOPLE.subject(5, seed) for seed in seeds]
         rows = []
         for prompt in prompts:
@@ -29,8 +30,8 @@ def test_scenes_are_recognised_by_their_borders(monkeypatch):
     monkeypatch.setattr(check, "generate", perfect)
     assert check.scene_agreement(Mock(spec=Base, size=64)) >= 0.95
 
-    def shuffled(*arguments):
-        return perfect(*arguments).roll(1, dims=1)
+    def shuffled(*arguments, **options):
+        return perfect(*arguments, **options).roll(1, dims=1)
 
     monkeypatch.setattr(check, "generate", shuffled)
     assert check.scene_agreement(Mock(spec=Base, size=64)) <= 0.1
@@ -38,6 +39,27 @@ def test_scenes_are_recognised_by_their_borders(monkeypatch):
 
 def _at(image, scene):
     return replace(image, scene=scene)
+
+
+def test_the_command_prints_every_figure_and_fails_if_a_target_is_missed(monkeypatch, capsys):
+    good = {"verification_auc": 1.0, "mean_attribute_auc": 0.99}
+    figures = {
+        "vae_psnr_db": 32.4,
+        "renders": good,
+        "round_trips": good,
+        "attribute_agreement": {
+            "mean": 0.918,
+            "attributes": {"Bald": {"wanted": 1.0, "opposite": 0.9}},
+        },
+        "scene_agreement": 1.0,
+        "seconds_per_image": 0.17,
+    }
+    monkeypatch.setattr(command, "check_world", lambda *_, **__: figures)
+    command.main(["check", "--out", "unused"])
+    assert capsys.readouterr().out.count(" met\n") == len(command.TARGETS)
+    figures["seconds_per_image"] = 0.6
+    with pytest.raises(SystemExit, match="1 of 7 targets missed: seconds_per_image"):
+        command.main(["check", "--out", "unused"])
 
 
 @pytest.fixture
@@ -53,7 +75,7 @@ def reader_of_redness():
 
 
 def test_agreement_counts_wanted_and_opposite_separately(monkeypatch, reader_of_redness):
-    def half_right(base, weights, layout, prompts, seeds):
+    def half_right(base, *, prompts, seeds):
         images = torch.zeros(1, 2, len(seeds), 64, 64, 3, dtype=torch.uint8)
         images[0, 0, ::2, ..., 0] = 255  # every second image is as wanted, no opposite one is
         return images + torch.tensor([0, 1, 0], dtype=torch.uint8)

@@ -9,6 +9,7 @@ shipped base, or that of `--work`. Both exit with 1 if a target is missed.
 
 import argparse
 import operator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ TARGETS = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of the two commands."""
-    given = _parser().parse_args()
+    given = _parser().parse_args(arguments)
     if given.command == "train":
         _train(given)
     else:

@@ -1,10 +1,10 @@
 """Who is in a photo: face detection by YuNet and recognition by SFace, through OpenCV.
 
-`download_face_models` fetches both networks from OpenCV's model zoo (0.2 MB, MIT licence, and 39 MB,
-Apache-2.0); OpenCV itself (extra `faces`) runs them. The licences permit any use, but the training
-images were collected on the web, and many places require consent for recognising people by their
-faces. Scores are not comparable with the paper's, which were measured with MTCNN and FaceNet: to
-compare, pass another `protocols.IdentityScorer`.
+`download_face_models` fetches both networks from OpenCV's model zoo (0.2 MB, MIT licence, and
+39 MB, Apache-2.0); OpenCV itself (extra `faces`) runs them. The licences permit any use, but the
+training images were collected on the web, and many places require consent for recognising people by
+their faces. Scores are not comparable with the paper's, which were measured with MTCNN and FaceNet:
+to compare, pass another `protocols.IdentityScorer`.
 """
 
 import hashlib

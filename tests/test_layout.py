@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,6 @@ from weights2weights.layout import (
     LoRAModule,
     WeightLayout,
     peft_key,
-    split_peft_key,
 )
 
 # The UNets as their published configs describe them; all other fields are diffusers' defaults.
@@ -117,7 +117,7 @@ def test_same_names_and_sizes_as_peft(sd15):
     theirs = {
         f"base_model.model.{key}": tensor for key, tensor in get_peft_model_state_dict(unet).items()
     }
-    assert not layout.difference(WeightLayout.from_state_dict(theirs, alpha=27.0))
+    assert not layout.difference(layout_of(theirs))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4, 8, 16, 32, 64])
@@ -249,7 +249,7 @@ def test_listing_order_of_modules_does_not_matter(layout, shuffler):
 def test_layout_is_read_back_from_its_state_dict_and_its_json(layout):
     tensors = layout.unflatten(torch.zeros(layout.num_parameters))
     backwards = dict(reversed(tensors.items()))
-    assert WeightLayout.from_state_dict(backwards, layout.alpha) == layout
+    assert layout_of(backwards, layout.alpha) == layout
     assert WeightLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 
 
@@ -319,6 +319,10 @@ def test_whole_numbers_are_no_weights(small, whole):
 # --- from a state dict ---------------------------------------------------------------------------
 
 
+def layout_of(tensors: Mapping[str, torch.Tensor], alpha: float = 27.0) -> WeightLayout:
+    return WeightLayout.from_shapes({key: tuple(t.shape) for key, t in tensors.items()}, alpha)
+
+
 def state_dict(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
     return {
         peft_key(name.rpartition("_")[0], name[-1]): torch.zeros(shape)
@@ -345,13 +349,7 @@ def state_dict(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
 )
 def test_state_dict_that_is_no_lora(tensors, message):
     with pytest.raises(W2WError, match=message):
-        WeightLayout.from_state_dict(tensors, alpha=27.0)
-
-
-def test_peft_keys_both_ways():
-    assert split_peft_key(peft_key("down.0.to_q", "B")) == ("down.0.to_q", "B")
-    assert split_peft_key("base_model.model.to_q.lora_A.identity1.weight") is None
-    assert split_peft_key("unet.to_q.lora_A.weight") is None
+        layout_of(tensors)
 
 
 # --- what a layout can be ------------------------------------------------------------------------
@@ -361,6 +359,13 @@ def test_peft_keys_both_ways():
 def test_names_that_no_layer_has(name):
     with pytest.raises(W2WError, match="module name"):
         WeightLayout((LoRAModule(name, 1, 1),), 1, 1.0)
+
+
+def test_half_a_character_in_a_name_is_one_line(small):
+    with pytest.raises(W2WError, match="text that can be written"):
+        replace(small, base="\udc80")
+    with pytest.raises(W2WError, match="text that can be written"):
+        WeightLayout((LoRAModule("to_\ud800", 1, 1),), 1, 1.0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])

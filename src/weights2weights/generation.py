@@ -22,7 +22,8 @@ from ._memory import free_memory
 from .adapter import adapt
 from .bases import Base
 from .errors import InputError, ResourceError
-from .layout import WeightLayout, require_one_base
+from .layout import WeightLayout
+from .models import require_one_base
 from .opening import Models, stack_models
 from .space import WeightSpace
 

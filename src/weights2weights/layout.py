@@ -1,17 +1,15 @@
 """A LoRA is a point: the fixed order in which its tensors become one weight vector.
 
-Fine-tune one base model for many subjects with LoRAs of the same shape, and every result is a
-vector of the same length: the tensors A and B of every adapted layer, row-major, one after the
-other. `WeightLayout` is that agreement. It says which layers are adapted, how wide they are, at
-which rank and with which alpha, and hence at which offset of the vector every number stands.
+LoRAs of the same shape on the same base model are vectors of the same length: the tensors A and B
+of every adapted layer, row-major, one after the other. A `WeightLayout` states which layers are
+adapted, their widths, the rank and alpha, and hence the offset of every weight in the vector.
 
 The order is the sorted order of the tensors' PEFT keys, A before B within a module: the order in
 which a PEFT file lists its tensors, and that of the published dataset of Dravid et al. 2024. The
 update of a layer is (alpha / rank) · B · A; **that factor is never part of the vector**.
 
-This module is the only home of tensor names and of their order. Whoever holds a weight vector asks
-a layout what its numbers mean; two vectors may be compared, averaged or decomposed together only if
-their layouts have the same `hash`.
+This module is the only home of tensor names and of their order. Two vectors may be compared,
+averaged or decomposed together only if their layouts have the same `hash`.
 """
 
 import hashlib
@@ -43,35 +41,8 @@ _PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\
 
 
 def peft_key(module: str, part: str) -> str:
-    """Return the PEFT name of one LoRA tensor; `part` is "A" (rank × in) or "B" (out × rank)."""
+    """Return the PEFT key of a LoRA tensor; `part` is "A" (rank × in) or "B" (out × rank)."""
     return f"base_model.model.{module}.lora_{part}.weight"
-
-
-def split_peft_key(key: str) -> tuple[str, str] | None:
-    """Return (module, "A" or "B") of a PEFT key, else None. Inverse of `peft_key`."""
-    match = _PEFT_KEY.fullmatch(key)
-    return (match["module"], match["part"]) if match else None
-
-
-def require_one_base(ours: str, theirs: str, what: str) -> str:
-    """Return the content hash of the one base model that two things belong to, "" if unknown.
-
-    Layouts do not tell: fine-tunes of one architecture share theirs.
-
-    Args:
-        ours: hash of the base that is expected, "" if unknown.
-        theirs: hash of the base of what came, "" if unknown.
-        what: what came, for the message: "adam.safetensors".
-
-    Raises:
-        W2WError: both are known and differ.
-    """
-    if ours and theirs and ours != theirs:
-        raise InputError(
-            f"{what} was made for another base (hash {theirs}): expected {ours}; LoRAs of several"
-            " base models share no space and mean nothing on another's, so give one of that base"
-        )
-    return ours or theirs
 
 
 @dataclass(frozen=True)
@@ -106,14 +77,14 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class LayoutDifference:
-    """How something differs from what a layout expects; falsy when it does not.
+    """How something differs from what a layout expects; falsy if it does not.
 
     Attributes:
-        missing: PEFT keys that were expected and did not come.
-        left_over: PEFT keys that came and were not expected.
-        reshaped: (key, shape that came, shape expected) of tensors present in both. A difference in
-            rank is told once, by `rank`, and not repeated here.
-        rank: (what came, what was expected), or None if equal.
+        missing: PEFT keys that were expected and are absent.
+        left_over: PEFT keys that were not expected.
+        reshaped: (key, actual shape, expected shape) of tensors present in both. A difference in
+            rank is reported once, by `rank`, and not repeated here.
+        rank: (actual, expected), or None if equal.
         alpha: the same for alpha.
     """
 
@@ -144,7 +115,7 @@ class LayoutDifference:
 
 @dataclass(frozen=True)
 class WeightLayout:
-    """What each of the d numbers of a weight vector is.
+    """The meaning of each of the d weights of a LoRA vector.
 
     Immutable. Modules are put into canonical order on construction, so two layouts of the same
     layers are equal however they were listed.
@@ -157,7 +128,7 @@ class WeightLayout:
             by many names.
 
     Raises:
-        W2WError: no modules, a module twice, a name or width that no LoRA can have.
+        InputError: no modules, a module twice, a name or width that no LoRA can have.
     """
 
     modules: tuple[LoRAModule, ...]
@@ -175,6 +146,9 @@ class WeightLayout:
             )
         for module in self.modules:
             _check_module(module)
+        for text in (self.base, *(module.name for module in self.modules)):
+            if not _is_unicode(text):
+                raise InputError(f"name {text!r}: expected text that can be written as UTF-8")
         ordered = tuple(sorted(self.modules, key=lambda module: peft_key(module.name, "A")))
         names = [module.name for module in ordered]
         if len(set(names)) < len(names):
@@ -194,17 +168,17 @@ class WeightLayout:
     ) -> "WeightLayout":
         """Adapt every linear layer of a denoiser whose name ends in one of the targets.
 
-        Only names and widths are read, so a network on torch's meta device will do.
+        Only names and widths are read, so the network may be on torch's meta device.
 
         Args:
             denoiser: a UNet or transformer of diffusers, or any network with named linear layers.
             targets: last parts of module names, as in PEFT: "to_q", "to_out.0".
-            rank: of every LoRA.
-            alpha: of every LoRA.
+            rank: LoRA rank.
+            alpha: LoRA alpha.
             base: a name for the base model.
 
         Raises:
-            W2WError: a target that matches no layer, or one that is not `nn.Linear`.
+            InputError: a target that matches no layer, or one that is not `nn.Linear`.
         """
         modules, unmatched = [], set(targets)
         for name, layer in denoiser.named_modules():
@@ -228,34 +202,30 @@ class WeightLayout:
         return cls(tuple(modules), rank, alpha, base)
 
     @classmethod
-    def from_state_dict(
-        cls, state_dict: Mapping[str, Any], alpha: float, base: str = ""
-    ) -> "WeightLayout":
-        """Read the layout off LoRA tensors under PEFT keys; alpha is not in them and must be given.
-
-        Raises:
-            W2WError: a key that is no LoRA weight, an A without its B, shapes that do not match, or
-                several ranks.
-        """
-        shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-        return cls.from_shapes(shapes, alpha, base)
-
-    @classmethod
     def from_shapes(
         cls, shapes: Mapping[str, Shape], alpha: float, base: str = ""
     ) -> "WeightLayout":
-        """Do as `from_state_dict` from shapes alone, such as those in a safetensors header."""
+        """Read the layout off the shapes of LoRA tensors, such as those in a safetensors header.
+
+        Args:
+            shapes: PEFT key → shape, in any order.
+            alpha: of every LoRA; tensors do not state it.
+            base: a name for the base model.
+
+        Raises:
+            InputError: a key that is not a LoRA weight's, an A without its B, shapes that do not
+                match, or several ranks.
+        """
         pairs: dict[str, dict[str, Shape]] = {}
         for key, shape in shapes.items():
-            parsed = split_peft_key(key)
-            if parsed is None:
+            match = _PEFT_KEY.fullmatch(key)
+            if match is None:
                 raise InputError(
                     f"key {key!r} is no LoRA weight: expected {peft_key('<module>', 'A')} or lora_B"
                 )
             if len(shape) != 2:
                 raise InputError(f"{key} has shape {_times(shape)}: expected a matrix")
-            module, part = parsed
-            pairs.setdefault(module, {})[part] = shape
+            pairs.setdefault(match["module"], {})[match["part"]] = shape
         return cls._from_pairs(pairs, alpha, base)
 
     @classmethod
@@ -306,7 +276,7 @@ class WeightLayout:
 
     @property
     def scale(self) -> float:
-        """The factor alpha / rank of B · A in the forward pass; it is not in the vector."""
+        """The factor alpha / rank of B · A in the forward pass, which is not in the vector."""
         return self.alpha / self.rank
 
     @property
@@ -322,7 +292,7 @@ class WeightLayout:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def slices(self) -> tuple[tuple[LoRAModule, slice, slice], ...]:
-        """Return (module, slice of A, slice of B) for every module, in order; computed once."""
+        """Return (module, slice of A, slice of B) for every module, in order."""
         return self._slices
 
     @cached_property
@@ -350,7 +320,7 @@ class WeightLayout:
             that holds all of them, if they differ).
 
         Raises:
-            W2WError: tensors are missing, left over or of another shape, or are not floating-point.
+            InputError: tensors are missing, left over, of another shape or not floating-point.
         """
         self._require_tensors(state_dict)
         tensors = (state_dict[entry.key] for entry in self.entries)
@@ -358,7 +328,7 @@ class WeightLayout:
         return _concatenate(rows)
 
     def unflatten(self, weights: Float[Array, "*batch d"]) -> dict[str, Array]:
-        """Cut weight vectors into LoRA tensors under PEFT keys, as views. Inverse of `flatten`.
+        """Split weight vectors into LoRA tensors under PEFT keys, as views. Inverse of `flatten`.
 
         Args:
             weights: vectors of length d with any leading batch axes, torch or NumPy.
@@ -368,7 +338,7 @@ class WeightLayout:
             the vector.
 
         Raises:
-            W2WError: the last axis is not d.
+            InputError: the last axis is not d.
         """
         if weights.shape[-1:] != (self.num_parameters,):
             raise InputError(
@@ -400,7 +370,7 @@ class WeightLayout:
                 raise InputError(f"{key} holds {tensor.dtype}: expected floating-point numbers")
 
     def difference(self, other: "WeightLayout") -> LayoutDifference:
-        """Compare another layout with this one, which says what is expected; `base` is ignored."""
+        """Return how another layout differs from this one; `base` is ignored."""
         at_our_rank = replace(other, rank=self.rank)
         came = {entry.key: entry.shape for entry in at_our_rank.entries}
         expected = {entry.key: entry.shape for entry in self.entries}
@@ -411,10 +381,10 @@ class WeightLayout:
         )
 
     def require_equal(self, other: "WeightLayout", what: str) -> None:
-        """Raise W2WError unless `other` places the same numbers in the same order as this layout.
+        """Raise InputError unless `other` gives every weight the same meaning as this layout.
 
         Args:
-            other: the layout that came.
+            other: the layout to check.
             what: whose layout it is, for the message: "adam.safetensors".
         """
         if difference := self.difference(other):
@@ -434,7 +404,7 @@ class WeightLayout:
         """Read a layout back from JSON values, which may come from an untrusted file.
 
         Raises:
-            W2WError: a field is missing or of another type.
+            InputError: a field is missing or of another type.
         """
         try:
             modules = tuple(
@@ -470,6 +440,14 @@ def _check_module(module: LoRAModule) -> None:
         )
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return True
+
+
 def _compare_shapes(came: Mapping[str, Shape], expected: Mapping[str, Shape]) -> LayoutDifference:
     return LayoutDifference(
         missing=tuple(key for key in expected if key not in came),
@@ -488,7 +466,7 @@ def _concatenate(rows: list[Any]) -> Any:
 
 def _integer(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is no whole number")
+        raise TypeError(f"{value!r} is not an integer")
     return value
 
 

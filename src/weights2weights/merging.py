@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
-from .layout import LoRAModule, WeightLayout, require_one_base
-from .models import Model
+from .layout import LoRAModule, WeightLayout
+from .models import Model, require_one_base
 from .opening import Models, Space, one_model, open_space, stack_models
 
 

@@ -113,6 +113,27 @@ class Model:
         return parts
 
 
+def require_one_base(ours: str, theirs: str, what: str) -> str:
+    """Return the content hash of the one base model that two things belong to, "" if unknown.
+
+    Layouts cannot answer this: fine-tunes of one architecture share theirs.
+
+    Args:
+        ours: hash of the expected base, "" if unknown.
+        theirs: hash of the other base, "" if unknown.
+        what: what has the other base, for the message: "adam.safetensors".
+
+    Raises:
+        InputError: both are known and differ.
+    """
+    if ours and theirs and ours != theirs:
+        raise InputError(
+            f"{what} was made for another base (hash {theirs}): expected {ours}; LoRAs of several"
+            " base models share no space and mean nothing on another's, so give one of that base"
+        )
+    return ours or theirs
+
+
 def save_model(path: str | Path, model: Model) -> Path:
     """Write a model file, whole or not at all; equal models give equal bytes.
 

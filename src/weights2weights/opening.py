@@ -16,8 +16,8 @@ from torch import Tensor
 from .dataset import WeightDataset
 from .errors import InputError
 from .formats.peft import DIFFUSERS_NAME, WEIGHTS_NAME
-from .layout import WeightLayout, require_one_base
-from .models import Model, load_model
+from .layout import WeightLayout
+from .models import Model, load_model, require_one_base
 from .space import WeightSpace
 
 Models = Any

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..layout import require_one_base
+from ..models import require_one_base
 from ._dataset import WeightDataset, row_info
 from ._labels import merge_labels
 

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..layout import require_one_base
-from ..models import Model
+from ..models import Model, require_one_base
 from ..protocols import Space
 from ._direction import Direction
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._memory import loras_that_fit, out_of_memory_explained
 from ..bases import Base
 from ..errors import InputError
-from ..layout import require_one_base
+from ..models import require_one_base
 from ..space import WeightSpace
 from ..training import default_config
 from ._config import PRESETS, InversionConfig

@@ -15,8 +15,8 @@ from ..dataset import WeightDataset
 from ..directions import Direction, FitOptions, find_direction, find_directions
 from ..errors import InputError
 from ..labels import tidy_labels
-from ..layout import WeightLayout, require_one_base
-from ..models import Model
+from ..layout import WeightLayout
+from ..models import Model, require_one_base
 from ..pca import Blocks
 from ..sampling import sample
 from . import _store

@@ -1,6 +1,7 @@
 """Models for other programs: LoRA files, and LoRAs loaded into a diffusers pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,9 +113,23 @@ def load_into(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lora.safetensors"
         formats.write_lora_file(path, lora.weights, lora.layout, "diffusers")
-        pipeline.load_lora_weights(folder, weight_name=path.name, adapter_name=adapter_name)
+        with _quiet():
+            pipeline.load_lora_weights(folder, weight_name=path.name, adapter_name=adapter_name)
     pipeline.set_adapters(adapter_name, scale)
     return pipeline
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep diffusers from warning that the LoRA has no part for the text encoder."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _is_lora(path: Path) -> bool:

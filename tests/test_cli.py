@@ -187,3 +187,21 @@ def test_runs_as_a_module():
     )
     assert result.returncode == 0
     assert result.stdout == f"weights2weights {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "home"),
+    [
+        ("train", "preset", "training.PRESETS"),
+        ("invert", "preset", "inversion.PRESETS"),
+        ("export", "kind", "formats.FORMATS"),
+        ("edit", "method", "directions.METHODS"),
+        ("directions", "method", "directions.METHODS"),
+    ],
+)
+def test_choices_are_those_of_the_library(command, option, home):
+    module, name = home.split(".")
+    known = getattr(import_module(f"weights2weights.{module}"), name)
+    found = cli.main.get_command(click.Context(cli.main), command)
+    choices = next(each.type.choices for each in found.params if each.name == option)
+    assert set(choices) == set(known)

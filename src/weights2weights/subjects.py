@@ -106,6 +106,12 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
     return [_subject(name, paths) for name, paths in sorted(found.items())]
 
 
+def find_mask(image: Path) -> Path | None:
+    """Return the mask next to an image, 1.mask.png for 1.jpg, or None if there is none."""
+    names = (image.stem + MASK_SUFFIX + suffix for suffix in PICTURE_SUFFIXES)
+    return next((path for name in names if (path := image.with_name(name)).is_file()), None)
+
+
 def read_images(subject: Subject, size: int) -> Images:
     """Read the images and masks of a subject as squares of one size, and their captions.
 

@@ -1,7 +1,7 @@
 """`w2w invert`: from images to models."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,22 +111,25 @@ def command(
     """
     from dataclasses import replace
 
-    from .._json import plain
-    from ..inversion import PRESETS, invert
+    from ..inversion import PRESETS, before_and_after, invert
     from ..sheets import write_image
     from ..space import WeightSpace
+    from ..subjects import find_mask
     from ..training import default_config
 
+    if masks and len(masks) != len(images):
+        raise click.UsageError(
+            f"{len(masks)} masks for {len(images)} images: expected one --mask for each"
+        )
     config = replace(PRESETS[preset], **{k: v for k, v in changes.items() if v is not None})
     names = _names(images, together)
-    found_masks = _masks(images, masks)
     opened, where = open_base(base, device, dtype), WeightSpace.from_pretrained(space)
     prompt = prompt or default_config(opened.id).instance_prompt
     result = invert(
         opened,
         where,
         images,
-        mask=found_masks,
+        mask=list(masks) or [find_mask(image) for image in images],
         config=config,
         subjects=[0] * len(images) if together else None,
         prompt=prompt,
@@ -134,13 +137,14 @@ def command(
         subjects_per_batch=subjects_per_batch,
         progress=True,
     )
-    settings = {"preset": preset, "config": plain(config), "prompt": prompt, "seed": seed}
-    shown = [images] if together else [[image] for image in images]
-    files = _write(out, names, shown, result, where, opened, settings)
+    settings = {"preset": preset, "config": config, "prompt": prompt, "seed": seed}
+    groups = [images] if together else [[image] for image in images]
+    files = _write(out, dict(zip(names, groups, strict=True)), result, where, opened, settings)
     grid = None
     if num_seeds and not result.interrupted:
-        grid = out / GRID
-        write_image(grid, draw_grid(opened, where, result, names, prompt, num_seeds))
+        shown = {"prompt": prompt, "names": names, "seeds": range(num_seeds)}
+        sheet = before_and_after(opened, where, result, progress=True, **shown)
+        grid = write_image(out / GRID, sheet)
     facts = {
         "path": out,
         **({"files": files} if as_json else {"models": len(files)}),
@@ -173,67 +177,27 @@ def _names(images: Sequence[Path], together: bool) -> list[str]:
     return [image.stem for image in images]
 
 
-def _masks(images: Sequence[Path], masks: Sequence[Path]) -> list[Path | None]:
-    from ..subjects import MASK_SUFFIX, PICTURE_SUFFIXES
-
-    if masks:
-        if len(masks) != len(images):
-            raise click.UsageError(
-                f"{len(masks)} masks for {len(images)} images: expected one --mask for each"
-            )
-        return list(masks)
-    candidates = [
-        [image.with_name(image.stem + MASK_SUFFIX + suffix) for suffix in PICTURE_SUFFIXES]
-        for image in images
-    ]
-    return [next((path for path in paths if path.is_file()), None) for paths in candidates]
-
-
 def _write(
     out: Path,
-    names: Sequence[str],
-    shown: Sequence[Sequence[Path]],
+    groups: Mapping[str, Sequence[Path]],
     result: "Inversion",
     space: "WeightSpace",
     base: "Base",
     settings: dict[str, Any],
 ) -> list[Path]:
-    """Write the models for which at least one step was taken."""
+    """Write a model for every name with its images, if at least one step was taken."""
     from dataclasses import replace
 
     from .._files import checksum
+    from .._json import plain
     from ..models import save_model
 
     files = []
-    for row, (name, images) in enumerate(zip(names, shown, strict=True)):
+    for row, (name, images) in enumerate(groups.items()):
         if not result.steps[row]:
             continue
         seen = [{"name": image.name, "sha256": checksum(image)} for image in images]
-        origin = {"verb": "invert", "images": seen, **settings, "steps": int(result.steps[row])}
-        model = replace(space.model(result.points[row], origin), base_hash=base.hash)
+        origin = {"verb": "invert", "images": seen, **settings, "steps": result.steps[row]}
+        model = replace(space.model(result.points[row], plain(origin)), base_hash=base.hash)
         files.append(save_model(out / f"{name}.safetensors", model))
     return files
-
-
-def draw_grid(
-    base: "Base",
-    space: "WeightSpace",
-    result: "Inversion",
-    names: Sequence[str],
-    prompt: str,
-    num_seeds: int,
-) -> Any:
-    """Lay out each image, what the space's mean generates, and what the models generate."""
-    import torch
-
-    from ..generation import generate
-    from ..sheets import image_grid
-
-    points = torch.cat([torch.zeros(1, len(space)), result.points])
-    seeds = range(num_seeds)
-    drawn = generate(base, points, space=space, prompts=prompt, seeds=seeds, progress=True)[:, 0]
-    shown = result.images[: len(names)]
-    before = drawn[:1, :1].expand(len(shown), -1, -1, -1, -1)
-    table = torch.cat([shown[:, None], before, drawn[1:]], 1)
-    after = [f"after\nseed {seed}" for seed in seeds]
-    return image_grid(table, names, ["image", "before\nseed 0", *after])

@@ -14,10 +14,12 @@ the step alone, and the optimiser works row by row, so the other images in a bat
 beyond rounding.
 
 `_config` holds the settings, `_inputs` reads images and masks, `_images` encodes them, `_samples`
-is what is random, `_coordinates` the meaning of z, `_search` the optimiser, `_invert` the rest.
+is what is random, `_coordinates` the meaning of z, `_search` the optimiser, `_invert` the rest, and
+`_compare` shows the result.
 """
 
+from ._compare import before_and_after
 from ._config import PRESETS, InversionConfig
 from ._invert import Inversion, invert
 
-__all__ = ["PRESETS", "Inversion", "InversionConfig", "invert"]
+__all__ = ["PRESETS", "Inversion", "InversionConfig", "before_and_after", "invert"]

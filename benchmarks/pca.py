@@ -2,19 +2,19 @@
 
     python benchmarks/pca.py --small     # a minute
     python benchmarks/pca.py --paper     # 64,974 × 99,648, 1,000 components; 13 GB of disk
-    python benchmarks/pca.py --peers     # 8,192 × 99,648, 256 components, beside others; wants dask
+    python benchmarks/pca.py --peers     # 8,192 × 99,648, 256 components, with peers; needs dask
 
-The matrix is a dataset of float16 shards whose correlation matrix has *known* eigenvalues, a power
+The matrix is a dataset of float16 models whose correlation matrix has *known* eigenvalues, a power
 law above a floor of noise: row i is Σ_k a_k cos(2π(k j / d − f_k i / N) + φ_k), waves whose row and
 column frequencies are all distinct, which makes them orthogonal on both sides. Columns then get
 random means and scales, which standardising must remove. So the best possible captured variance is
 known without solving anything.
 
-Every method runs in a process of its own, on the same shards, and reports its wall time and its
-peak of resident memory. The captured variance of all is measured in one way afterwards, by a pass
-over the data. `of_matmul` is the time that the method's matrix products would take at the rate that
-this machine's own `torch.mm` reached in the same run (for each in its dtype), divided by the time
-that was taken: `passes` for the products alone, `whole` for everything.
+Every method runs in a process of its own, on the same files, and reports its wall time and its
+peak resident memory. The captured variance is then measured in the same way for all, by a pass over
+the data. `of_matmul` is the time that our matrix products would take at the rate of this machine's
+`torch.mm` in the same run (each in its dtype), divided by the time taken: `passes` for the products
+alone, `whole` for everything.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def best_captured(rows: int, columns: int, components: int) -> float:
 
 
 def layout(columns: int) -> Any:
-    """The layout of the paper, or any layout of that many numbers."""
+    """The layout of the paper, or any layout of that many parameters."""
     from weights2weights.layout import LoRAModule, WeightLayout
 
     if columns != PAPER["columns"]:
@@ -89,7 +89,7 @@ def layout(columns: int) -> Any:
 
 
 def make(folder: Path, rows: int, columns: int, seed: int = 0) -> None:
-    """Write the dataset, in memory for a few hundred rows; one that is there is continued."""
+    """Write the dataset, a few hundred rows at a time; resume an unfinished one."""
     from weights2weights.dataset import WeightDataset
 
     names = [f"{row:06d}" for row in range(rows)]
@@ -112,13 +112,13 @@ def make(folder: Path, rows: int, columns: int, seed: int = 0) -> None:
     start, height = time.perf_counter(), max(1, (64 << 20) // (2 * columns))  # a shard
     stored = len(dataset)
     for first in range(stored, rows, height):
-        numbers = torch.arange(first, min(first + height, rows))
-        turns = circle[(numbers[:, None] * frequencies) % rows]
-        waves = torch.zeros(len(numbers), columns // 2 + 1, dtype=torch.complex64)
+        indices = torch.arange(first, min(first + height, rows))
+        turns = circle[(indices[:, None] * frequencies) % rows]
+        waves = torch.zeros(len(indices), columns // 2 + 1, dtype=torch.complex64)
         waves[:, places] = turns * heights
         block = torch.fft.irfft(waves, n=columns).mul_(scale).add_(mean)
-        dataset.append(names[first : first + len(numbers)], block)
-        done = first + len(numbers)
+        dataset.append(names[first : first + len(indices)], block)
+        done = first + len(indices)
         rate = (done - stored) / (time.perf_counter() - start)
         print(f"\rmade {done:,} of {rows:,} rows, {rate:.0f} a second ", end="", file=sys.stderr)
     print(file=sys.stderr)
@@ -167,8 +167,8 @@ def run_ours(dataset: Any, components: int, facts: dict[str, Any]) -> Tensor:
     facts |= {
         "seconds": seconds,  # without the products that measured this machine
         "passes": fitted.passes,
-        "told_captured": fitted.captured_variance,
-        "told_bound": fitted.error_bound,
+        "reported_captured": fitted.captured_variance,
+        "reported_bound": fitted.error_bound,
         "gflops": sum(operations for _, operations in spent.values()) / seconds / 1e9,
         "matmul_gflops": {str(d).removeprefix("torch."): r / 1e9 for d, r in rates.items()},
         "of_matmul": {"passes": ideal / max(in_passes, 1e-9), "whole": ideal / seconds},
@@ -271,7 +271,7 @@ def work(folder: Path, method: str, components: int) -> dict[str, Any]:
     return facts
 
 
-# What is asked for.
+# The comparison.
 
 
 def compare(folder: Path, methods: list[str], rows: int, columns: int, components: int) -> dict:
@@ -327,7 +327,7 @@ def table(result: dict[str, Any]) -> str:
                 f" torch.mm here: {rates} GFLOP/s; of that"
                 f" {facts['of_matmul']['passes']:.0%} in the passes,"
                 f" {facts['of_matmul']['whole']:.0%} over the whole fit;"
-                f" bound {facts['told_bound']:.2e}"
+                f" bound {facts['reported_bound']:.2e}"
             )
     return "\n".join(lines)
 
@@ -365,17 +365,17 @@ def main() -> None:
 
 
 def check(result: dict[str, Any]) -> None:
-    """End with an error if our own method failed, or if more was there than it bounds."""
+    """Exit with an error if our own method failed or violated its bound."""
     for facts in result["methods"]:
         if facts["method"] != "ours":
             continue
         if "failed" in facts:
             sys.exit(f"ours failed with exit code {facts['failed']}")
-        told = facts["told_captured"]
-        if abs(told - facts["captured"]) > 1e-4:
-            sys.exit(f"ours told {told:.6f} of the variance, and {facts['captured']:.6f} was found")
-        if result["best_captured"] > told + facts["told_bound"] + 1e-4:
-            sys.exit(f"ours told {told:.6f} + {facts['told_bound']:.2g} at most, and more is there")
+        reported, bound = facts["reported_captured"], facts["reported_bound"]
+        if abs(reported - facts["captured"]) > 1e-4:
+            sys.exit(f"ours reported {reported:.6f}, but captures {facts['captured']:.6f}")
+        if result["best_captured"] > reported + bound + 1e-4:
+            sys.exit(f"ours reported at most {reported:.6f} + {bound:.2g}, but more is possible")
 
 
 if __name__ == "__main__":

@@ -169,12 +169,12 @@ def test_import_published(tmp_path):
 
 def test_import_published_weights_as_a_dataset(tmp_path):
     published(tmp_path / "files of the authors", weights=True)
-    told = facts(
+    result = facts(
         *("import-published", tmp_path / "files of the authors"),
         *("--dataset", tmp_path / "loras", "--out", tmp_path / "space"),
     )
-    assert (told["dataset"], told["path"]) == (str(tmp_path / "loras"), str(tmp_path / "space"))
-    assert len(WeightDataset.open(tmp_path / "loras")) == told["models"] == 25
+    assert (result["dataset"], result["path"]) == (str(tmp_path / "loras"), str(tmp_path / "space"))
+    assert len(WeightDataset.open(tmp_path / "loras")) == result["models"] == 25
 
 
 def test_info_and_verify_of_space_and_model(tmp_path, space):

@@ -43,8 +43,8 @@ def waves(rows: int, columns: int, variances: torch.Tensor, seed: int = 0) -> to
     time = time / rows + 6 * torch.rand(pairs, generator=generator)
     scale = variances[::2].double().sqrt()
     matrix = (time.cos() * scale) @ place.cos().T + (time.sin() * scale) @ place.sin().T
-    spread = torch.randn(columns, generator=generator).double().exp()
-    return (matrix * spread + torch.randn(columns, generator=generator)).float()
+    scales = torch.randn(columns, generator=generator).double().exp()
+    return (matrix * scales + torch.randn(columns, generator=generator)).float()
 
 
 def paired(variances: torch.Tensor) -> torch.Tensor:

@@ -31,16 +31,16 @@ from weights2weights.space import WeightSpace, _coordinates, _store, find_space,
 LAYOUT = WeightLayout(
     (LoRAModule("up.attn1.to_q", 7, 5), LoRAModule("up.attn1.to_v", 7, 5)), 2, 27.0, "someone/base"
 )
-NUMBERS, MODELS = LAYOUT.num_parameters, 30
+PARAMETERS, MODELS = LAYOUT.num_parameters, 30
 NAMES = tuple(f"person {i}" for i in range(MODELS))
 
 
 def rows(count: int = MODELS, seed: int = 0) -> torch.Tensor:
-    """Models that differ in six ways, and a little in all."""
+    """Models that vary along six directions, plus a little noise."""
     generator = torch.Generator().manual_seed(seed)
-    ways = torch.randn(6, NUMBERS, generator=torch.Generator().manual_seed(99))
+    ways = torch.randn(6, PARAMETERS, generator=torch.Generator().manual_seed(99))
     strengths = torch.randn(count, 6, generator=generator) * torch.arange(6, 0, -1)
-    return strengths @ ways + 0.1 * torch.randn(count, NUMBERS, generator=generator) + 3
+    return strengths @ ways + 0.1 * torch.randn(count, PARAMETERS, generator=generator) + 3
 
 
 def labels() -> pandas.DataFrame:
@@ -118,7 +118,7 @@ def test_missing_coefficients_count_as_zero(space):
     torch.testing.assert_close(space.to_weights(points), space.to_weights(whole))
 
 
-def test_any_float_dtype_comes_in_and_float32_goes_out(space):
+def test_any_float_dtype_is_accepted_and_float32_returned(space):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         assert space.project(rows(2).to(dtype)).dtype == torch.float32
         assert space.to_weights(torch.zeros(2, 6, dtype=dtype)).dtype == torch.float32
@@ -127,7 +127,7 @@ def test_any_float_dtype_comes_in_and_float32_goes_out(space):
 def test_converting_components_in_parts_changes_nothing(space, monkeypatch):
     half = space.to(dtype=torch.float16)
     whole = half.project(rows(3)), half.to_weights(torch.ones(3, 6))
-    monkeypatch.setattr(_coordinates, "_CHUNK", 2 * NUMBERS)
+    monkeypatch.setattr(_coordinates, "_CHUNK", 2 * PARAMETERS)
     torch.testing.assert_close(half.project(rows(3)), whole[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(half.to_weights(torch.ones(3, 6)), whole[1])
     torch.testing.assert_close(whole[0], space.project(rows(3)), rtol=5e-3, atol=5e-3)
@@ -135,7 +135,7 @@ def test_converting_components_in_parts_changes_nothing(space, monkeypatch):
 
 def test_residual_is_what_projection_loses(space):
     inside = space.to_weights(torch.randn(3, 6))
-    stranger = inside + torch.randn(3, NUMBERS)
+    stranger = inside + torch.randn(3, PARAMETERS)
     torch.testing.assert_close(
         space.to_weights(space.project(stranger)) + space.residual(stranger), stranger
     )
@@ -153,7 +153,7 @@ def test_gradients_reach_the_coefficients(space):
 
 
 def test_wrong_lengths_are_refused(space):
-    with pytest.raises(InputError, match=rf"\[3, 9\], expected a last axis of {NUMBERS}"):
+    with pytest.raises(InputError, match=rf"\[3, 9\], expected a last axis of {PARAMETERS}"):
         space.project(torch.zeros(3, 9))
     with pytest.raises(InputError, match="7 coefficients, expected at most 6"):
         space.to_weights(torch.zeros(7))
@@ -175,9 +175,9 @@ def test_truncate_keeps_the_first_components(space):
 
 
 def test_shapes_must_match():
-    with pytest.raises(InputError, match=rf"mean has shape \[3\], expected \[{NUMBERS}\]"):
+    with pytest.raises(InputError, match=rf"mean has shape \[3\], expected \[{PARAMETERS}\]"):
         WeightSpace(LAYOUT, torch.zeros(3), torch.ones(3), torch.eye(3)[:2])
-    whole = torch.zeros(NUMBERS), torch.ones(NUMBERS), torch.eye(NUMBERS)[:2]
+    whole = torch.zeros(PARAMETERS), torch.ones(PARAMETERS), torch.eye(PARAMETERS)[:2]
     with pytest.raises(InputError, match=r"coefficients has shape \[4, 2\], expected \[0, 2\]"):
         WeightSpace(LAYOUT, *whole, torch.zeros(4, 2))
     with pytest.raises(InputError, match="coefficients on 3 components, expected at most 2"):
@@ -187,8 +187,10 @@ def test_shapes_must_match():
 
 
 def test_space_without_models_still_projects():
-    space = WeightSpace(LAYOUT, torch.zeros(NUMBERS), torch.ones(NUMBERS), torch.eye(NUMBERS)[:2])
-    assert space.project(torch.arange(1.0 * NUMBERS)).tolist() == [0, 1]
+    space = WeightSpace(
+        LAYOUT, torch.zeros(PARAMETERS), torch.ones(PARAMETERS), torch.eye(PARAMETERS)[:2]
+    )
+    assert space.project(torch.arange(1.0 * PARAMETERS)).tolist() == [0, 1]
     assert (len(space.names), len(space.coefficient_std), len(space.labels)) == (0, 0, 0)
     with pytest.raises(InputError, match="no training models"):
         space.neighbours(torch.zeros(2))
@@ -235,7 +237,7 @@ def test_labels_are_put_into_the_order_of_the_models():
 def test_labels_that_cannot_be_stored(table, message):
     with pytest.raises(InputError, match=message):
         WeightSpace.fit_blocks(
-            TensorBlocks(torch.randn(2, NUMBERS)), 1, layout=LAYOUT, names="ab", labels=table
+            TensorBlocks(torch.randn(2, PARAMETERS)), 1, layout=LAYOUT, names="ab", labels=table
         )
 
 
@@ -275,7 +277,7 @@ def test_point_becomes_a_model_and_back(space):
     assert (model.space, model.base_hash) == (space.hash, "abc")
 
 
-def test_truncated_space_takes_the_models_of_the_whole_one_and_back(space):
+def test_truncated_and_whole_space_read_each_others_models(space):
     small, point = space.truncate(2), torch.randn(6)
     assert torch.equal(small.coefficients_of(space.model(point, {})), point[:2])
     padded = space.coefficients_of(small.model(point[:2], {}))
@@ -284,7 +286,7 @@ def test_truncated_space_takes_the_models_of_the_whole_one_and_back(space):
         small.weights_of(space.model(point, {}))
 
 
-def test_lora_is_projected_and_kept_whole(space):
+def test_lora_is_projected_but_keeps_its_weights(space):
     weights = rows(1, seed=3)[0]
     model = Model(LAYOUT, weights=weights)
     torch.testing.assert_close(space.coefficients_of(model), space.project(weights))
@@ -300,7 +302,7 @@ def test_model_of_another_space_layout_or_base_is_refused(space):
         with pytest.raises(InputError, match="the model has another layout"):
             use(Model(layout, weights=torch.zeros(6)))
         with pytest.raises(InputError, match=r"another base \(hash xyz\): expected abc"):
-            use(Model(LAYOUT, weights=torch.zeros(NUMBERS), base_hash="xyz"))
+            use(Model(LAYOUT, weights=torch.zeros(PARAMETERS), base_hash="xyz"))
 
 
 # Saving and loading.
@@ -323,7 +325,7 @@ def test_comes_back_from_disk_as_it_was(space, tmp_path, dtype):
 
 
 def test_int8_keeps_the_hash_and_rounds_by_half_a_unit(space, tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "_CHUNK_BYTES", 3 * 4 * NUMBERS)  # converted in parts
+    monkeypatch.setattr(_store, "_CHUNK_BYTES", 3 * 4 * PARAMETERS)  # converted in parts
     folder = space.save_pretrained(tmp_path, dtype=torch.int8)
     again = WeightSpace.from_pretrained(folder)
     assert verify_space(folder) == []
@@ -356,8 +358,8 @@ def test_copies_have_one_hash_and_other_fits_another(space, tmp_path):
 
 def test_a_mean_in_integers_is_refused(space, tmp_path):
     path = space.save_pretrained(tmp_path) / "space.safetensors"
-    save_file(safetensors_file(path) | {"mean": torch.zeros(NUMBERS, dtype=torch.int8)}, path)
-    message = rf"holds mean as torch.int8 \[{NUMBERS}\]: expected 1 axes of torch.float32"
+    save_file(safetensors_file(path) | {"mean": torch.zeros(PARAMETERS, dtype=torch.int8)}, path)
+    message = rf"holds mean as torch.int8 \[{PARAMETERS}\]: expected 1 axes of torch.float32"
     with pytest.raises(InputError, match=message):
         WeightSpace.from_pretrained(tmp_path)
 
@@ -395,7 +397,7 @@ def test_reference_library_reads_the_tensors(space, tmp_path):
 
 
 def test_transposed_components_are_written_in_parts(space, tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "_CHUNK_BYTES", 3 * 4 * NUMBERS)
+    monkeypatch.setattr(_store, "_CHUNK_BYTES", 3 * 4 * PARAMETERS)
     columns = space.components.T.contiguous()
     view = WeightSpace(LAYOUT, space.mean, space.std, columns.T)
     again = WeightSpace.from_pretrained(view.save_pretrained(tmp_path))
@@ -611,7 +613,9 @@ def test_config_states_the_fit(space, tmp_path):
 
 def test_truncated_import_can_be_saved(tmp_path):
     """Its captured variance is unknown, and unknown it stays."""
-    bare = WeightSpace(LAYOUT, torch.zeros(NUMBERS), torch.ones(NUMBERS), torch.eye(NUMBERS)[:3])
+    bare = WeightSpace(
+        LAYOUT, torch.zeros(PARAMETERS), torch.ones(PARAMETERS), torch.eye(PARAMETERS)[:3]
+    )
     again = WeightSpace.from_pretrained(bare.truncate(2).save_pretrained(tmp_path))
     assert math.isnan(again.captured_variance)
     assert again.hash == bare.hash

@@ -90,8 +90,8 @@ def _report(figures: dict[str, Any]) -> None:
     Raises:
         SystemExit: a target is missed.
     """
-    for name, shares in figures["attribute_agreement"]["attributes"].items():
-        print(f"{name:<20} wanted {shares['wanted']:.2f}   opposite {shares['opposite']:.2f}")
+    for name, fractions in figures["attribute_agreement"]["attributes"].items():
+        print(f"{name:<20} wanted {fractions['wanted']:.2f}   opposite {fractions['opposite']:.2f}")
     print(f"scenes followed {figures['scene_agreement']:.2f}\n")
     missed = []
     for name, (better, target) in TARGETS.items():

@@ -32,11 +32,11 @@ def caption(person: Person, image: Scene, rng: np.random.Generator) -> str:
     word without a meaning.
     """
     style = rng.uniform()
-    share = 1.0 if style < 0.3 else float(rng.uniform(0.05, 0.8)) if style < 0.65 else 0.0
-    return compose(person, image, share, rng)
+    fraction = 1.0 if style < 0.3 else float(rng.uniform(0.05, 0.8)) if style < 0.65 else 0.0
+    return compose(person, image, fraction, rng)
 
 
-def compose(person: Person, image: Scene, share: float, rng: np.random.Generator) -> str:
+def compose(person: Person, image: Scene, fraction: float, rng: np.random.Generator) -> str:
     """Describe an image with a fraction of its facts, from 0 (at most one) to 1 (all)."""
     noun = "man" if person.male else "woman"
     adjectives = [("young" if person.age < OLD else "old"), *(["bald"] if person.bald else [])]
@@ -44,12 +44,12 @@ def compose(person: Person, image: Scene, share: float, rng: np.random.Generator
         adjectives.append("chubby" if person.chubby > CHUBBY else "slim")
     facts = _phrases(person, rng)
     setting = surroundings(image).split(", ")
-    if share == 0:
+    if fraction == 0:
         facts, adjectives, setting, noun = _one_of(facts, adjectives, setting, noun, rng)
-    elif share < 1:
-        noun = noun if chance(rng, share) else "person"
+    elif fraction < 1:
+        noun = noun if chance(rng, fraction) else "person"
         facts, adjectives, setting = (
-            [words for words in group if chance(rng, share)]
+            [words for words in group if chance(rng, fraction)]
             for group in (facts, adjectives, setting)
         )
     rng.shuffle(facts)

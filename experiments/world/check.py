@@ -93,19 +93,21 @@ def attribute_agreement(
         The mean over all images with the fractions per attribute, and a sheet of the first images:
         a row per attribute, which the left half asks for and the right half asks to be absent.
     """
-    shares: dict[str, dict[str, float]] = {}
+    fractions: dict[str, dict[str, float]] = {}
     shown = []
     for name in names:
         column = scorer.label_names.index(name)
         images = generate(base, prompts=list(PEOPLE.attribute_prompts[name]), seeds=seeds)[0]
         seen = scorer.attributes(images.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
-        shares[name] = {
+        fractions[name] = {
             "wanted": float(seen[0].float().mean()),
             "opposite": float((~seen[1]).float().mean()),
         }
         shown.append(torch.cat([images[0, :5], images[1, :5]]))
-    mean = float(np.mean([list(share.values()) for share in shares.values()]))
-    return {"mean": mean, "attributes": shares}, image_grid(torch.stack(shown), rows=list(shares))
+    mean = float(np.mean([list(each.values()) for each in fractions.values()]))
+    return {"mean": mean, "attributes": fractions}, image_grid(
+        torch.stack(shown), rows=list(fractions)
+    )
 
 
 def scene_agreement(base: Base, seeds: int = 4) -> float:

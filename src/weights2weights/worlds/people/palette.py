@@ -54,12 +54,12 @@ LIPSTICKS: tuple[RGB, RGB] = ((214, 16, 48), (168, 16, 108))
 WHITE_OF_EYE: RGB = (253, 253, 253)
 
 
-def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """Interpolate from colour `a` (share 0) to colour `b` (share 1)."""
+def mix(a: RGB, b: RGB, fraction: float) -> RGB:
+    """Interpolate from colour `a` (fraction 0) to colour `b` (fraction 1)."""
     return (
-        a[0] + (b[0] - a[0]) * share,
-        a[1] + (b[1] - a[1]) * share,
-        a[2] + (b[2] - a[2]) * share,
+        a[0] + (b[0] - a[0]) * fraction,
+        a[1] + (b[1] - a[1]) * fraction,
+        a[2] + (b[2] - a[2]) * fraction,
     )
 
 

@@ -94,7 +94,7 @@ def main() -> None:
             **changes,
         )
         seconds = time.perf_counter() - started
-        weights = torch.from_numpy(dataset.to_numpy())
+        weights = dataset[:]
         once = weights[: given.subjects]
         images = generate(base, once, layout=dataset.layout, prompts=PROMPTS, seeds=SEEDS).flatten(
             1, 2

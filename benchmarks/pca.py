@@ -93,9 +93,7 @@ def make(folder: Path, rows: int, columns: int, seed: int = 0) -> None:
     from weights2weights.dataset import WeightDataset
 
     names = [f"{row:06d}" for row in range(rows)]
-    dataset = WeightDataset.create(
-        folder, layout(columns), names=names, dtype=torch.float16, resume=True
-    )
+    dataset = WeightDataset.create(folder, layout(columns))
     generator = torch.Generator().manual_seed(seed)
     amplitudes = spectrum(rows, columns).sqrt().float()
     pairs = len(amplitudes)
@@ -117,12 +115,12 @@ def make(folder: Path, rows: int, columns: int, seed: int = 0) -> None:
         waves = torch.zeros(len(indices), columns // 2 + 1, dtype=torch.complex64)
         waves[:, places] = turns * heights
         block = torch.fft.irfft(waves, n=columns).mul_(scale).add_(mean)
-        dataset.append(names[first : first + len(indices)], block)
+        for name, row in zip(names[first:], block.half(), strict=False):
+            dataset.write(name, row)
         done = first + len(indices)
         rate = (done - stored) / (time.perf_counter() - start)
         print(f"\rmade {done:,} of {rows:,} rows, {rate:.0f} a second ", end="", file=sys.stderr)
     print(file=sys.stderr)
-    dataset.finish()
 
 
 # The methods, each in a process of its own.
@@ -158,7 +156,9 @@ def run_ours(dataset: Any, components: int, facts: dict[str, Any]) -> Tensor:
     StandardisedMatrix.product = timed
     rates = {dtype: matmul_rate(dtype) for dtype in spent}
     start = time.perf_counter()
-    blocks = dataset.blocks(max(2**22 // dataset.columns, 1))  # as WeightSpace.fit reads them
+    blocks = dataset.blocks(
+        max(2**22 // dataset.layout.num_parameters, 1)
+    )  # as WeightSpace.fit reads them
     fitted = fit_pca(blocks, components, progress=True)
     seconds = time.perf_counter() - start
     rates = {dtype: max(rate, matmul_rate(dtype)) for dtype, rate in rates.items()}
@@ -182,7 +182,7 @@ def standardised(dataset: Any) -> Tensor:
 
     statistics = column_statistics(dataset.blocks())
     mean, std = statistics.mean.float(), statistics.std.float()
-    rows = torch.empty(dataset.rows, dataset.columns)
+    rows = torch.empty(len(dataset), dataset.layout.num_parameters)
     first = 0
     for block in dataset.blocks():
         torch.sub(block, mean, out=rows[first : first + len(block)]).div_(std)
@@ -231,8 +231,10 @@ def run_dask(dataset: Any, components: int, facts: dict[str, Any]) -> Tensor:
         return ((dataset[slice(first, last)] - mean) / std).numpy()
 
     height = 512
-    chunks = tuple(min(height, dataset.rows - i) for i in range(0, dataset.rows, height))
-    rows = da.map_blocks(block_of, chunks=(chunks, (dataset.columns,)), dtype=np.float32)
+    chunks = tuple(min(height, len(dataset) - i) for i in range(0, len(dataset), height))
+    rows = da.map_blocks(
+        block_of, chunks=(chunks, (dataset.layout.num_parameters,)), dtype=np.float32
+    )
     _, _, directions = da.linalg.svd_compressed(
         rows, components, n_power_iter=2, compute=True, seed=0
     )
@@ -253,7 +255,7 @@ def captured(dataset: Any, components: Tensor) -> float:
     total = 0.0
     for block in dataset.blocks():
         total += float((((block - mean) / std) @ components.mT).double().square().sum())
-    return total / ((dataset.rows - 1) * dataset.columns)
+    return total / ((len(dataset) - 1) * dataset.layout.num_parameters)
 
 
 def work(folder: Path, method: str, components: int) -> dict[str, Any]:

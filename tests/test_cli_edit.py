@@ -165,8 +165,9 @@ def test_every_flag_of_edit_arrives(space, folder, point, tmp_path):
 
 def test_edit_of_one_model_of_a_dataset(space, folder, tmp_path):
     rows = space.to_weights(space.coefficients[:2])
-    dataset = WeightDataset.create(tmp_path / "weights", LAYOUT, names=NAMES[:2])
-    dataset.append(NAMES[:2], rows)
+    dataset = WeightDataset.create(tmp_path / "weights", LAYOUT)
+    for name, row in zip(NAMES, rows, strict=False):
+        dataset.write(name, row)
     out = tmp_path / "e.safetensors"
     run("edit", dataset.path / "p1", "--set", "Male=1", "--space", folder, "--out", out)
     expected = edit(rows[1], {find_direction(space, "Male"): 1}, space=space)

@@ -146,9 +146,9 @@ def test_export_writes_what_sampling_made(tmp_path, space, kind):
 
 
 def test_export_takes_a_model_of_a_dataset(tmp_path):
-    WeightDataset.create(tmp_path / "w", LAYOUT, names=["ada", "eve"]).append(
-        ["ada", "eve"], torch.arange(40.0).view(2, 20)
-    )
+    dataset = WeightDataset.create(tmp_path / "w", LAYOUT)
+    dataset.write("ada", torch.arange(20.0))
+    dataset.write("eve", torch.arange(20.0, 40.0))
     out = tmp_path / "out.safetensors"
     assert run("export", tmp_path / "w" / "eve", "--format", "kohya", "--out", out).exit_code == 0
     assert torch.equal(load_lora(out).weights, torch.arange(20.0, 40.0))

@@ -34,8 +34,10 @@ def facts(*args) -> dict:
 
 def dataset(path, names=NAMES, seed=0) -> WeightDataset:
     rows = torch.randn(len(names), 20, generator=torch.Generator().manual_seed(seed))
-    made = WeightDataset.create(path, LAYOUT, names=names)
-    made.append(names, rows, labels={name: {"Bald": i % 2} for i, name in enumerate(names)})
+    labels = {name: {"Bald": i % 2} for i, name in enumerate(names)}
+    made = WeightDataset.create(path, LAYOUT, labels=labels)
+    for name, row in zip(names, rows, strict=True):
+        made.write(name, row)
     return made
 
 

@@ -1,7 +1,9 @@
 """Files are replaced whole or not at all. The dataset's fault tests go deeper."""
 
+import fcntl
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +18,6 @@ def test_write_atomic_replaces_and_tells_the_checksum(tmp_path):
     assert path.read_bytes() == b"a new file"
     assert sha256 == hashlib.sha256(b"a new file").hexdigest() == _files.checksum(path)
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_file_may_be_named_after_its_bytes(tmp_path):
-    path, sha256 = _files.write_named(tmp_path, lambda sha: f"{sha[:4]}.bin", [b"x"])
-    assert path == tmp_path / f"{sha256[:4]}.bin"
-    assert path.read_bytes() == b"x"
 
 
 def test_bytes_that_break_off_leave_the_old_file(tmp_path):
@@ -54,9 +50,42 @@ def test_folders_are_listed_without_folders(tmp_path):
     assert _files.list_files(tmp_path / "absent") == []
 
 
-def test_what_dead_writers_left_is_removed(tmp_path):
-    (tmp_path / f"{_files.TEMPORARY}1-2").touch()
+def test_what_dead_writers_left_is_removed_and_living_ones_keep_theirs(tmp_path):
+    (tmp_path / f"{_files.TEMPORARY}dead").touch()
     (tmp_path / "kept").touch()
+    with _files._open_temporary(tmp_path) as alive:
+        _files.write_atomic(tmp_path / "new", [b""])
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "kept",
+            "new",
+            os.path.basename(alive.name),
+        }
     _files.remove_temporary(tmp_path)
-    assert os.listdir(tmp_path) == ["kept"]
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "new"}
     _files.remove(tmp_path / "absent")
+
+
+def test_a_temporary_file_that_a_cleaner_took_is_made_again(tmp_path, monkeypatch):
+    flock, taken = fcntl.flock, []
+
+    def late(file, operation):
+        if not taken:  # between its creation and its lock, another process deleted it
+            taken.append(file.name)
+            os.unlink(file.name)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    _files.write_atomic(tmp_path / "file", [b"x"])
+    assert (len(taken), (tmp_path / "file").read_bytes()) == (1, b"x")
+
+
+def test_only_small_regular_files_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"four")
+    assert _files.read_regular(tmp_path / "file") == b"four"
+    with pytest.raises(W2WError, match="larger than the 3 bytes"):
+        _files.read_regular(tmp_path / "file", 3)
+    for path in (tmp_path, Path("/dev/null")):
+        with pytest.raises(W2WError, match="not a regular file"):
+            _files.read_regular(path)
+    with pytest.raises(FileNotFoundError):
+        _files.read_regular(tmp_path / "absent")

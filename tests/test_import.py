@@ -1,4 +1,4 @@
-"""`w2w import`: LoRA files of others become rows; what does not fit is listed, the others go in."""
+"""`w2w import`: LoRA files from elsewhere become rows; what does not fit is listed."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from weights2weights import cli
 from weights2weights.dataset import WeightDataset, import_loras
 from weights2weights.errors import W2WError
-from weights2weights.formats import write_lora_file
+from weights2weights.formats import load_lora, write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
 
 MODULES = tuple(
@@ -60,9 +60,8 @@ def test_a_folder_of_every_format(tmp_path, loras):
     assert dataset.names == ("anna", "bo b", "çelik")
     assert torch.equal(dataset[:], torch.stack([weights(i) for i in range(3)]))
     assert dataset.layout == LAYOUT
-    assert dataset.finished
-    assert dataset.verify() == []
-    assert dataset.info["bo b"] == {
+    assert dataset.verify() == {}
+    assert dataset.info("bo b") == {
         "base": "tiny",
         "file": "bo b.safetensors",
         "format": "diffusers",
@@ -73,13 +72,15 @@ def test_repeating_changes_nothing_and_more_may_follow(tmp_path, loras):
     out = tmp_path / "set"
     files = [loras / "anna.safetensors", loras / "bo b.safetensors", loras / "çelik"]
     assert run(*files[:2], "--out", out).exit_code == 0
-    before = (out / "manifest.json").read_bytes()
+    before = (out / "anna.safetensors").read_bytes()
     again = run(*files[:2], "--out", out, "--json")
     assert (json.loads(again.stdout)["added"], json.loads(again.stdout)["known"]) == (0, 2)
-    assert (out / "manifest.json").read_bytes() == before
+    assert (out / "anna.safetensors").read_bytes() == before
     assert run(*files, "--out", out).exit_code == 0
     run(*files, "--out", tmp_path / "once")
-    assert (out / "manifest.json").read_bytes() == (tmp_path / "once/manifest.json").read_bytes()
+    assert (out / "anna.safetensors").read_bytes() == (
+        tmp_path / "once/anna.safetensors"
+    ).read_bytes()
 
 
 def test_what_does_not_fit_is_listed_and_the_others_go_in(tmp_path, loras):
@@ -130,16 +131,16 @@ def test_a_name_that_is_taken(tmp_path, loras):
 
 
 def test_names_that_come_twice_get_their_folder(tmp_path):
-    for i, place in enumerate(["x/one/lora", "x/two/lora", "y/two/lora", "x/solo"]):
+    for i, place in enumerate(["x/one/lora", "x/two/lora", "x/solo"]):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         write_lora_file(tmp_path / f"{place}.safetensors", weights(i), LAYOUT, "kohya")
     files = sorted(tmp_path.rglob("*.safetensors"))
     outcome = import_loras(files, tmp_path / "set")
-    assert set(outcome.added) == {"one/lora", "x/two/lora", "y/two/lora", "solo"}
+    assert set(outcome.added) == {"one/lora", "two/lora", "solo"}
     same = [tmp_path / "x/solo.safetensors", tmp_path / "x/one/../solo.safetensors"]
     assert import_loras(same, tmp_path / "other").added == ["solo"]
     write_lora_file(tmp_path / "x" / "solo", weights(4), LAYOUT, "peft")
-    with pytest.raises(W2WError, match=r"solo.safetensors and .*solo would have one name"):
+    with pytest.raises(W2WError, match=r"solo.safetensors and .*solo would both be"):
         import_loras([same[0], tmp_path / "x/solo"], tmp_path / "other")
 
 
@@ -162,7 +163,6 @@ def test_labels_and_base(tmp_path, loras):
     assert dataset.layout.base == "my base"
     assert dataset.labels["Bald"].iloc[:2].tolist() == [True, False]
     assert dataset.labels["Age"].dropna().tolist() == [30]
-    assert dataset.finished
 
 
 def test_alpha_that_files_do_not_state(tmp_path):
@@ -180,16 +180,25 @@ def test_alpha_that_files_do_not_state(tmp_path):
     assert WeightDataset.open(tmp_path / "set").layout.alpha == 27
 
 
-def test_float16(tmp_path, loras):
-    write_lora_file(loras / "huge.safetensors", 1e6 * weights(0), LAYOUT, "kohya")
-    result = run(loras, "--out", tmp_path / "set", "--dtype", "float16")
-    assert result.exit_code == 1
-    assert "beyond float16" in result.stderr
+def test_rows_keep_the_dtype_of_their_file(tmp_path, loras):
+    write_lora_file(loras / "dora.safetensors", weights(3).half(), LAYOUT, "kohya")
+    assert run(loras, "--out", tmp_path / "set").exit_code == 0
     dataset = WeightDataset.open(tmp_path / "set")
-    assert dataset.dtype == torch.float16
-    assert torch.equal(dataset["anna"], weights(0).half().float())
-    again = run(loras / "anna.safetensors", "--out", tmp_path / "set", "--json")
-    assert json.loads(again.stdout)["known"] == 1
+    assert load_lora(dataset.path_of("dora")).weights.dtype == torch.float16
+    assert torch.equal(dataset["dora"], weights(3).half().float())
+
+
+def test_datasets_are_merged_with_their_labels(tmp_path):
+    for seed, name in enumerate("ab"):
+        labels = {f"{name} 0": {"Bald": seed}}
+        dataset = WeightDataset.create(tmp_path / name, LAYOUT, base_hash="x", labels=labels)
+        dataset.write(f"{name} 0", weights(seed), seed=seed, info={"loss": 0.5})
+    assert run(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "both").exit_code == 0
+    both = WeightDataset.open(tmp_path / "both")
+    assert (both.names, both.base_hash) == (("a 0", "b 0"), "x")
+    assert both.labels["Bald"].tolist() == [False, True]
+    assert both.info("b 0") == {"loss": 0.5}
+    assert load_lora(both.path_of("b 0")).metadata["w2w_seed"] == "1"
 
 
 def test_more_than_one_base_is_told(tmp_path, loras):
@@ -209,20 +218,10 @@ def test_nothing_to_import(tmp_path):
         import_loras([], tmp_path / "set")
 
 
-def test_batches(tmp_path, loras, monkeypatch):
-    """Many files are stored batch by batch, with memory for one batch."""
-    monkeypatch.setattr("weights2weights.dataset._imported._BATCH_BYTES", 1)
-    outcome = import_loras([loras], tmp_path / "set")
-    assert outcome.added == ["anna", "bo b", "çelik"]
-    assert torch.equal(
-        WeightDataset.open(tmp_path / "set")[:], torch.stack([weights(i) for i in range(3)])
-    )
-
-
 def test_info_and_verify_know_a_dataset(tmp_path, loras):
     out = tmp_path / "set"
     run(loras, "--out", out)
-    WeightDataset.open(out).mark_failed("dora", "no images")
+    WeightDataset.open(out).write_failure("dora", "no images")
     runner = CliRunner()
     facts = json.loads(runner.invoke(cli.main, ["info", str(out), "--json"]).stdout)
     expected = {
@@ -235,16 +234,28 @@ def test_info_and_verify_know_a_dataset(tmp_path, loras):
     assert (facts["failed"], facts["failures"]) == (1, {"dora": "no images"})
     assert runner.invoke(cli.main, ["info", str(out)]).exit_code == 0
     assert runner.invoke(cli.main, ["verify", str(out)]).exit_code == 0
-    (shard,) = (out / "shards").iterdir()
-    data = bytearray(shard.read_bytes())
+    path = out / "çelik.safetensors"
+    data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    shard.write_bytes(data)
+    path.write_bytes(data)
     result = runner.invoke(cli.main, ["verify", str(out)])
     assert result.exit_code == 1
-    assert "row 'çelik'" in result.stderr
-    (out / "manifest.json").write_text("{")
+    assert "çelik.safetensors is damaged" in result.stderr
+    (out / "dataset.json").write_text("{")
     for verb in ("info", "verify"):
         result = runner.invoke(cli.main, [verb, str(out)])
         assert result.exit_code == 1
         assert result.stderr.count("\n") == 1
-        assert "manifest.json cannot be read" in result.stderr
+        assert "dataset.json is not valid JSON" in result.stderr
+
+
+def test_pack_makes_shards_that_info_knows(tmp_path, loras):
+    run(loras, "--out", tmp_path / "set")
+    runner, packed = CliRunner(), tmp_path / "packed"
+    result = runner.invoke(
+        cli.main, ["pack", str(tmp_path / "set"), "--out", str(packed), "--json"]
+    )
+    assert json.loads(result.stdout) == {"path": str(packed), "models": 3, "shards": 1}
+    facts = json.loads(runner.invoke(cli.main, ["info", str(packed), "--json"]).stdout)
+    assert (facts["models"], facts["layout"]) == (3, LAYOUT.hash)
+    assert runner.invoke(cli.main, ["verify", str(packed)]).exit_code == 0

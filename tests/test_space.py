@@ -32,7 +32,7 @@ LAYOUT = WeightLayout(
     (LoRAModule("up.attn1.to_q", 7, 5), LoRAModule("up.attn1.to_v", 7, 5)), 2, 27.0, "someone/base"
 )
 PARAMETERS, MODELS = LAYOUT.num_parameters, 30
-NAMES = tuple(f"person {i}" for i in range(MODELS))
+NAMES = tuple(f"person {i:02d}" for i in range(MODELS))
 
 
 def rows(count: int = MODELS, seed: int = 0) -> torch.Tensor:
@@ -73,8 +73,9 @@ def space() -> WeightSpace:
 
 @pytest.fixture
 def dataset(tmp_path) -> WeightDataset:
-    dataset = WeightDataset.create(tmp_path / "weights", LAYOUT, names=NAMES, base_hash="abc")
-    dataset.append(NAMES, rows(), labels=labels())
+    dataset = WeightDataset.create(tmp_path / "weights", LAYOUT, base_hash="abc", labels=labels())
+    for name, row in zip(NAMES, rows(), strict=True):
+        dataset.write(name, row)
     return dataset
 
 

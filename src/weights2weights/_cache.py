@@ -10,20 +10,17 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
 
-from ._files import TEMPORARY, make_folder, remove, write_atomic
+from ._files import make_folder, remove, write_atomic
 from .errors import W2WError
 
 MAX_BYTES = 20 * 2**30
 """How large a cache may grow before the entries that were not used for longest are deleted."""
-
-_ABANDONED_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
 
 _ENTRY = re.compile(r"[0-9a-f]{32}\.(safetensors|txt)")
 
@@ -118,15 +115,12 @@ class Cache:
 
 
 def _trim(paths: Iterable[Path], max_bytes: int) -> int:
-    """Delete abandoned temporary files, and old entries if they are too large; return the rest."""
-    entries, now = [], time.time()
+    """Delete the oldest entries if they are too large together; return the room that is left."""
+    entries = []
     for path in paths:
         with suppress(OSError):
             status = path.stat()
-            if path.name.startswith(TEMPORARY):
-                if now - status.st_mtime > _ABANDONED_SECONDS:
-                    remove(path)
-            elif _ENTRY.fullmatch(path.name):  # the folder may hold files of others
+            if _ENTRY.fullmatch(path.name):  # the folder may hold files of others
                 entries.append((status.st_mtime, status.st_size, path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):

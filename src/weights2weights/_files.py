@@ -1,85 +1,105 @@
 """Files that are never half written.
 
-A crash, a full disk or a pulled plug at any moment leaves either the old file or the new one:
-bytes go to a temporary file in the same folder, are flushed to the disk, take their name by one
-rename, and the folder is flushed so that the name survives too. Everything the package keeps goes
-through here; nothing else renames or flushes.
+A crash, a full disk or a power cut at any moment leaves either the old file or the new one: bytes
+go to a temporary file in the same folder, are flushed to the disk, take their name by one rename,
+and the folder is flushed so that the name survives too. Everything the package keeps goes through
+here; nothing else renames or flushes.
+
+A temporary file is locked (flock) while its writer lives, so any later writer can recognise and
+delete what a killed one left behind, on this machine or another.
 """
 
+import fcntl
 import hashlib
 import os
 import secrets
+import stat
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError
+from .errors import InputError, ResourceError
 
-TEMPORARY = ".tmp-"
-"""How the names of unfinished files begin; whoever holds the folder's lock may delete them."""
-
-LOCK_PATIENCE = 600.0
-"""Seconds to wait for another writer: far longer than any writer holds its lock."""
+TEMPORARY = ".w2w-tmp-"
+"""Start of the names of unfinished files."""
 
 Chunk = bytes | bytearray | memoryview
+
+_tidied: set[tuple[int, Path]] = set()  # (process, folder) in which leftovers were looked for
 
 
 def write_atomic(path: Path, chunks: Iterable[Chunk]) -> str:
     """Replace a file by new bytes, all or nothing.
 
     Args:
-        path: of the file; its folder must exist.
-        chunks: the bytes in order; written as they come, so they need not fit in memory together.
+        path: the file; its folder must exist.
+        chunks: the bytes in order; written as they arrive, so they need not fit in memory together.
 
     Returns:
         SHA-256 of the bytes, in hex.
 
     Raises:
-        W2WError: the disk is full, the folder is read-only, or another failure of the system. The
-            old file, if there was one, is untouched, unless only the last flush of the folder
+        ResourceError: the disk is full, the folder is read-only, or another failure of the system.
+            The old file, if there was one, is untouched, unless only the last flush of the folder
             failed, in which case the new one is in its place.
     """
-    return write_named(path.parent, lambda _: path.name, chunks)[1]
+    folder = path.parent
+    with readable_errors("write", path):
+        if (os.getpid(), folder) not in _tidied:
+            remove_temporary(folder)
+            _tidied.add((os.getpid(), folder))
+        with _open_temporary(folder) as file:
+            try:
+                digest = _write_flushed(file, chunks)
+                os.replace(file.name, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(file.name)
+                raise
+        sync_folder(folder)
+    return digest
 
 
-def write_named(
-    folder: Path, name: Callable[[str], str], chunks: Iterable[Chunk]
-) -> tuple[Path, str]:
-    """Do as `write_atomic` for a file whose name depends on its bytes.
-
-    Args:
-        folder: where the file goes; must exist.
-        name: gives the file name from the SHA-256 of the bytes.
-        chunks: the bytes in order.
-
-    Returns:
-        the path, and the SHA-256 in hex.
+def read_regular(path: Path, limit: int = 64 << 20) -> bytes:
+    """Return the bytes of a small regular file; anything else, such as a pipe, is refused.
 
     Raises:
-        W2WError: as `write_atomic`.
+        FileNotFoundError: there is no such file.
+        InputError: it is not a regular file, larger than `limit` bytes, or cannot be read.
     """
-    temporary = folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
-    with readable_errors("write", folder):
-        try:
-            digest = _write_flushed(temporary, chunks)
-            path = folder / name(digest)
-            _replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        sync_folder(folder)
-    return path, digest
+    try:
+        with open_regular(path) as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    if len(data) > limit:
+        raise InputError(f"{path} is larger than the {limit:,} bytes expected")
+    return data
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for unbuffered reading, without waiting for ever if it is a named pipe.
+
+    Raises:
+        InputError: it is not a regular file.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path} is not a regular file")
+    return open(descriptor, "rb", buffering=0)
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents, if absent, so that they survive a crash.
 
     Raises:
-        W2WError: the system refuses, or a file is in the way.
+        ResourceError: the system refuses, or a file is in the way.
     """
     with readable_errors("make", path):
         absent = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -98,17 +118,6 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def move(path: Path, folder: Path) -> None:
-    """Move a file into another folder of the same disk, under its own name; nothing if it is gone.
-
-    Raises:
-        W2WError: the system refuses.
-    """
-    with suppress(FileNotFoundError), readable_errors("move", path):
-        os.replace(path, folder / path.name)
-        sync_folder(folder)
-
-
 def remove(path: Path) -> None:
     """Delete a file that no longer counts, if the system lets us; left behind, it does no harm."""
     with suppress(OSError):
@@ -116,10 +125,12 @@ def remove(path: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete what writers that died left half written; only under the folder's lock."""
+    """Delete what killed writers left unfinished; files of living writers stay."""
     for path in list_files(folder):
         if path.name.startswith(TEMPORARY):
-            remove(path)
+            with suppress(OSError), path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if its writer lives
+                os.unlink(path)
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -134,9 +145,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can (Windows does by itself)."""
-    if os.name == "nt":
-        return
+    """Flush the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -145,79 +154,44 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
-    """Hold the lock that a file stands for, alone among all processes and threads.
-
-    The operating system keeps the lock (flock, or its like on Windows) and drops it when the
-    process ends, however it ends: there are no stale locks. The file stays, empty.
-
-    Args:
-        path: of the lock file; made if absent.
-        patience: seconds to wait for whoever holds it.
-
-    Raises:
-        W2WError: another process held it all that time, or the file cannot be made.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, timeout=patience)
-    with readable_errors("lock", path.parent):
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise InputError(
-                f"{path.parent} has been in use by another process for {patience:g} s: expected its"
-                " turn to end; wait for that process or stop it"
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
 def readable_errors(verb: str, path: Path) -> Iterator[None]:
     """Turn failures of the system into one line that says what could not be done and why."""
     try:
         yield
     except FileNotFoundError:
-        raise  # callers tell "absent" apart from "cannot"
+        raise  # callers distinguish "absent" from "cannot"
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        raise InputError(
+        raise ResourceError(
             f"cannot {verb} {path}: {reason}; what was stored before is intact; make room or give"
             " write access, and run again"
         ) from error
 
 
-def _write_flushed(path: Path, chunks: Iterable[Chunk]) -> str:
+def _open_temporary(folder: Path) -> BinaryIO:
+    """Create a file that no other writer mistakes for a leftover."""
+    while True:
+        file = (folder / f"{TEMPORARY}{secrets.token_hex(8)}").open("xb")
+        with suppress(OSError):  # some network file systems have no locks, and keep leftovers
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else deleted between creation and lock
+            return file
+        file.close()
+
+
+def _write_flushed(file: BinaryIO, chunks: Iterable[Chunk]) -> str:
     digest = hashlib.sha256()
-    with path.open("xb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-        file.flush()
-        _flush_to_disk(file)
+    for chunk in chunks:
+        file.write(chunk)
+        digest.update(chunk)
+    file.flush()
+    _flush_to_disk(file)
     return digest.hexdigest()
 
 
 def _flush_to_disk(file: BinaryIO) -> None:
     if sys.platform == "darwin":  # fsync there stops at the drive's cache
-        import fcntl
-
         with suppress(OSError):
             fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
             return
     os.fsync(file.fileno())
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename over; on Windows wait a moment for readers who hold the old file open."""
-    for attempt in range(10):
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if os.name != "nt" or attempt == 9:
-                raise
-            time.sleep(0.05 * (attempt + 1))
-    return None

@@ -135,7 +135,7 @@ def _quiet() -> Iterator[None]:
 def _is_lora(path: Path) -> bool:
     """Say whether a path is a LoRA of another program, of which more can be kept than a model."""
     if path.is_dir():
-        return not any((path / name).is_file() for name in ("manifest.json",))
+        return not any((path / name).is_file() for name in ("dataset.json",))
     return path.is_file() and not is_model(path)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._shipped import means_world, shipped
 from .bases import load_base
-from .dataset import WeightDataset
+from .dataset import WeightDataset, is_dataset
 from .errors import InputError, W2WError
 from .formats import AlphaMissing, load_lora
 from .formats.authors import MODEL_SUFFIX
@@ -25,7 +25,7 @@ from .worlds.scorers import Scorer
 _MAX_JSON = 64 << 20  # bytes; a larger file describes nothing of ours
 # Files that show that a folder is meant, where it has the name of a world.
 _OF_FOLDERS = (
-    "manifest.json",
+    "dataset.json",
     "config.json",
     "adapter_config.json",
     "pytorch_lora_weights.safetensors",
@@ -137,11 +137,6 @@ def _problems_of_world(name: str | Path) -> Iterator[str]:
 # Datasets.
 
 
-def _is_dataset(place: str | Path) -> bool:
-    declared = _declares(place, "manifest.json", "weights2weights-dataset")
-    return (Path(place) / "shards").is_dir() if declared is None else declared
-
-
 def _describe_dataset(path: str | Path) -> dict[str, Any]:
     dataset = WeightDataset.open(path)
     return {
@@ -157,7 +152,12 @@ def _describe_dataset(path: str | Path) -> dict[str, Any]:
 
 
 def _problems_of_dataset(path: str | Path) -> Iterator[str]:
-    yield from map(str, WeightDataset.open(path).verify())
+    dataset = WeightDataset.open(path)
+    yield from dataset.verify().values()
+    try:
+        _ = dataset.labels
+    except W2WError as error:
+        yield str(error)
 
 
 # Spaces.
@@ -236,7 +236,7 @@ def _problems_of_lora(path: str | Path) -> Iterator[str]:
 
 _KINDS = (
     _Kind(_is_world, _describe_world, _problems_of_world),
-    _Kind(_is_dataset, _describe_dataset, _problems_of_dataset),
+    _Kind(is_dataset, _describe_dataset, _problems_of_dataset),
     _Kind(_is_space, _describe_space, _problems_of_space),
     _Kind(is_model, _describe_model, _problems_of_model),
     _Kind(lambda path: True, _describe_lora, _problems_of_lora),

@@ -63,7 +63,7 @@ def load_models(path: str | Path) -> list[Model]:
     path = Path(path)
     if not path.is_file():
         for folder, names in ((path, None), (path.parent, [path.name])):
-            if (folder / "manifest.json").is_file():
+            if (folder / "dataset.json").is_file():
                 return _rows(path, WeightDataset.open(folder), names)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
     if not files or {file.name for file in files} & _NAMES_IN_FOLDERS:

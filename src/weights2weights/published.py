@@ -129,13 +129,13 @@ def import_published_dataset(
     if not source.is_file():
         names, labels = _models(folder, len(rows))
     recipe = {"origin": PUBLISHED_SPACE}
-    dataset = WeightDataset.create(
-        path, layout, names=names, labels=labels, recipe=recipe, resume=True
-    )
+    dataset = WeightDataset.create(path, layout, labels=labels, recipe=recipe)
     for start in tqdm(range(0, len(rows), _ROWS), unit_scale=_ROWS, disable=not progress):
         part = rows[start : start + _ROWS]
         require_finite(part, weights)
-        dataset.append(names[start : start + _ROWS], part.float())
+        for name, row in zip(names[start : start + _ROWS], part.float(), strict=True):
+            if name not in dataset:
+                dataset.write(name, row)
     return dataset
 
 

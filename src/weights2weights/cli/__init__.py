@@ -23,6 +23,7 @@ COMMANDS = (  # in the order in which data flows, as `w2w --help` lists them
     "world",
     "train",
     "import",
+    "pack",
     "import-published",
     "fit",
     "sample",

@@ -1,4 +1,4 @@
-"""`w2w import`: LoRA files of others into a dataset."""
+"""`w2w import`: LoRA files from elsewhere into a dataset."""
 
 from pathlib import Path
 
@@ -15,14 +15,9 @@ from ._output import json_option, one_line, report
     "--base", help="Name of the base model of a new dataset.  [default: the first file's]"
 )
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV or Parquet: a name and labels per row."
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="In which a new dataset stores its rows.",
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="CSV or Parquet table of labels, one row per LoRA.",
 )
 @json_option
 def command(
@@ -31,21 +26,18 @@ def command(
     alpha: float | None,
     base: str | None,
     labels: Path | None,
-    dtype: str,
     as_json: bool,
 ) -> None:
-    """Put LoRA files of others into a dataset.
+    """Copy LoRA files into a dataset.
 
-    FILES are LoRAs (PEFT or diffusers folders, diffusers or kohya files) or folders of them. The
-    dataset, or else the first file, sets the layout. Files of another layout, and files that cannot
-    be read, are left out and listed on stderr; the others go in, and the exit code is 1. Safe to
-    repeat.
+    FILES are LoRAs (PEFT or diffusers folders, diffusers or kohya files), or folders of them such
+    as other datasets, whose labels come along. The dataset, or else the first file, sets the
+    layout. Files of another layout, and files that cannot be read, are left out and listed on
+    stderr; the others go in, and the exit code is 1. Safe to repeat.
 
     \b
-    Example: w2w import loras/*.safetensors --labels labels.csv --out weights
+    Example: w2w import downloads/*.safetensors --labels labels.csv --out loras
     """
-    import torch
-
     from ..dataset import import_loras
     from ..labels import read_labels
 
@@ -55,7 +47,6 @@ def command(
         alpha=alpha,
         base=base,
         labels=None if labels is None else read_labels(labels),
-        dtype=torch.float16 if dtype == "float16" else torch.float32,
         progress=True,
     )
     dataset = outcome.dataset

@@ -36,7 +36,7 @@ def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> 
     opened = WeightSpace.from_pretrained(space)
     found = {}
     for path in models:
-        whole = (path / "manifest.json").is_file()
+        whole = (path / "dataset.json").is_file()
         for model in load_models(path):
             nearest = opened.neighbours(opened.coefficients_of(model), count).of(0)
             found[str(path / model.name if whole else path)] = [

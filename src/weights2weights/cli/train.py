@@ -133,7 +133,7 @@ def command(
     facts = {
         "path": dataset.path,
         "models": len(dataset),
-        "numbers": dataset.columns,
+        "numbers": dataset.layout.num_parameters,
         "layout": dataset.layout.hash,
         "base": dataset.layout.base,
         "failed": failed,

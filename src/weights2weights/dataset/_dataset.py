@@ -1,60 +1,110 @@
-"""`WeightDataset`: one row of weights per model, kept so that nothing is ever lost."""
+"""`WeightDataset`: a folder of LoRA files as a table with one row of weights per model."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._files import make_folder, remove, sync_folder
 from .._json import canonical_json
-from ..errors import InputError, W2WError
+from ..errors import InputError, W2WError, shown
+from ..formats import load_lora
+from ..labels import find_labels, read_labels, tidy_labels, write_labels
 from ..layout import WeightLayout
-from . import _writer
-from ._check import Problem, problems
-from ._labels import Labels, check_labels, label_names, to_frame
-from ._manifest import DTYPES, Manifest, check_names, default_shard_rows
-from ._rows import byte_view
-from ._snapshot import Snapshot
+from . import _folder
+from ._folder import Facts
+from ._rows import (
+    BASE,
+    INFO,
+    RECIPE,
+    SEED,
+    SUBJECT,
+    Place,
+    RowReader,
+    hash_recipe,
+    read_info,
+    read_metadata,
+    write_row,
+)
+from ._shards import list_packed
+from ._stream import READERS, WeightBlocks, start_reading
 
 if TYPE_CHECKING:
     import pandas
-    from torch.utils.data import Dataset
 
 _BLOCK_BYTES = 64 << 20
-_ATTEMPTS = 5  # at reading while another process moves rows into shards
-
-Result = TypeVar("Result")
-Rows = int | str | slice | Sequence[int] | Sequence[str] | Tensor | np.ndarray
-
-
-class NoSuchRow(InputError, IndexError):
-    """A row index beyond the end."""
+_FEW = 8  # rows that are not worth a pool of threads
 
 
 class WeightDataset:
-    """A folder of weight vectors with names and labels: `open` one, or `create` one.
+    """Models of one layout and base, kept as LoRA files in a folder.
 
-    A dataset object shows the folder as it stood when it was opened, last written through this
-    object, or refreshed. Any number of processes may read and write the same folder at once:
-    writers take turns, readers wait for nobody.
+    `open` reads any folder of LoRAs (PEFT, diffusers or kohya files of one layout); `create` makes
+    one to write to. The object lists the folder once, when it is opened; what it writes itself it
+    knows, what other processes write it sees when it is opened again.
 
-    What `append` has returned from is on the disk and stays there, whatever is killed or unplugged.
-    A run that was interrupted and continued ends in exactly the files of an unbroken one.
+    A row that `write` has returned from is on the disk. Reading a row checks its digest, so damage
+    is an error and never other weights. A dataset serves as a map-style dataset for
+    `torch.utils.data.DataLoader`, worker processes included.
 
-    Reading rows checks that they are there, not every bit of them: that is for `verify`.
+    Attributes:
+        path: the folder.
+        layout: what each of the d numbers of a row is.
+        base_hash: content hash of the base model, "" if unknown.
+        recipe: how the rows were made, as JSON values; empty if unknown.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from weights2weights.layout import LoRAModule
+        >>> layout = WeightLayout((LoRAModule("mid_block.proj_in", 2, 3),), rank=1, alpha=27.0)
+        >>> dataset = WeightDataset.create(mkdtemp(), layout)
+        >>> _ = dataset.write("ada", torch.arange(5.0))
+        >>> dataset.names, dataset["ada"]
+        (('ada',), tensor([0., 1., 2., 3., 4.]))
     """
 
-    def __init__(self, snapshot: Snapshot, selected: tuple[str, ...] | None = None):
-        self._snapshot = snapshot
-        self._selected = selected
+    def __init__(self, path: Path, facts: Facts, rows: Mapping[str, Place]):
+        self.path, self.layout = path, facts.layout
+        self.base_hash, self.recipe = facts.base_hash, facts.recipe
+        self._places = dict(rows)
+        self._reader = RowReader(facts.layout, facts.base_hash)
 
-    # Making one, and adding to it.
+    @classmethod
+    def open(cls, path: str | Path) -> "WeightDataset":
+        """Open the dataset in a folder.
+
+        Without a `dataset.json` the first LoRA sets the layout and every file is read once to see
+        that it has the same.
+
+        Raises:
+            InputError: no LoRA is there, LoRAs of several layouts, a damaged `dataset.json`.
+        """
+        path = Path(path)
+        facts = _folder.read_facts(path)
+        if facts is not None:
+            return cls(path, facts, {**list_packed(path, facts), **_folder.list_rows(path)})
+        rows = _folder.list_rows(path)
+        if not rows:
+            raise InputError(f"{path} holds no dataset; expected {_folder.FACTS} or LoRA files")
+        first = next(iter(rows.values()))
+        lora = load_lora(first)
+        facts = Facts(lora.layout, lora.metadata.get(BASE, ""))
+        dataset = cls(path, facts, rows)
+        others = {n: why for n, why in dataset.verify().items() if "another layout" in why}
+        if others:
+            listed = "; ".join(list(others.values())[:5])
+            raise InputError(
+                f"{len(others)} of {len(rows)} LoRAs differ from {first.name} ({listed}); expected"
+                " one layout; move them elsewhere"
+            )
+        return dataset
 
     @classmethod
     def create(
@@ -62,536 +112,300 @@ class WeightDataset:
         path: str | Path,
         layout: WeightLayout,
         *,
-        names: Sequence[str] = (),
-        labels: Any = None,
-        label_names: Sequence[str] = (),
         base_hash: str = "",
         recipe: Mapping[str, Any] | None = None,
-        dtype: torch.dtype = torch.float32,
-        shard_rows: int | None = None,
-        resume: bool = False,
-    ) -> "WeightDataset":
-        """Begin a dataset in a new or empty folder, or continue one.
-
-        Args:
-            path: of the folder.
-            layout: of every row.
-            names: the rows to come, in their final order, whatever order they are stored in. Names
-                that are not planned may be appended as well; they follow behind, as they come.
-            labels: of planned names; see `append`.
-            label_names: columns that the label table shall have, in order, even if all is missing.
-            base_hash: content hash of the base model.
-            recipe: how the rows come about, as JSON values. Two runs of one recipe give equal bytes
-                only if nothing in it varies between them: no times, hosts or paths.
-            dtype: float32, or float16 for half the space and about three decimal digits.
-            shard_rows: names per shard; by default as many as fill about 64 MiB.
-            resume: continue the dataset that is there, if one is; its settings must be these, names
-                that it does not know are planned behind the others. Only `shard_rows` may differ,
-                and stays as it was.
-
-        Raises:
-            W2WError: the folder holds something else; a dataset is there that has other settings,
-                or `resume` is false; a name, a label or a setting that cannot be stored.
-        """
-        planned = check_names(names, "row name")
-        table = check_labels(labels)
-        _require_known(table, planned, "labels")
-        spelled = {value: name for name, value in DTYPES.items()}
-        if dtype not in spelled:
-            raise InputError(f"dtype {dtype}: expected torch.float32 or torch.float16")
-        if shard_rows is not None and shard_rows < 1:
-            raise InputError(f"shard_rows {shard_rows}: expected at least 1")
-        manifest = Manifest(
-            layout=layout,
-            dtype=spelled[dtype],
-            base_hash=base_hash,
-            recipe=json.loads(canonical_json(dict(recipe or {}))),
-            shard_rows=shard_rows or default_shard_rows(layout.num_parameters * dtype.itemsize),
-            planned=planned,
-            label_names=_label_columns(label_names, table),
-        )
-        _writer.begin(Path(path), manifest, table, resume=resume)
-        return cls.open(path)
-
-    @classmethod
-    def open(cls, path: str | Path) -> "WeightDataset":
-        """Open the dataset in a folder.
-
-        Raises:
-            W2WError: there is none, or its manifest is damaged.
-        """
-        return cls(Snapshot.read(Path(path)))
-
-    def append(
-        self,
-        names: Sequence[str],
-        weights: Float[Tensor, "n d"],
         labels: Any = None,
-        info: Sequence[Mapping[str, Any]] | None = None,
-        failed: Mapping[str, str] | None = None,
-    ) -> tuple[str, ...]:
-        """Store rows, and what became of others, all in one step: when this returns, it is kept.
-
-        A row that is there already with the same bytes is left alone, so repeating an append is
-        safe. If the disk fills up or the process dies on the way, either all of it is stored or
-        nothing. Costs one file of these rows, and now and then the copy of a full shard.
-
-        Args:
-            names: of the rows.
-            weights: the rows, any floating dtype and device; stored in the dtype of the dataset.
-            labels: a DataFrame indexed by name, or {name: {label: value}}. Values are 0 and 1,
-                −1 and 1, true and false or other numbers; None or NaN is missing.
-            info: JSON facts per row, such as its last loss.
-            failed: name → reason, for subjects that yielded no row; `append` them when they do.
-
-        Returns:
-            the names that were not there before.
-
-        Raises:
-            W2WError: nothing was stored, because a row is not finite or its name is taken by other
-                weights; weights of another length; a failure to write. Should a shard that was due
-                fail to be written, the rows are stored all the same and the next append tries
-                again.
-        """
-        names, failed = check_names(names, "row name"), dict(failed or {})
-        check_names(list(failed), "failed name")
-        if weights.shape != (len(names), self.columns) or not weights.is_floating_point():
-            raise InputError(
-                f"{len(names)} names with weights of shape {tuple(weights.shape)}, {weights.dtype}:"
-                f" expected floating-point ({len(names)}, {self.columns}), rows of layout"
-                f" {self.layout.hash}"
-            )
-        if info is not None and len(info) != len(names):
-            raise InputError(f"{len(info)} infos for {len(names)} rows: expected one each")
-        table, facts = check_labels(labels), [dict(i) for i in info or [{} for _ in names]]
-        with self._writing() as now:
-            _require_known(table, [*now.planned, *names, *failed], "labels")
-            for name in failed:
-                if name in now.places or name in names:
-                    raise InputError(f"{name!r} has a row: expected a name without one to fail")
-            fresh, stored = _writer.new_rows(now, names, weights)
-            news = _writer.changed_labels(now, table)
-            failures = {n: r for n, r in failed.items() if now.failed.get(n) != r}
-            if fresh or news or failures:
-                _writer.store_record(
-                    now,
-                    [names[i] for i in fresh],
-                    [byte_view(stored[i]) for i in fresh],
-                    info=[facts[i] for i in fresh],
-                    labels=news,
-                    failed=failures,
-                )
-                self.refresh()
-                _writer.consolidate(self._snapshot)
-        return tuple(names[i] for i in fresh)
-
-    def mark_failed(self, name: str, reason: str) -> None:
-        """Note that a subject yielded no row, and why; it is no longer pending.
-
-        Raises:
-            W2WError: it has a row; a failure to write.
-        """
-        self.append((), torch.empty(0, self.columns), failed={name: reason})
-
-    def label(self, labels: Any) -> None:
-        """Add labels, or replace them where they are known; see `append` for what they may be.
-
-        Raises:
-            W2WError: a name that is not in the dataset, a value that is no label.
-        """
-        self.append((), torch.empty(0, self.columns), labels=labels)
-        if not self.pending():
-            self.finish()
-
-    def finish(self) -> None:
-        """Bring the folder into its final form: shards, labels and manifest, and nothing else.
-
-        Harmless when it is in that form already. More may be appended later.
-
-        Raises:
-            W2WError: names are still pending; a row is damaged; a failure to write.
-        """
-        with self._writing() as now:
-            if now.pending:
-                raise InputError(
-                    f"{len(now.pending):,} of {len(now.planned):,} planned rows of {self.path} are"
-                    f" still to come ({shown(now.pending)}): expected each to be stored or marked"
-                    " as failed; continue the run that makes them"
-                )
-            _writer.finish(now)
-
-    @classmethod
-    def merge(
-        cls, path: str | Path, datasets: Sequence["WeightDataset"], *, resume: bool = False
     ) -> "WeightDataset":
-        """Copy several datasets, or selections of them, into a new one, row after row.
-
-        Their layouts and base models must be the same. A row that comes twice with the same bytes
-        is kept once. Labels are joined; where two differ, the later dataset counts. The new
-        dataset is float32 unless all are float16. Needs memory for one block of 64 MiB.
+        """Make a dataset, or open the one that is there if it has these settings.
 
         Args:
-            path: of a new folder.
-            datasets: what to copy, in this order.
-            resume: continue a merge that was interrupted.
+            path: the folder, made if absent.
+            layout: of every row.
+            base_hash: content hash of the base model.
+            recipe: how the rows come about, as JSON values. Runs give equal bytes only if nothing
+                in it varies between them: no times, hosts or paths.
+            labels: see `label`.
 
         Raises:
-            W2WError: no datasets, other layouts or base models, a name with two different rows; a
-                failure to write.
+            InputError: the folder holds something else, or a dataset with other settings.
+            ResourceError: the folder cannot be written.
         """
-        from ._merge import merge
+        path = Path(path)
+        wanted = Facts(layout, base_hash, json.loads(canonical_json(dict(recipe or {}))))
+        make_folder(path)
+        if _folder.read_facts(path) is None:
+            _require_ours(path, layout)
+            wanted.write(path)
+        dataset = cls.open(path)
+        dataset._require_settings(wanted)
+        if labels is not None:
+            dataset.label(labels)
+        return dataset
 
-        return merge(Path(path), datasets, resume=resume)
+    # What it holds.
 
-    # What it is.
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._snapshot.folder
-
-    @property
-    def layout(self) -> WeightLayout:
-        """What each number of a row is."""
-        return self._snapshot.manifest.layout
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which rows are stored; they are read as float32."""
-        return self._snapshot.manifest.torch_dtype
-
-    @property
-    def base_hash(self) -> str:
-        """Content hash of the base model, "" if unknown."""
-        return self._snapshot.manifest.base_hash
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """How the rows came about."""
-        return self._snapshot.manifest.recipe
-
-    @property
-    def columns(self) -> int:
-        """Length d of a row."""
-        return self.layout.num_parameters
-
-    @property
-    def rows(self) -> int:
-        """Number n of rows."""
-        return len(self.names)
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the rows, sorted: the order of indices, slices and blocks."""
+        return tuple(sorted(self._places))
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._places)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the rows, in order."""
-        return self._snapshot.names if self._selected is None else self._selected
-
-    @property
-    def planned(self) -> tuple[str, ...]:
-        """All names, also of rows that are still to come or failed, in order."""
-        return self._snapshot.planned if self._selected is None else self._selected
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Why a name has no row, in planned order."""
-        return dict(self._snapshot.failed) if self._selected is None else {}
-
-    def pending(self) -> tuple[str, ...]:
-        """Return the planned names that are neither stored nor failed, in order."""
-        return self._snapshot.pending if self._selected is None else ()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the folder is in its final form; see `finish`."""
-        return not (self._snapshot.pending or self._snapshot.records or self._snapshot.unreadable)
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     @property
     def labels(self) -> "pandas.DataFrame":
-        """The labels, one row per row in the same order, indexed by name.
-
-        A column whose values are all among (0, 1) or (−1, 1) is a nullable boolean, any other a
-        nullable Float64; missing is `pandas.NA`.
+        """The labels, one row per model in the order of `names`; see `tidy_labels` for the columns.
 
         Raises:
-            W2WError: the label table is damaged.
+            InputError: the label table is damaged.
         """
-        return to_frame(self._labels(), self.names, self.label_names)
+        table = find_labels(self.path)
+        return tidy_labels(None if table is None else read_labels(table), self.names)
 
     @property
-    def label_names(self) -> tuple[str, ...]:
-        """Columns of `labels`."""
-        return self._snapshot.label_names
+    def failed(self) -> dict[str, str]:
+        """Subjects without a model → why."""
+        return {name: facts["reason"] for name, facts in self.failures.items()}
 
     @property
-    def info(self) -> dict[str, dict[str, Any]]:
-        """The JSON facts of every row, by name. Reads the header of every shard.
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """Subjects without a model → `reason` and `info` as given to `write_failure`."""
+        failures = _folder.read_failures(self.path)
+        return {name: facts for name, facts in failures.items() if name not in self._places}
 
-        Raises:
-            W2WError: a shard is missing or damaged in its header.
-        """
-        return self._read(lambda now: row_info(now, self.names))
-
-    def refresh(self) -> None:
-        """Look again at what the folder holds, which other processes may have added to.
-
-        Raises:
-            W2WError: its manifest is gone or damaged.
-        """
-        self._snapshot = Snapshot.read(self.path, self._snapshot)
+    def info(self, name: str) -> dict[str, Any]:
+        """Return the JSON facts with which a model was written; often none."""
+        return read_info(self.place(name))
 
     def __repr__(self) -> str:
-        return (
-            f"WeightDataset({str(self.path)!r}, {self.rows:,} rows of {self.columns:,}"
-            f" {self._snapshot.manifest.dtype})"
-        )
+        return f"WeightDataset({str(self.path)!r}, {len(self):,} × {self.layout.num_parameters:,})"
 
-    # Reading rows.
+    # Reading.
 
-    def __getitem__(self, rows: Rows) -> Float[Tensor, "*n d"]:
+    def __getitem__(self, rows: Any) -> Float[Tensor, "*n d"]:
         """Read rows as float32.
 
         Args:
-            rows: one index or name gives one row "d"; a slice, a list of indices or names, or a
-                mask gives "n d", in the order asked for.
+            rows: a name or an index gives one row "d"; a slice, or a sequence of names or indices,
+                gives "n d" in that order.
 
         Raises:
-            W2WError: no such row (an IndexError too, for an index), or its file is damaged.
+            InputError: no such name, or its file is damaged.
+            IndexError: no such index.
         """
-        names = self._names_of(rows)
-        return self._rows([names])[0] if isinstance(names, str) else self._rows(names)
+        if isinstance(rows, str):
+            return self._read([rows])[0]
+        if isinstance(rows, slice):
+            return self._read(self.names[rows])
+        if hasattr(rows, "__index__") and not getattr(rows, "ndim", 0):
+            return self._read([self.names[rows]])[0]
+        return self._read([row if isinstance(row, str) else self.names[row] for row in rows])
 
-    def __contains__(self, name: object) -> bool:
-        return name in (self._snapshot.places if self._selected is None else self._selected)
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        """Read a batch for `torch.utils.data.DataLoader`."""
+        return list(self[indices])
 
     def __iter__(self) -> Iterator[Float[Tensor, " d"]]:
         for block in self.blocks():
             yield from block
 
-    def blocks(self, rows_per_block: int | None = None) -> "WeightBlocks":
-        """Return all rows as a stream that can be run through any number of times.
+    def blocks(self, rows: int | None = None) -> WeightBlocks:
+        """Return all rows as a stream of blocks, which can be iterated any number of times.
 
         Args:
-            rows_per_block: of every block but the last; by default about 64 MiB.
+            rows: of every block but the last; default: about 64 MiB.
         """
-        if rows_per_block is None:
-            rows_per_block = max(1, _BLOCK_BYTES // (4 * self.columns))
-        if rows_per_block < 1:
-            raise InputError(f"rows_per_block {rows_per_block}: expected at least 1")
-        return WeightBlocks(self, rows_per_block)
+        rows = rows or max(1, _BLOCK_BYTES // (4 * self.layout.num_parameters))
+        return WeightBlocks(self._reader, tuple(self._places[n] for n in self.names), rows)
 
-    def select(self, rows: Rows) -> "WeightDataset":
-        """Return a view of some rows, in the order asked for; nothing is copied.
+    def verify(self, names: Sequence[str] | None = None) -> dict[str, str]:
+        """Read rows, all by default, and return name → what is wrong with it; empty if all is well.
+
+        Costs one read of the files, in memory for a few rows.
+        """
+        names = self.names if names is None else names
+        buffers = [torch.empty(self.layout.num_parameters) for _ in range(READERS)]
+
+        def check(share: int) -> dict[str, str]:
+            broken = {}
+            for name in names[share::READERS]:
+                try:
+                    self._reader.read_into(self.place(name), buffers[share])
+                except W2WError as error:
+                    broken[name] = str(error)
+            return broken
+
+        with ThreadPoolExecutor(READERS) as pool:
+            found = {n: why for part in pool.map(check, range(READERS)) for n, why in part.items()}
+        return {name: found[name] for name in names if name in found}
+
+    # Writing.
+
+    def write(
+        self,
+        name: str,
+        weights: Float[Tensor, " d"],
+        *,
+        seed: int | None = None,
+        info: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Store one model, replacing any of its name; when this returns, it is on the disk.
 
         Args:
-            rows: as for indexing.
-
-        Raises:
-            W2WError: no such row, or one that comes twice.
-        """
-        names = self._names_of(rows)
-        names = check_names([names] if isinstance(names, str) else names, "selected row")
-        for name in names:
-            self._snapshot.place(name)
-        return WeightDataset(self._snapshot, names)
-
-    def to_numpy(self) -> Float[np.ndarray, "n d"]:
-        """Read everything into one float32 array of 4·n·d bytes."""
-        array = np.empty((self.rows, self.columns), np.float32)
-        rows, start = torch.from_numpy(array), 0
-        for names in self.blocks().chunks():
-            self._fill(names, rows[start : start + len(names)])
-            start += len(names)
-        return array
-
-    def torch_dataset(self, label_names: Sequence[str] = ()) -> "Dataset[Any]":
-        """Return a map-style dataset for `torch.utils.data.DataLoader`, fit for worker processes.
-
-        Args:
-            label_names: if any are given, an item is (weights "d", labels "l"), float32 with NaN
-                for missing and 0 and 1 for false and true; otherwise just the weights.
-
-        Raises:
-            W2WError: no such label.
-        """
-        from ._torch import TorchRows
-
-        absent = [name for name in label_names if name not in self.label_names]
-        if absent:
-            raise InputError(
-                f"no label {absent[0]!r}: expected some of {shown(self.label_names) or 'none'}"
-            )
-        return TorchRows(self, tuple(label_names))
-
-    # Trust.
-
-    def verify(self) -> list[Problem]:
-        """Read everything and give what is missing, damaged or not finite; empty if all is well.
-
-        Costs one read of the whole dataset.
-        """
-        while True:
-            now, found = self._snapshot, list(problems(self._snapshot))
-            if found:  # or had another process put rows elsewhere meanwhile?
-                self.refresh()
-            if self._snapshot is now:
-                return found
-
-    def quarantine(self) -> tuple[str, ...]:
-        """Move every damaged file to `quarantine/`, keeping the rows in it that are intact.
+            name: of the subject.
+            weights: plain A and B entries in the order of `layout`, float32, float16 or bfloat16.
+            seed: of its training.
+            info: JSON facts to keep, such as the final loss.
 
         Returns:
-            the names that lost their row. They are pending again: make them anew, append them, and
-            the dataset is what it was.
+            the path of the LoRA file.
 
         Raises:
-            W2WError: the manifest itself is damaged; a failure to write.
+            InputError: weights of another length or not finite; a name that no file can have, or
+                that the disk does not distinguish from another one's.
+            ResourceError: the disk is full or the folder read-only.
         """
-        with self._writing() as now:
-            damaged = {problem.file for problem in problems(now)}
-            return _writer.set_aside(now, damaged) if damaged else ()
+        path = self.path_of(name)
+        if name not in self._places and path.exists():
+            holder = read_metadata(path).get(SUBJECT, name)
+            if holder != name:  # a disk that ignores case, or accents' spelling
+                raise InputError(
+                    f"{name!r} and {holder!r} share the file {path} on this disk; rename one"
+                )
+        metadata = {
+            SUBJECT: name,
+            SEED: "" if seed is None else str(seed),
+            RECIPE: hash_recipe(self.recipe),
+            BASE: self.base_hash,
+            INFO: canonical_json(dict(info)).decode() if info else "",
+        }
+        remove(self.path / _folder.FAILED / f"{_folder.file_stem(name)}.json")
+        try:
+            write_row(path, weights, self.layout, metadata)
+        except InputError as error:
+            raise InputError(f"{name!r}: {error}") from error
+        self._note(name, path)
+        return path
+
+    def path_of(self, name: str) -> Path:
+        """Return the LoRA file that `write` would write for a name.
+
+        Raises:
+            InputError: a name that no file can have.
+        """
+        return self.path / f"{_folder.file_stem(name)}{_folder.SUFFIX}"
+
+    def write_failure(
+        self, name: str, reason: str, *, info: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep why a subject has no model, until `write` gives it one.
+
+        Raises:
+            InputError: it has a model.
+            ResourceError: the note cannot be written.
+        """
+        if name in self._places:
+            raise InputError(f"{name!r} has a model in {self.path}: expected a name without one")
+        _folder.write_failure(self.path, name, reason, dict(info or {}))
+
+    def move_aside(self, name: str) -> Path:
+        """Move a model's file to the folder `broken` and drop the row; returns the new path.
+
+        Raises:
+            InputError: no such row, or it is inside a shard.
+            ResourceError: the file cannot be moved.
+        """
+        place = self.place(name)
+        if not isinstance(place, Path):
+            raise InputError(f"{name!r} is packed in {place.path}: expected a file of its own")
+        aside = self.path / _folder.BROKEN
+        make_folder(aside)
+        os.replace(place, aside / place.name)
+        sync_folder(self.path)
+        self._note(name, None)
+        return aside / place.name
+
+    def label(self, labels: Any) -> None:
+        """Add labels, replacing those known for the same name and column.
+
+        Args:
+            labels: a DataFrame indexed by name, or {name: {label: value}}. Values are 0 and 1, −1
+                and 1, true and false, or other numbers; None or NaN is missing. Names need not
+                have a model yet.
+
+        Raises:
+            InputError: values that are not labels.
+            ResourceError: the table cannot be written.
+        """
+        try:
+            new = tidy_labels(labels, list(labels.index if hasattr(labels, "index") else labels))
+        except UnicodeEncodeError as error:
+            raise InputError(f"labels with half a character, {error.object!a}") from error
+        path = find_labels(self.path)
+        if path is not None:
+            old = read_labels(path)
+            joined = new.combine_first(old)
+            columns = list(dict.fromkeys((*old.columns, *new.columns)))
+            new = tidy_labels(joined[columns], sorted(joined.index))
+            if new.equals(old):
+                return
+        write_labels(path or self.path / "labels.csv", new.sort_index())
 
     # Inside.
 
-    @contextmanager
-    def _writing(self) -> Iterator[Snapshot]:
-        """Hold the folder's lock; know afterwards what the folder holds, also after a failure."""
-        if self._selected is not None:
+    def _note(self, name: str, place: Path | None) -> None:
+        if place is None:
+            del self._places[name]
+        else:
+            self._places[name] = place
+        self.__dict__.pop("names", None)
+
+    def place(self, name: str) -> Place:
+        """Return where a row is: its file, or its place in a shard."""
+        try:
+            return self._places[name]
+        except KeyError:
+            known = ", ".join(map(repr, self.names[:3])) or "none"
             raise InputError(
-                f"a selection of {self.rows:,} rows of {self.path} cannot be written to: expected"
-                " the dataset itself; copy the selection with WeightDataset.merge first"
-            )
-        try:
-            with _writer.writing(self.path, self._snapshot) as now:
-                self._snapshot = now
-                try:
-                    yield now
-                finally:
-                    self.refresh()
-        except FileNotFoundError as error:
-            raise _missing(error) from error
+                f"{self.path} has no model called {shown(name)}; it has {len(self):,} ({known}, …)"
+            ) from None
 
-    def _read(self, read: Callable[[Snapshot], Result]) -> Result:
-        """Read; if a file has gone because another process put its rows elsewhere, look there."""
-        for _ in range(_ATTEMPTS):
-            try:
-                return read(self._snapshot)
-            except FileNotFoundError:
-                self.refresh()
-        try:
-            return read(self._snapshot)
-        except FileNotFoundError as error:
-            raise _missing(error) from error
-
-    def _rows(self, names: Sequence[str]) -> Float[Tensor, "n d"]:
-        # NumPy asks the system for huge pages, torch does not: a fifth of the time for a block.
-        rows = torch.from_numpy(np.empty((len(names), self.columns), np.float32))
-        self._fill(names, rows)
+    def _read(self, names: Sequence[str]) -> Float[Tensor, "n d"]:
+        places = [self.place(name) for name in names]
+        if len(places) > _FEW:
+            with ThreadPoolExecutor(READERS) as pool:
+                return start_reading(pool, self._reader, places)()
+        rows = torch.empty(len(places), self.layout.num_parameters)
+        for place, row in zip(places, rows, strict=True):
+            self._reader.read_into(place, row)
         return rows
 
-    def _fill(self, names: Sequence[str], out: Float[Tensor, "n d"]) -> None:
-        """Read rows into contiguous float32 memory on the CPU."""
-        if self.dtype == out.dtype:
-            self._read(lambda now: now.read_rows(names, out))
-            return
-        stored = torch.from_numpy(np.empty(tuple(out.shape), np.float16))
-        self._read(lambda now: now.read_rows(names, stored))
-        out.copy_(stored)
-
-    def _labels(self) -> Labels:
-        known = self._read(lambda now: now.labels)
-        return {name: known[name] for name in self.names if name in known}
-
-    def _names_of(self, rows: Rows) -> str | tuple[str, ...]:
-        if isinstance(rows, str):
-            return rows
-        if isinstance(rows, slice):
-            return self.names[rows]
-        wanted = rows.tolist() if isinstance(rows, Tensor | np.ndarray) else rows
-        if not isinstance(wanted, Sequence):
-            return self._name(wanted)
-        if wanted and all(isinstance(row, bool) for row in wanted):
-            if len(wanted) != self.rows:
-                raise NoSuchRow(f"a mask of {len(wanted)}: expected one of {self.rows:,}")
-            wanted = [index for index, row in enumerate(wanted) if row]
-        return tuple(row if isinstance(row, str) else self._name(row) for row in wanted)
-
-    def _name(self, row: Any) -> str:
-        index = int(row)
-        if not -self.rows <= index < self.rows:
-            raise NoSuchRow(f"row {index}: expected one of {self.rows:,} rows of {self.path}")
-        return self.names[index]
+    def _require_settings(self, wanted: Facts) -> None:
+        self.layout.require_equal(wanted.layout, str(self.path))
+        ours = {"base_hash": self.base_hash, **self.recipe}
+        theirs = {"base_hash": wanted.base_hash, **wanted.recipe}
+        for key in ours | theirs:
+            if ours.get(key) != theirs.get(key):
+                raise InputError(
+                    f"{self.path} holds a dataset made with {key} {shown(ours.get(key))}, and"
+                    f" {shown(theirs.get(key))} is wanted: expected the same settings; use another"
+                    " folder, or those settings"
+                )
 
 
-@dataclass(frozen=True)
-class WeightBlocks:
-    """Rows as float32 tensors "b d" in fixed memory: one block at a time, as often as wished.
-
-    Attributes:
-        dataset: whose rows.
-        rows_per_block: of every block but the last.
-    """
-
-    dataset: WeightDataset
-    rows_per_block: int
-
-    @property
-    def rows(self) -> int:
-        """Number n of rows in all blocks together."""
-        return self.dataset.rows
-
-    @property
-    def columns(self) -> int:
-        """Length d of a row."""
-        return self.dataset.columns
-
-    def __len__(self) -> int:
-        return -(-self.rows // self.rows_per_block)
-
-    def __iter__(self) -> Iterator[Float[Tensor, "b d"]]:
-        for names in self.chunks():
-            yield self.dataset._rows(names)
-
-    def chunks(self) -> Iterator[tuple[str, ...]]:
-        """Return the names of the rows of each block."""
-        names = self.dataset.names
-        for start in range(0, len(names), self.rows_per_block):
-            yield names[start : start + self.rows_per_block]
-
-
-def row_info(now: Snapshot, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the JSON facts of some rows."""
-    places = {name: now.place(name) for name in names}
-    headers = {
-        file: now.header(now.folder / file) for file in {file for file, _ in places.values()}
-    }
-    return {name: headers[file].info[row] for name, (file, row) in places.items()}
-
-
-def _label_columns(wanted: Sequence[str], table: dict[str, Any]) -> tuple[str, ...]:
-    check_labels({"": dict.fromkeys(wanted)})
-    return label_names(check_names(wanted, "label name"), [table])
-
-
-def _require_known(table: Mapping[str, Any], names: Sequence[str], what: str) -> None:
-    known = set(names)
-    unknown = [name for name in table if name not in known]
-    if unknown:
+def _require_ours(path: Path, layout: WeightLayout) -> None:
+    """Refuse a folder that holds anything but LoRAs of the layout and their labels."""
+    known = {_folder.FAILED, _folder.BROKEN, "labels.csv", "labels.parquet"}
+    rows = _folder.list_rows(path)
+    ours = {place.name for place in rows.values()} | known
+    foreign = sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")
+    if foreign:
         raise InputError(
-            f"{what} for {len(unknown):,} names that are no rows ({shown(unknown)}): expected"
-            " names of this dataset; leave the others out"
+            f"{path} is not empty and holds no dataset ({shown(foreign[0])}); expected a new or"
+            " empty folder, or one of LoRA files"
         )
-
-
-def _missing(error: FileNotFoundError) -> W2WError:
-    return InputError(
-        f"{error.filename} is missing: expected every file that the manifest names; w2w verify"
-        " lists the damage, quarantine() makes the lost rows pending again"
-    )
-
-
-def shown(names: Sequence[str]) -> str:
-    """Return the first names of many, for a message."""
-    shown = ", ".join(map(repr, names[:3]))
-    return f"{shown} and {len(names) - 3:,} more" if len(names) > 3 else shown
+    if rows:
+        layout.require_equal(WeightDataset.open(path).layout, str(path))

@@ -1,247 +1,178 @@
-"""One safetensors file of named weight vectors: a shard, or a record that waits to join one.
+"""One row in a file: written with a digest of its numbers, which every read checks.
 
-The file holds one tensor, `weights` "n d", and a header with everything else that belongs to its
-rows. Any safetensors reader opens it. It is written here rather than by the safetensors package for
-two reasons: that package holds the whole file in memory and orders header fields by chance, while
-shards must be streamed and must have the same bytes in every run.
+A row is a diffusers LoRA file whose header also says where it comes from:
+
+| header key | value |
+|---|---|
+| `w2w_subject` | name of the row |
+| `w2w_seed` | seed of its training, "" if unknown |
+| `w2w_recipe` | 16 hex digits of the SHA-256 of the recipe's canonical JSON |
+| `w2w_base` | content hash of the base model, "" if unknown |
+| `w2w_layout` | hash of the layout |
+| `w2w_sha256` | SHA-256 of the tensors' bytes, everything after the header |
+| `w2w_info` | JSON with anything else |
+
+A file without digest, from another program, is parsed in full: shapes, dtype, alpha, finite values.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from io import BufferedReader
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from .._files import write_named
-from .._json import canonical_json
+from .._files import open_regular
+from .._json import canonical_json, parse_json
+from .._safetensors import MAX_HEADER
 from ..errors import InputError
-from ._labels import Labels
+from ..formats import DIGEST, load_lora, require_digest, write_lora_file
+from ..layout import WeightLayout
+from ..models import require_one_base
+from ._folder import SUFFIX
 
-FIELD = "weights2weights"
-"""The metadata field of the header; its text is JSON."""
+SUBJECT, SEED, INFO = "w2w_subject", "w2w_seed", "w2w_info"
+RECIPE, BASE, LAYOUT = "w2w_recipe", "w2w_base", "w2w_layout"
+_PER_ROW = {DIGEST, SUBJECT, SEED, INFO}
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16}
-"""What a row may be stored as, by its name in safetensors."""
-
-MALFORMED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
-"""What reading JSON of an unknown shape may raise."""
-
-_MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
-_READ_BYTES = 8 << 20
+_METADATA = '{"__metadata__":'
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
-class RowsFile:
-    """What the header of a file of rows says.
-
-    Attributes:
-        path: of the file.
-        names: of the rows, in order.
-        digests: of the bytes of every row; they tell intact rows of a damaged file apart.
-        info: JSON facts per row, or an empty object.
-        labels: name → label → value, for rows here or elsewhere.
-        failed: name → reason, subjects that yielded no row.
-        columns: length d of a row.
-        dtype: in which rows are stored.
-        start: offset of the first row in the file.
-    """
+class PackedRow:
+    """A float32 row inside a shard: where its bytes begin, and the header it had as a file."""
 
     path: Path
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-    columns: int
-    dtype: torch.dtype
-    start: int
-    info: tuple[dict[str, Any], ...] = ()
-    labels: Labels = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of one row."""
-        return self.columns * self.dtype.itemsize
-
-    def row(self, file: BufferedReader, index: int) -> bytearray | None:
-        """Read the bytes of one row; None if it is damaged, or holds what no row may hold."""
-        row = bytearray(self.row_bytes)
-        file.seek(self.start + index * self.row_bytes)
-        if file.readinto(row) != len(row) or digest(row) != self.digests[index]:
-            return None
-        return row if finite_rows(torch.frombuffer(row, dtype=self.dtype)[None])[0] else None
-
-    def intact(self) -> Iterator[tuple[int, bytearray | None]]:
-        """Return every row with its index: its bytes, or None where it is damaged."""
-        with self.path.open("rb") as file:
-            for index in range(len(self.names)):
-                yield index, self.row(file, index)
+    offset: int
+    metadata: Mapping[str, str]
 
 
-def digest(row: bytes | bytearray | memoryview) -> str:
-    """Return 32 hex digits that stand for the bytes of a row."""
-    return hashlib.sha256(row).hexdigest()[:32]
+Place = Path | PackedRow
 
 
-def finite_rows(rows: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
-    """Say which rows hold finite numbers only."""
-    if not len(rows):
-        return torch.ones(0, dtype=torch.bool)
-    low, high = rows.aminmax(dim=1)  # one pass, no temporaries: NaN anywhere makes both NaN
-    return torch.isfinite(low) & torch.isfinite(high)
+def hash_recipe(recipe: Mapping[str, Any]) -> str:
+    """Return 16 hex digits that stand for a recipe."""
+    return hashlib.sha256(canonical_json(dict(recipe))).hexdigest()[:16]
 
 
-def byte_view(rows: Tensor) -> memoryview:
-    """Return the bytes of a contiguous CPU tensor, without a copy."""
-    return rows.numpy().reshape(-1).view(np.uint8).data
+def byte_view(weights: Tensor) -> memoryview:
+    """Return the memory of a contiguous CPU tensor."""
+    return weights.view(-1).view(torch.uint8).numpy().data
 
 
-def write_rows(
-    folder: Path,
-    stem: str,
-    rows: Iterable[bytes | bytearray | memoryview],
-    *,
-    names: Sequence[str],
-    digests: Sequence[str],
-    columns: int,
-    dtype: torch.dtype,
-    info: Sequence[dict[str, Any]] = (),
-    labels: Labels | None = None,
-    failed: dict[str, str] | None = None,
-) -> tuple[Path, str]:
-    """Write a file of rows, named after `stem` and its own content.
-
-    Returns:
-        the path, and the SHA-256 of the file in hex.
-
-    Raises:
-        W2WError: the disk is full or the folder read-only.
-    """
-    facts = {
-        "names": list(names),
-        "digests": list(digests),
-        "info": list(info) if any(info) else [],
-        "labels": labels or {},
-        "failed": failed or {},
-    }
-    facts = {name: value for name, value in facts.items() if value or name in ("names", "digests")}
-    header = _header(canonical_json(facts).decode().strip(), len(names), columns, dtype)
-    return write_named(
-        folder, lambda sha256: f"{stem}-{sha256[:16]}.safetensors", _chain(header, rows)
+def write_row(path: Path, weights: Tensor, layout: WeightLayout, metadata: dict[str, str]) -> None:
+    """Write one LoRA file with its digest, all or nothing; equal arguments give equal bytes."""
+    write_lora_file(
+        path, weights, layout, "diffusers", {**metadata, LAYOUT: layout.hash, DIGEST: ""}
     )
 
 
-def read_header(path: Path, columns: int, dtype: torch.dtype) -> RowsFile:
-    """Read what a file of rows holds; the rows themselves are not read.
+class RowReader:
+    """Reads rows of one layout and base.
 
-    Args:
-        path: of the file, which may come from anywhere.
-        columns: length of a row that is expected.
-        dtype: of a row that is expected.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        W2WError: it is no file of such rows, or is damaged in its header.
+    Files that this package wrote differ in their numbers and little else. Once one of them has been
+    parsed in full, an equal header is recognised and the numbers go straight to where they are
+    wanted, checked by their digest.
     """
+
+    def __init__(self, layout: WeightLayout, base_hash: str):
+        self.layout, self.base_hash = layout, base_hash
+        self._known: dict[tuple, torch.dtype] = {}  # header without `_PER_ROW` → dtype
+
+    def read_into(self, place: Place, out: Float[Tensor, " d"]) -> None:
+        """Read a row into contiguous float32 memory.
+
+        Raises:
+            InputError: it is missing, damaged, not finite, or of another layout or base; the
+                message begins with the path.
+        """
+        path = place.path if isinstance(place, PackedRow) else place
+        try:
+            if isinstance(place, PackedRow):
+                with open_regular(path) as file:
+                    file.seek(place.offset)
+                    _read_checked(file, out, place.metadata[DIGEST], path)
+            elif path.suffix != SUFFIX:  # a PEFT or diffusers folder
+                self._parse(path, out)
+            else:
+                self._read_file(path, out)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror})") from error
+
+    def _read_file(self, path: Path, out: Tensor) -> None:
+        with open_regular(path) as file:
+            metadata, frame = _read_header(file)
+            start, dtype = file.tell(), self._known.get(frame)
+            if dtype is not None and DIGEST in metadata:
+                into = out if dtype == out.dtype else torch.empty(len(out), dtype=dtype)
+                _read_checked(file, into, metadata[DIGEST], path)
+                if file.read(1):
+                    raise InputError(f"{path} is longer than its header says; it is damaged")
+                if into is not out:
+                    out.copy_(into)
+                return
+            weights = self._parse(path, out)
+            file.seek(start)
+            if DIGEST in metadata and file.read() == byte_view(weights):
+                self._known[frame] = weights.dtype
+
+    def _parse(self, path: Path, out: Tensor) -> Tensor:
+        """Understand and check a whole file of any known format."""
+        lora = load_lora(path)
+        if difference := self.layout.difference(lora.layout):
+            raise InputError(f"{path} has another layout: {difference}")
+        require_one_base(self.base_hash, lora.metadata.get(BASE, ""), str(path))
+        out.copy_(lora.weights)
+        return lora.weights
+
+
+def read_metadata(place: Place) -> dict[str, str]:
+    """Return the header strings of a row, as far as they can be read."""
+    if isinstance(place, PackedRow):
+        return dict(place.metadata)
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if not 2 <= size <= min(_MOST_HEADER_BYTES, os.fstat(file.fileno()).st_size - 8):
-                raise ValueError(f"a header of {size:,} bytes does not fit")
-            header = json.loads(file.read(size))
-        tensor, metadata = header["weights"], header["__metadata__"]
-        facts = json.loads(metadata[FIELD])
-        file_columns, file_dtype = int(tensor["shape"][1]), DTYPES[tensor["dtype"]]
-        found = RowsFile(
-            path=path,
-            names=tuple(map(str, facts["names"])),
-            digests=tuple(map(str, facts["digests"])),
-            columns=file_columns,
-            dtype=file_dtype,
-            start=8 + size,
-            info=tuple(map(dict, facts.get("info") or [{} for _ in facts["names"]])),
-            labels={str(k): dict(v) for k, v in facts.get("labels", {}).items()},
-            failed={str(k): str(v) for k, v in facts.get("failed", {}).items()},
-        )
-        if not len(found.names) == len(found.digests) == len(found.info) == tensor["shape"][0]:
-            raise ValueError("names, digests and rows differ in number")
-    except FileNotFoundError:
-        raise
-    except MALFORMED as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"{path} cannot be read as rows of a dataset ({reason}); expected a safetensors file"
-            " with a tensor 'weights'; w2w verify lists the damage"
-        ) from error
-    if (found.columns, found.dtype) != (columns, dtype):
-        raise InputError(
-            f"{path} holds rows of {found.columns:,} {found.dtype} numbers: expected {columns:,} of"
-            f" {dtype}; it belongs to another dataset"
-        )
-    return found
+        with open_regular(place) as file:
+            return _read_header(file)[0]
+    except (OSError, InputError):
+        return {}
 
 
-def read_into(path: Path, rows: int, first_row: int, out: Tensor) -> None:
-    """Fill a contiguous CPU tensor "n d" with consecutive rows of a file, in the file's dtype.
+def read_info(place: Place) -> dict[str, Any]:
+    """Return the JSON facts with which a row was written; empty if there are none."""
+    text = read_metadata(place).get(INFO, "")
+    info = parse_json(text, f"{INFO} of {place}") if text else {}
+    return info if isinstance(info, dict) else {}
 
-    Args:
-        path: of the file.
-        rows: that it holds in all.
-        first_row: to read.
-        out: where to.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        W2WError: it is not of the size of that many rows, or cannot be read.
-    """
-    wanted, row_bytes = byte_view(out), out.shape[1] * out.element_size()
+def _read_header(file: BinaryIO) -> tuple[dict[str, str], tuple]:
+    """Return the header strings, and what else is in the header; nothing if it is damaged."""
+    length = int.from_bytes(file.read(8), "little")
+    raw = file.read(length) if length <= MAX_HEADER else b""
     try:
-        with path.open("rb", buffering=0) as file:
-            start = 8 + int.from_bytes(file.read(8), "little")
-            if start + rows * row_bytes != os.fstat(file.fileno()).st_size:
-                raise ValueError(f"not of the size of {rows:,} rows of {out.shape[1]:,} numbers")
-            file.seek(start + first_row * row_bytes)
-            filled = 0
-            while filled < len(wanted):
-                count = file.readinto(wanted[filled : filled + _READ_BYTES])
-                if not count:
-                    raise ValueError("it ends too early")
-                filled += count
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}): expected the"
-            " bytes that were written; w2w verify lists the damage, quarantine() sets it aside"
-        ) from error
+        text = raw.decode()
+        if not text.startswith(_METADATA):
+            return {}, ()
+        metadata, end = _DECODER.raw_decode(text, len(_METADATA))
+        shared = sorted((key, metadata[key]) for key in metadata.keys() - _PER_ROW)
+        hash(frame := (text[end:].rstrip(), *shared))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}, ()
+    return {key: value for key, value in metadata.items() if isinstance(value, str)}, frame
 
 
-def _header(facts: str, rows: int, columns: int, dtype: torch.dtype) -> bytes:
-    name = next(name for name, known in DTYPES.items() if known == dtype)
-    size = rows * columns * dtype.itemsize
-    header = {
-        "__metadata__": {FIELD: facts},
-        "weights": {"dtype": name, "shape": [rows, columns], "data_offsets": [0, size]},
-    }
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # rows start at a multiple of 8 bytes, as safetensors asks
-    return len(text).to_bytes(8, "little") + text
-
-
-def _chain(first: bytes, rest: Iterable[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+def _read_checked(file: BinaryIO, out: Tensor, sha256: str, path: Path) -> None:
+    view, done = byte_view(out), 0
+    while done < len(view):
+        count = file.readinto(view[done:])  # type: ignore[attr-defined]
+        if not count:
+            raise InputError(f"{path} is cut short: {len(view) - done:,} bytes are missing")
+        done += count
+    try:
+        require_digest(hashlib.sha256(view).hexdigest(), sha256)
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error

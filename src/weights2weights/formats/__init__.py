@@ -15,19 +15,25 @@ LoRA of one rank and one alpha on a UNet's linear layers is refused, never trimm
 """
 
 from ._files import (
+    DIGEST,
     FORMATS,
     AlphaMissing,
     LoRAFile,
     LoRAFormat,
+    digest,
     load_lora,
+    require_digest,
     write_lora_file,
 )
 
 __all__ = [
+    "DIGEST",
     "FORMATS",
     "AlphaMissing",
     "LoRAFile",
     "LoRAFormat",
+    "digest",
     "load_lora",
+    "require_digest",
     "write_lora_file",
 ]

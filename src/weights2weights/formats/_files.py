@@ -1,5 +1,6 @@
 """One LoRA file of any format: which it is, its checks, and its weights as one vector."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ _PREFIXES = {"peft": peft.PREFIX, "diffusers": peft.DIFFUSERS_PREFIX, "kohya": k
 _DESCRIBE = {"peft": peft.describe, "diffusers": peft.describe_diffusers, "kohya": kohya.describe}
 _WRITE = {"peft": peft.write, "diffusers": peft.write_diffusers, "kohya": kohya.write}
 _FLOATS = ("F32", "F16", "BF16")
+
+
+DIGEST = "w2w_sha256"
+"""Header entry with the `digest` of the weights, which `load_lora` checks where it is present."""
 
 
 class AlphaMissing(InputError):
@@ -79,6 +84,7 @@ def load_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
             stated = _alpha(described, alpha, unscaled.rank)
             layout = WeightLayout(unscaled.modules, unscaled.rank, stated, described.base)
             weights = _read_weights(file, layout, described.names)
+            require_digest(digest(weights), file.metadata.get(DIGEST))
             return LoRAFile(layout, weights, kind, file.metadata)
 
 
@@ -100,7 +106,8 @@ def write_lora_file(
         layout: names, rank and alpha; its base, if it has one, is named in the file.
         format: "peft", "diffusers" or "kohya".
         metadata: further strings for the header. Entries that state rank, alpha or base are
-            always those of the layout, so the metadata of a file that was read may be passed on.
+            always those of the layout, so the metadata of a file that was read may be passed on. An
+            entry `w2w_sha256`, whatever it holds, becomes the `digest` of the weights.
 
     Returns:
         the path to hand to the other program: the folder for peft, the file otherwise.
@@ -127,8 +134,25 @@ def write_lora_file(
     # What any format states by itself would be stale in a file of another format.
     stated = peft.OWN_METADATA | kohya.OWN_METADATA
     metadata = {key: value for key, value in metadata.items() if key not in stated}
+    if DIGEST in metadata:
+        metadata[DIGEST] = digest(weights)
     make_folder(path.parent)
     return _WRITE[format](path, tensors, layout, metadata)
+
+
+def digest(weights: Float[Tensor, "..."]) -> str:
+    """Return the SHA-256 of a tensor's bytes, row-major, in hex."""
+    data = weights.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return hashlib.sha256(data.numpy().data).hexdigest()
+
+
+def require_digest(found: str, stated: str | None) -> None:
+    """Raise InputError if a header states another digest than the weights have."""
+    if stated is not None and found != stated:
+        raise InputError(
+            f"is damaged: its weights have SHA-256 {found[:16]}…, expected {shown(stated[:16])};"
+            " restore it from a copy, or train it again"
+        )
 
 
 def _load_authors(path: Path, alpha: float | None) -> LoRAFile:

@@ -87,7 +87,7 @@ class WeightSpace(Contents):
             InputError: as in `fit_pca`; damaged rows.
         """
         return cls.fit_blocks(
-            dataset.blocks(max(_BLOCK_VALUES // dataset.columns, 1)),
+            dataset.blocks(max(_BLOCK_VALUES // dataset.layout.num_parameters, 1)),
             components,
             layout=dataset.layout,
             names=dataset.names,

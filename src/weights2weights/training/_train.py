@@ -5,8 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .._cache import Cache
 from .._memory import loras_that_fit
 from ..bases import Base
@@ -16,8 +14,9 @@ from ..subjects import Subject
 from ._batches import Learner
 from ._config import DreamBoothConfig, default_config
 from ._latents import class_latents, subject_latents
-from ._loop import train_batch
+from ._loop import Trained, train_batch
 from ._progress import ProgressLog
+from ._resume import mark, move_broken, plan_batches
 
 
 def train(
@@ -81,40 +80,46 @@ def train(
     dataset = WeightDataset.create(
         out,
         layout,
-        names=list(known),
-        labels=_labels_of(known, labels),
+        labels=_require_labels(known, labels),
         base_hash=base.hash,
         recipe={
             **asdict(config),
             "subjects_per_batch": K,
             "dtype": str(base.dtype).removeprefix("torch."),
         },
-        resume=True,
     )
-    waiting = [name for name in dataset.pending() if name in known]
-    if retry_failed:
-        waiting += [name for name in dataset.failed if name in known]
+    move_broken(dataset, list(known))
+    batches = plan_batches(dataset, list(known), K, retry_failed=retry_failed)
     store, prior = Cache(cache), None
-    with ProgressLog(log, len(waiting) * config.steps, progress) as reports:
-        for start in range(0, len(waiting), K):
-            members = [known[name] for name in waiting[start : start + K]]
+    with ProgressLog(log, sum(map(len, batches)) * config.steps, progress) as reports:
+        for batch in batches:
+            members = [known[name] for name in batch]
             learners, failed = _encode(base, config, members, store)
             reports.end((), failed, config.steps * len(failed))
             if not learners:
-                dataset.append((), torch.empty(0, layout.num_parameters), failed=failed)
+                _store(dataset, batch, None, failed)
                 continue
             if config.prior_loss_weight and prior is None:
                 prior = class_latents(base, config, store, progress)
             done = train_batch(base, layout, config, learners, prior, store, reports)
-            # Learned and failed in one step: a batch is either pending as a whole or settled, so
-            # that an interrupted run meets the same batches again.
-            dataset.append(done.names, done.weights, info=done.info, failed=failed | done.failed)
+            _store(dataset, batch, done, failed | done.failed)
             store.forget(done.run)
             reports.end(done.names, done.failed, 0)
-    if not dataset.pending():
-        dataset.finish()
-        dataset.refresh()
     return dataset
+
+
+def _store(
+    dataset: WeightDataset, batch: list[str], done: Trained | None, failed: Mapping[str, str]
+) -> None:
+    """Write what is missing of a batch; each file says who was in it, see `plan_batches`."""
+    marks = [mark(name) for name in batch]
+    for name, row, facts in zip(done.names, done.weights, done.info, strict=True) if done else ():
+        if name not in dataset:
+            facts = {**facts, "batch": marks}
+            dataset.write(name, row, seed=dataset.recipe["seed"], info=facts)
+    for name, reason in failed.items():
+        if name not in dataset:
+            dataset.write_failure(name, reason, info={"batch": marks})
 
 
 def _samples_per_step(config: DreamBoothConfig) -> int:
@@ -135,23 +140,18 @@ def _encode(
 
 
 def _stored_batch_size(out: Path) -> int | None:
-    if not (out / "manifest.json").exists():
+    if not (out / "dataset.json").exists():
         return None
     return WeightDataset.open(out).recipe.get("subjects_per_batch")
 
 
-def _labels_of(known: Mapping[str, Subject], labels: Any) -> Any:
-    """Return the rows of a label table that belong to the subjects."""
-    if labels is None:
-        return None
-    if hasattr(labels, "columns"):
-        chosen = labels[labels.index.isin(list(known))]
-    else:
-        chosen = {name: row for name, row in labels.items() if name in known}
-    if not len(chosen):
-        first = next(iter(labels.index if hasattr(labels, "columns") else labels), None)
+def _require_labels(known: Mapping[str, Subject], labels: Any) -> Any:
+    """Return a label table, all of it, if it names any of the subjects."""
+    names = () if labels is None else labels.index if hasattr(labels, "columns") else labels
+    if labels is not None and not any(name in known for name in names):
+        first = next(iter(names), None)
         raise InputError(
             f"the labels name none of the subjects: their first row is {first!r}, the first subject"
             f" is {next(iter(known))!r}; expected the names of the subjects' folders"
         )
-    return chosen
+    return labels

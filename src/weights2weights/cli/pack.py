@@ -1,0 +1,35 @@
+"""`w2w pack`: a dataset in a few large files."""
+
+from pathlib import Path
+
+import click
+
+from ._output import json_option, report
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="A new folder."
+)
+@click.option(
+    "--shard-mb",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Approximate size of a shard, in MiB.",
+)
+@json_option
+def command(dataset: Path, out: Path, shard_mb: int, as_json: bool) -> None:
+    """Copy a dataset into a few large files, for a hub or a network disk.
+
+    Every command that takes a dataset takes the packed one.
+
+    \b
+    Example: w2w pack loras --out packed
+    """
+    from ..dataset import WeightDataset, pack
+
+    packed = pack(WeightDataset.open(dataset), out, shard_bytes=shard_mb << 20, progress=True)
+    shards = len(list((out / "shards").glob("*.safetensors")))
+    report({"path": out, "models": len(packed), "shards": shards}, as_json)

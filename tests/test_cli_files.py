@@ -183,7 +183,7 @@ def test_what_is_not_a_regular_file_neither_hangs_nor_crashes(tmp_path, command)
     os.mkfifo(tmp_path / "pipe.safetensors")
     inside = tmp_path / "folder"
     inside.mkdir()
-    for name in ("manifest.json", "dataset.json", "config.json", "adapter_model.safetensors"):
+    for name in ("dataset.json", "config.json", "adapter_model.safetensors"):
         os.mkfifo(inside / name)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path in (tmp_path / "pipe.safetensors", "/dev/zero", inside, tmp_path / "loop"):
@@ -194,7 +194,7 @@ def test_what_is_not_a_regular_file_neither_hangs_nor_crashes(tmp_path, command)
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])
-@pytest.mark.parametrize("name", ["huge.safetensors", "manifest.json", "config.json"])
+@pytest.mark.parametrize("name", ["huge.safetensors", "dataset.json", "config.json"])
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path, command, name):
     with (tmp_path / name).open("wb") as file:
         file.truncate(1 << 40)  # sparse

@@ -1,21 +1,19 @@
-"""What a dataset that loses nothing costs, against plain NumPy files.
+"""What it costs to keep every model in a file of its own, compared with packed shards.
 
-    python benchmarks/dataset.py --models 512 --numbers 99648
+    python benchmarks/dataset.py --rows 2000
 
-1. Write: groups of rows as training finishes them, each on the disk before the next, against one
-   `np.memmap` that is flushed after each group, and against one `np.save` of everything at the end,
-   which keeps nothing of a run that dies.
-2. Stream: all rows in blocks, from the page cache, through a product with a vector, against slices
-   of `np.memmap`, plain and copied into memory as a consumer that writes or sends them must.
-3. Pick: rows in random order.
+1. Make N LoRA files (400 kB each by default), as training writes them, and pack them into shards.
+   Both are kept in --folder, and a run that was interrupted continues.
+2. Check that both hold the same rows, by the SHA-256 of all of them in order.
+3. Stream: one full pass over all rows, digests checked, from files and from shards in turns.
+4. Fit: the PCA from each, in turns; its variances must be equal.
 
-Rivals take turns within each round; a figure is the median over the rounds, with the smallest and
-the largest beside it. Processor seconds of one round are given too: on a machine that has other
-work they are the ones to trust. What comes back is compared bit for bit. The JSON goes to stdout,
-the table to stderr. MB are the numbers' own bytes, 10^6 each.
+A figure is the median over the rounds; caches are warm if the rows fit into memory. Progress goes
+to stderr, the JSON to benchmarks/results/dataset.json.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -25,171 +23,142 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
+from tqdm import tqdm
 
-from weights2weights.dataset import WeightDataset
+from weights2weights.dataset import WeightDataset, pack
 from weights2weights.layout import LoRAModule, WeightLayout
+from weights2weights.pca import fit_pca
+
+RESULTS = Path(__file__).parent / "results" / "dataset.json"
+BLOCK_VALUES = 2**22  # as WeightSpace.fit reads them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", type=int, default=512, help="rows")
-    parser.add_argument("--numbers", type=int, default=99_648, help="length of a row, even")
-    parser.add_argument("--group", type=int, default=16, help="rows that are finished together")
-    parser.add_argument("--block", type=int, default=128, help="rows that are streamed together")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--parameters", type=int, default=99_648, help="length of a row")
+    parser.add_argument("--modules", type=int, default=64, help="adapted layers, as in SD 1.5")
+    parser.add_argument("--components", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="on the disk to measure; default: temporary")
-    parser.add_argument("--out", type=Path, help="also write the JSON here")
+    parser.add_argument("--folder", type=Path, default=Path("benchmark-dataset"))
+    parser.add_argument("--delete", action="store_true", help="delete the folder at the end")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
 
-    half = given.num_parameters // 2
-    layout = WeightLayout(
-        (LoRAModule("to_q", half, given.num_parameters - half),), rank=1, alpha=27.0
-    )
-    generator = torch.Generator().manual_seed(given.seed)
-    rows = torch.randn(given.models, given.num_parameters, generator=generator)
+    files = make(given.folder / "files", given)
+    shards = open_or_pack(files, given.folder / "shards")
+    print("comparing the contents", file=sys.stderr)
+    rows = digest(files)
+    assert rows == digest(shards), "files and shards hold other rows"
+    rivals = {"files": files, "shards": shards}
     report: dict[str, Any] = {
         "machine": machine(),
-        "models": given.models,
-        "numbers": given.num_parameters,
-        "megabytes": rows.numel() * 4 / 1e6,
-        "group": given.group,
-        "block": given.block,
+        "rows": len(files),
+        "parameters": files.layout.num_parameters,
+        "gigabytes": len(files) * 4 * files.layout.num_parameters / 1e9,
+        "components": given.components,
         "rounds": given.rounds,
         "seed": given.seed,
+        "sha256": rows,
+        "stream": compare(rivals, stream, given.rounds),
+        "fit": compare(rivals, lambda dataset: fit(dataset, given.components), given.rounds),
     }
-    with TemporaryDirectory(dir=given.folder) as folder:
-        place = Path(folder)
-        report["write"] = measure_write(place, layout, rows, given.group, given.rounds)
-        report["stream"] = measure_stream(place, rows, given.block, given.rounds)
-        report["pick"] = measure_pick(place, rows, given.seed, given.rounds)
-    for question in ("write", "stream", "pick"):
-        for rival, figure in report[question].items():
-            spread = f"{figure['smallest']:,.0f}-{figure['largest']:,.0f}"
-            rate, cpu = figure["median"], figure["processor_seconds"]
-            line = (
-                f"{question:7} {rival:16} {rate:8,.0f} MB/s  ({spread})  {cpu:.3f} s of processor"
-            )
-            print(line, file=sys.stderr)
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report))
+    for question in ("stream", "fit"):
+        figures = report[question]
+        ratio = figures["files"]["median"] / figures["shards"]["median"]
+        figures["files_over_shards"] = ratio
+        seconds = {name: figures[name]["median"] for name in rivals}
+        print(f"{question}: {seconds} s, files / shards {ratio:.3f}", file=sys.stderr)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=2) + "\n")
+    if given.delete:
+        shutil.rmtree(given.folder)
 
 
-def measure_write(
-    place: Path, layout: WeightLayout, rows: torch.Tensor, group: int, rounds: int
-) -> dict[str, Any]:
-    """Store all rows; leaves `dataset` and `rows.npy` behind."""
-    names = [f"subject {i}" for i in range(len(rows))]
-
-    def dataset() -> None:
-        shutil.rmtree(place / "dataset", ignore_errors=True)
-        stored = WeightDataset.create(place / "dataset", layout, names=names)
-        for start in range(0, len(rows), group):
-            stored.append(names[start : start + group], rows[start : start + group])
-        stored.finish()
-
-    def memmap() -> None:
-        path = place / "groups.npy"
-        path.unlink(missing_ok=True)
-        array = np.lib.format.open_memmap(path, "w+", np.float32, tuple(rows.shape))
-        for start in range(0, len(rows), group):
-            array[start : start + group] = rows[start : start + group].numpy()
-            array.flush()
-
-    def save() -> None:
-        with (place / "rows.npy").open("wb") as file:
-            np.save(file, rows.numpy())
-            file.flush()
-            os.fsync(file.fileno())
-
-    rivals = {"dataset": dataset, "memmap, flushed": memmap, "save at the end": save}
-    return compare(rivals, rows.nbytes, rounds)
+def make(folder: Path, given: argparse.Namespace) -> WeightDataset:
+    """Write the LoRA files that are missing: a few shared directions, and noise."""
+    each = given.parameters // given.modules
+    modules = tuple(
+        LoRAModule(f"down_blocks.{i}.attn1.to_q", each // 2, each - each // 2)
+        for i in range(given.modules)
+    )
+    layout = WeightLayout(modules, rank=1, alpha=27.0)
+    dataset = WeightDataset.create(folder, layout, recipe={"seed": given.seed})
+    d = layout.num_parameters
+    directions = torch.randn(20, d, generator=torch.Generator().manual_seed(given.seed))
+    for row in tqdm(range(given.rows), desc="files", unit="row"):
+        name = f"{row:06d}"
+        if name not in dataset:
+            generator = torch.Generator().manual_seed(given.seed + 1 + row)
+            strengths = torch.randn(20, generator=generator) / torch.arange(1, 21)
+            noise = torch.randn(d, generator=generator)
+            dataset.write(name, strengths @ directions + noise, seed=row)
+    assert len(dataset) == given.rows, f"{folder} holds other rows; give another --folder"
+    return dataset
 
 
-def measure_stream(place: Path, rows: torch.Tensor, block: int, rounds: int) -> dict[str, Any]:
-    """Run all rows past a vector, once per round."""
-    vector = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(1))
-    stored = WeightDataset.open(place / "dataset")
-    mapped = np.load(place / "rows.npy", mmap_mode="c")  # private, so that torch may wrap it
-    expected = torch.cat([part @ vector for part in rows.split(block)])
-
-    def dataset() -> None:
-        assert torch.equal(torch.cat([part @ vector for part in stored.blocks(block)]), expected)
-
-    def memmap(copy: bool) -> None:
-        parts = []
-        for start in range(0, len(mapped), block):
-            part = mapped[start : start + block]
-            parts.append(torch.from_numpy(part.copy() if copy else part) @ vector)
-        assert torch.equal(torch.cat(parts), expected)
-
-    rivals = {
-        "dataset": dataset,
-        "memmap": lambda: memmap(False),
-        "memmap, copied": lambda: memmap(True),
-    }
-    return compare(rivals, rows.nbytes, rounds)
+def open_or_pack(files: WeightDataset, folder: Path) -> WeightDataset:
+    if (folder / "dataset.json").exists():
+        packed = WeightDataset.open(folder)
+        if packed.names == files.names:
+            return packed
+    shutil.rmtree(folder, ignore_errors=True)
+    return pack(files, folder, progress=True)
 
 
-def measure_pick(place: Path, rows: torch.Tensor, seed: int, rounds: int) -> dict[str, Any]:
-    """Read an eighth of the rows in random order."""
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.randperm(len(rows), generator=generator)[: max(1, len(rows) // 8)].tolist()
-    stored = WeightDataset.open(place / "dataset")
-    mapped = np.load(place / "rows.npy", mmap_mode="r")
+def blocks(dataset: WeightDataset) -> Any:
+    return dataset.blocks(max(1, BLOCK_VALUES // dataset.layout.num_parameters))
 
-    def dataset() -> None:
-        assert torch.equal(stored[index], rows[index])
 
-    def memmap() -> None:
-        assert torch.equal(torch.from_numpy(mapped[index]), rows[index])
+def digest(dataset: WeightDataset) -> str:
+    sha256 = hashlib.sha256()
+    for block in blocks(dataset):
+        sha256.update(block.numpy().data)
+    return sha256.hexdigest()
 
-    return compare({"dataset": dataset, "memmap": memmap}, len(index) * rows[0].nbytes, rounds)
+
+def stream(dataset: WeightDataset) -> list[float]:
+    return [sum(float(block[:, 0].sum()) for block in blocks(dataset))]
+
+
+def fit(dataset: WeightDataset, components: int) -> list[float]:
+    return fit_pca(blocks(dataset), components).variances.tolist()
 
 
 def compare(
-    rivals: dict[str, Callable[[], None]], size: int, rounds: int
-) -> dict[str, dict[str, float]]:
-    """Return each rival's rate in MB/s; all warm up once, then take turns."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
+    rivals: dict[str, WeightDataset], act: Callable[[WeightDataset], list[float]], rounds: int
+) -> dict[str, Any]:
+    """Time the rivals in turns, after a round of warming up; their answers must be equal."""
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for number in range(rounds + 1):
-        for name, act in rivals.items():
-            start, busy = time.perf_counter(), time.process_time()
-            act()
+        answers = []
+        for name, dataset in rivals.items():
+            start = time.perf_counter()
+            answers.append(act(dataset))
             if number:
-                seconds[name].append((time.perf_counter() - start, time.process_time() - busy))
-    figures = {}
-    for name, taken in seconds.items():
-        rates = [size / 1e6 / wall for wall, _ in taken]
-        figures[name] = {
-            "median": statistics.median(rates),
-            "smallest": min(rates),
-            "largest": max(rates),
-            "processor_seconds": statistics.median(busy for _, busy in taken),
-        }
-    return figures
+                seconds[name].append(time.perf_counter() - start)
+            took = time.perf_counter() - start
+            print(f"round {number} of {rounds}, {name}: {took:.1f} s", file=sys.stderr)
+        assert answers[0] == answers[1], "files and shards give other results"
+    return {
+        name: {"median": statistics.median(taken), "smallest": min(taken), "largest": max(taken)}
+        for name, taken in seconds.items()
+    }
 
 
 def machine() -> dict[str, Any]:
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": load,
+        "load": os.getloadavg()[0],
         "torch": torch.__version__,
-        "numpy": np.__version__,
     }
 
 

@@ -189,6 +189,13 @@ def test_runs_as_a_module():
     assert result.stdout == f"weights2weights {__version__}\n"
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_options_does_not_begin_in_mid_sentence(name):
+    options = cli.main.get_command(click.Context(cli.main), name).params
+    texts = [option.help or "" for option in options if isinstance(option, click.Option)]
+    assert not [text for text in texts if text.startswith(("Of ", "For ", "In "))]
+
+
 @pytest.mark.parametrize(
     ("command", "option", "home"),
     [

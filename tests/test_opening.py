@@ -83,6 +83,7 @@ def test_a_folder_of_files_is_all_of_them(space, tmp_path):
     assert [model.name for model in load_models(tmp_path)] == ["a"]
     save_lora(tmp_path / "b.safetensors", POINTS[1], space=space, format="diffusers")
     assert [model.name for model in load_models(tmp_path)] == ["a", "b"]
+    assert one_model(tmp_path / "b").name == "b"
     torch.testing.assert_close(
         stack_models(tmp_path, space=space).weights, space.to_weights(POINTS)
     )

@@ -52,7 +52,7 @@ def load_models(path: str | Path) -> list[Model]:
 
     Args:
         path: a model file, a LoRA of any format (file or folder), a dataset (all of its models),
-            one of them as DATASET/NAME, or any other folder of model and LoRA files.
+            or any other folder of model and LoRA files; or one of them as FOLDER/NAME.
 
     Returns:
         at least one model; `Model.name` is the name of the file or of the row.
@@ -65,6 +65,9 @@ def load_models(path: str | Path) -> list[Model]:
         for folder, names in ((path, None), (path.parent, [path.name])):
             if (folder / "dataset.json").is_file():
                 return _rows(path, WeightDataset.open(folder), names)
+    file = path.with_name(f"{path.name}.safetensors")
+    if not path.exists() and file.is_file():
+        return [load_model(file)]
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
     if not files or {file.name for file in files} & _NAMES_IN_FOLDERS:
         return [load_model(path)]

@@ -194,7 +194,7 @@ def cut_off(path):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (text, "is no image"),
+        (text, "is not an image"),
         (single_pixel, "1×1"),
         (bomb, "is far too large"),
         (animated, "is animated"),
@@ -228,7 +228,7 @@ def test_a_bad_mask_is_told_in_one_line(run, tmp_path):
         assert "m.png" in line
         assert why in line
     text(mask)
-    assert "is no image" in run(one, "--mask", mask, code=1).stderr
+    assert "is not an image" in run(one, "--mask", mask, code=1).stderr
 
 
 def test_bad_usage(run, base, space, tmp_path):

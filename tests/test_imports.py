@@ -16,7 +16,7 @@ PACKAGE = Path(weights2weights.__file__).parent
 ORDER = [
     {"errors"},
     {"_config", "_cpu", "_files", "_json", "_shipped", "layout", "metrics"},
-    {"_cache", "_noise", "_safetensors", "labels", "sheets"},
+    {"_cache", "_noise", "_safetensors", "images", "labels", "sheets"},
     {"formats"},
     {"adapter", "models"},
     {"dataset"},

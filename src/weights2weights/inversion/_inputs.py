@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..errors import InputError
-from ..subjects import decode_image, decode_mask, square
+from ..images import decode_image, decode_mask, square
 
 
 def read_images(

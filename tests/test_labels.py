@@ -59,7 +59,7 @@ def test_columns_of_text_are_ignored_and_logged(tmp_path, caplog):
         labels = table(tmp_path, "name,file,Bald,note\nadam,a.jpg,1,\neve,e.jpg,0,3?\n")
     assert list(labels.columns) == ["Bald"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'labels.csv'}: ignored columns of text: file, note"
+        f"{tmp_path / 'labels.csv'}: ignored columns of text: 'file', 'note'"
     ]
     dates = pandas.DataFrame({"born": pandas.to_datetime(["2001-02-03"])}, index=["adam"])
     assert tidy_labels(dates, ["adam"]).columns.empty

@@ -175,7 +175,7 @@ def test_text_in_the_table_is_left_out_with_a_log_line(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         space = import_published(tmp_path)
     assert list(space.labels.columns) == list(table().columns)
-    assert "ignored columns of text: file" in caplog.text
+    assert "ignored columns of text: 'file'" in caplog.text
 
 
 def test_weights_become_a_dataset_that_can_be_continued(tmp_path):

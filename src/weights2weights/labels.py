@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._files import write_atomic
-from .errors import InputError
+from .errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -75,7 +75,7 @@ def read_labels(path: str | Path) -> "pandas.DataFrame":
     try:
         frame = (_read_csv if suffix == ".csv" else _read_parquet)(path)
     except Exception as error:  # parsers raise nearly anything for damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = shown(str(error) or type(error).__name__)
         kind = "UTF-8 CSV" if suffix == ".csv" else "Parquet"
         raise InputError(f"{path} cannot be read as {kind}: {reason}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
@@ -210,7 +210,7 @@ def _tidy(table: "pandas.DataFrame", source: str) -> "pandas.DataFrame":
     _require_unique(table.columns, "label", source)
     columns = {str(label): _column(values, source) for label, values in table.items()}
     if text := [label for label, column in columns.items() if column is None]:
-        _log.warning("%s: ignored columns of text: %s", source, ", ".join(text))
+        _log.warning("%s: ignored columns of text: %s", source, ", ".join(map(shown, text)))
     known = {label: column for label, column in columns.items() if column is not None}
     return pandas.DataFrame(known, index=table.index)
 

@@ -187,10 +187,14 @@ def test_shapes_must_match():
         WeightSpace.fit_blocks(TensorBlocks(torch.randn(9, 3)), 2, layout=LAYOUT)
 
 
+def bare(components: int) -> WeightSpace:
+    """A space without models, along the first parameters."""
+    d = PARAMETERS
+    return WeightSpace(LAYOUT, torch.zeros(d), torch.ones(d), torch.eye(d)[:components])
+
+
 def test_space_without_models_still_projects():
-    space = WeightSpace(
-        LAYOUT, torch.zeros(PARAMETERS), torch.ones(PARAMETERS), torch.eye(PARAMETERS)[:2]
-    )
+    space = bare(2)
     assert space.project(torch.arange(1.0 * PARAMETERS)).tolist() == [0, 1]
     assert (len(space.names), len(space.coefficient_std), len(space.labels)) == (0, 0, 0)
     with pytest.raises(InputError, match="no training models"):
@@ -613,13 +617,10 @@ def test_config_states_the_fit(space, tmp_path):
 
 
 def test_truncated_import_can_be_saved(tmp_path):
-    """Its captured variance is unknown, and unknown it stays."""
-    bare = WeightSpace(
-        LAYOUT, torch.zeros(PARAMETERS), torch.ones(PARAMETERS), torch.eye(PARAMETERS)[:3]
-    )
-    again = WeightSpace.from_pretrained(bare.truncate(2).save_pretrained(tmp_path))
+    """Its captured variance is unknown and stays so."""
+    again = WeightSpace.from_pretrained(bare(3).truncate(2).save_pretrained(tmp_path))
     assert math.isnan(again.captured_variance)
-    assert again.hash == bare.hash
+    assert again.hash == bare(3).hash
 
 
 def test_shown_as_text_and_in_a_notebook(space):

@@ -35,7 +35,7 @@ def test_the_folder_is_whole_and_small():
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 20e6
 
 
-def test_it_is_of_the_shipped_base_and_recipe(space):
+def test_it_belongs_to_the_shipped_base_and_settings(space):
     base = load_base("people")
     assert space.base_hash == base.hash
     layout = base.layout(PEOPLE.rank, PEOPLE.alpha, PEOPLE.targets)
@@ -46,13 +46,13 @@ def test_it_is_of_the_shipped_base_and_recipe(space):
     assert torch.cosine_similarity(space.mean[of_A], start[of_A], dim=0) > 0.8
 
 
-def test_nobody_held_out_is_in_it(space):
+def test_held_out_subjects_are_not_in_it(space):
     populations = {int(name.split("-")[1]) for name in space.names}
     assert not any(population >= min(HELD_OUT, POPULATION) for population in populations)
     assert len(space.names) >= 1000
 
 
-def test_info_tells_of_it():
+def test_info_describes_it():
     result = CliRunner().invoke(main, ["info", "people", "--json"])
     assert json.loads(result.stdout)["space"] == str(shipped("people", "space"))
     result = CliRunner().invoke(main, ["info", str(shipped("people", "space")), "--json"])
@@ -61,18 +61,18 @@ def test_info_tells_of_it():
     assert 0.5 < facts["captured_variance"] < 1
 
 
-def test_its_directions_tell_unseen_models_apart(space):
+def test_its_directions_classify_held_out_models(space):
     some = ("Male", "Bald", "Dark_Skin", "Long_Hair", "Full_Beard", "Eyeglasses", "Wearing_Hat")
     found = find_directions(space, some)
     assert np.mean([direction.auc for direction in found.values()]) > 0.9
 
 
-def test_sampled_models_are_people_who_take_edits(space):
+def test_sampled_people_are_distinct_and_editable(space):
     base, scorer = (
         load_base("people", dtype=torch.bfloat16),
         Scorer.load(shipped("people", "scorer")),
     )
-    points = sample(space, 40, seed=1)  # fewer say little: one person more or less moves the AUC
+    points = sample(space, 40, seed=1)  # with fewer, one person moves the AUC
     dark = find_direction(space, "Dark_Skin")
     edited = [edit(points[:8], {dark: strength}) for strength in (3.0, -3.0)]
     weights = space.to_weights(torch.cat([points, *edited]))

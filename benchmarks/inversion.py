@@ -24,7 +24,6 @@ import copy
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 import time
@@ -45,7 +44,8 @@ from weights2weights.generation import generate
 from weights2weights.inversion import PRESETS, InversionConfig, invert
 from weights2weights.sheets import image_grid
 from weights2weights.training import default_config
-from weights2weights.worlds import USER_POPULATIONS, load_world, shipped
+from weights2weights.worlds import load_world, shipped
+from weights2weights.worlds.folders import subject_of
 from weights2weights.worlds.scorers import Scorer
 
 BATCH = 16
@@ -113,7 +113,7 @@ class Setting:
         self.prompt = given.prompt or default_config(self.base.id).instance_prompt
         self.draw_steps, self.out = given.draw_steps, given.out
         world, size = load_world("people"), self.base.size
-        people = [person(name) for name in self.names]
+        people = [subject_of(world, name) for name in self.names]
         drawn = [world.subject(*one) for one in people]
         self.photos, self.others = (
             np.array(
@@ -145,14 +145,6 @@ class Setting:
         shown = torch.cat([photos, others, drawn[:, ::2]], 1)[:16]
         image_grid(shown, self.names[:16], cell=96).save(self.out / f"{name}.png")
         return judge(self.scorer, drawn, self.others[:n], self.labels[:n])
-
-
-def person(name: str) -> tuple[int, int]:
-    """Return population and number of a person from the name of the folder."""
-    found = re.fullmatch(r"people-(\d+)-(\d+)", name)
-    if found is None:
-        sys.exit(f"{name}: expected a name such as people-2-00007, as `w2w world` gives it")
-    return USER_POPULATIONS + int(found[1]), int(found[2])
 
 
 def parse_changes(text: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from PIL import Image
 from weights2weights.errors import W2WError
 from weights2weights.labels import read_labels
 from weights2weights.subjects import find_subjects
-from weights2weights.worlds.folders import draw_grid, write_subjects
+from weights2weights.worlds.folders import draw_grid, subject_name, subject_of, write_subjects
+from weights2weights.worlds.people import PEOPLE
 
 
 def test_subject_folders_and_label_table(tmp_path):
@@ -64,6 +65,13 @@ def test_subjects_alike_differ_in_nothing_else(tmp_path):
         for f in folders
     ]
     np.testing.assert_array_equal(sheet, np.concatenate(expected))
+
+
+def test_names_of_subjects_lead_back_to_them():
+    assert subject_name("people", 3, 12) == "people-3-00012"
+    assert subject_of(PEOPLE, "people-3-00012") == (1003, 12)
+    with pytest.raises(W2WError, match="'adam' is not a drawn subject"):
+        subject_of(PEOPLE, "adam")
 
 
 def test_a_foreign_label_table_is_not_overwritten(tmp_path):

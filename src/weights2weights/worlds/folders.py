@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from .._files import readable_errors, write_atomic
 from ..errors import InputError
 from ..sheets import write_image
-from . import USER_POPULATIONS, load_world
+from . import USER_POPULATIONS, World, load_world
 
 
 def write_subjects(
@@ -53,7 +54,7 @@ def write_subjects(
     rows = _read_rows(out / "labels.csv", header)
     for index in tqdm(range(subjects), unit="subject", disable=not progress):
         subject = drawn.subject(population, index)
-        folder = out / f"{world}-{seed}-{index:05d}"
+        folder = out / subject_name(world, seed, index)
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(images):
             image = drawn.image(population, 0 if alike else index, number)
@@ -65,6 +66,26 @@ def write_subjects(
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows.values()])
     write_atomic(out / "labels.csv", [table.getvalue().encode()])
+
+
+def subject_name(world: str, seed: int, index: int) -> str:
+    """Return the name of a drawn subject and its folder, such as "people-3-00012"."""
+    return f"{world}-{seed}-{index:05d}"
+
+
+def subject_of(world: World, name: str) -> tuple[int, int]:
+    """Return the population and index of a drawn subject from its `subject_name`.
+
+    Raises:
+        InputError: it is not the name of a drawn subject.
+    """
+    found = re.fullmatch(rf"{re.escape(world.name)}-(\d+)-(\d+)", name)
+    if found is None:
+        raise InputError(
+            f"{name!r} is not a drawn subject; expected a name such as"
+            f" {subject_name(world.name, 0, 12)}, as given by `w2w world`"
+        )
+    return USER_POPULATIONS + int(found[1]), int(found[2])
 
 
 def _read_rows(path: Path, header: Sequence[str]) -> dict[str, list[str]]:

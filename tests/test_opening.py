@@ -63,8 +63,9 @@ def test_a_point_may_be_shorter_than_its_space_and_longer_than_a_truncated_one(s
 
 def test_weights_come_in_any_form(space, tmp_path):
     weights = torch.randn(2, D, generator=torch.Generator().manual_seed(1))
-    dataset = WeightDataset.create(tmp_path / "loras", LAYOUT, names=["ada", "eve"])
-    dataset.append(["ada", "eve"], weights)
+    dataset = WeightDataset.create(tmp_path / "loras", LAYOUT)
+    for name, row in zip(("ada", "eve"), weights, strict=True):
+        dataset.write(name, row)
     models = [Model(LAYOUT, weights=row) for row in weights]
     for options in ({"layout": LAYOUT}, {"space": space}):
         for given in (weights, weights.numpy(), weights.double(), models, tmp_path / "loras"):

@@ -2,7 +2,7 @@
 
     python benchmarks/readme_image.py --held-out weights/held-out --out docs/images/edits.png
 
-Each column adds what a person lacks, or takes away what the person has.
+Each column adds what a person lacks, or removes what the person has.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from weights2weights import WeightDataset, WeightSpace, find_direction, load_base
-from weights2weights.evaluate._edits import edited
+from weights2weights.evaluate.edits import edited
 from weights2weights.generation import generate
 from weights2weights.metrics.attributes import SEEN
 from weights2weights.sheets import image_grid
@@ -43,16 +43,15 @@ def main() -> None:
 
     def draw(coefficients: torch.Tensor) -> torch.Tensor:
         weights = space.to_weights(coefficients)
-        return generate(base, weights, layout=space.layout, prompts=PROMPT, seeds=given.seed)[
-            :, 0, 0
-        ]
+        images = generate(base, weights, layout=space.layout, prompts=PROMPT, seeds=given.seed)
+        return images[:, 0, 0]
 
     before = draw(points)
     read = scorer.attributes(before.numpy())
     columns = [before]
     for label in LABELS:
         lacks = read[:, scorer.label_names.index(label)] <= SEEN
-        change = [(find_direction(space, label), given.strength)]
+        change = {find_direction(space, label): given.strength}
         columns.append(draw(edited(points, change, lacks)))
     titles = ["before", *(label.replace("_", " ").lower() for label in LABELS)]
     sheet = image_grid(torch.stack(columns, 1), (), titles, cell=96)

@@ -57,11 +57,15 @@ def test_names_on_the_page_of_the_paper_exist():
 
 
 def resolves(name: str) -> bool:
-    """Whether a dotted name below the package is a module, or an attribute or field in one."""
+    """Whether a dotted name is a module, or an attribute or field in one.
+
+    Names below the package leave out its name; those of experiments do not.
+    """
     parts = name.split(".")
+    root = [] if parts[0] == "experiments" else ["weights2weights"]
     for split in range(len(parts), 0, -1):
         try:
-            found = import_module(".".join(["weights2weights", *parts[:split]]))
+            found = import_module(".".join([*root, *parts[:split]]))
         except ModuleNotFoundError:
             continue
         for part in parts[split:]:

@@ -26,7 +26,7 @@ ORDER = [
     {"opening", "published"},
     {"exports", "generation", "merging"},
     {"training", "scoring"},
-    {"inversion", "sliders"},
+    {"inversion"},
     {"worlds"},
     {"evaluate"},
     {"inspection"},

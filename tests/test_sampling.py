@@ -1,21 +1,14 @@
-"""Sampling: seeds, truncation, spread, and the report that compares with the training models."""
+"""Sampling: seeds, truncation and spread."""
 
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from weights2weights.errors import W2WError
 from weights2weights.layout import LoRAModule, WeightLayout
-from weights2weights.sampling import (
-    ks_distance,
-    mean_correlation,
-    report_samples,
-    sample,
-    sampling_of,
-)
+from weights2weights.sampling import sample, sampling_of
 from weights2weights.space import WeightSpace
 
 LAYOUT = WeightLayout((LoRAModule("attn1.to_q", 20, 20),), 1, 27.0)
@@ -41,20 +34,6 @@ def test_rows_depend_on_seed_and_number_alone(space):
     assert not torch.equal(sample(space, 10, seed=4), ten)
     # a row of one seed is no row of another
     assert not torch.isclose(sample(space, 1, seed=4), ten).all(1).any()
-
-
-def test_report_looks_up_at_most_so_many_training_models(space, monkeypatch):
-    looked = []
-
-    def neighbours(self, points, count):
-        looked.append(len(points))
-        return original(self, points, count)
-
-    original = WeightSpace.neighbours
-    monkeypatch.setattr(WeightSpace, "neighbours", neighbours)
-    monkeypatch.setattr("weights2weights.sampling._NEIGHBOUR_ROWS", 250)
-    report_samples(space, sample(space, 3))
-    assert looked == [3, 200]
 
 
 def test_a_space_may_say_how_to_sample(space):
@@ -116,49 +95,3 @@ def test_impossible_settings(space):
     alone = space.with_models(torch.empty(0, 0), [])
     with pytest.raises(W2WError, match="no training models"):
         sample(alone, 1)
-
-
-def test_report_finds_gaussians_gaussian_and_independent(space):
-    report = report_samples(space, sample(space, 500, seed=2))
-    assert (report.samples, report.models, report.components) == (500, MODELS, COMPONENTS)
-    assert report.ks_distance == pytest.approx(report.ks_expected, rel=0.25)
-    assert report.correlation == pytest.approx(report.correlation_expected, rel=0.25)
-    assert report.rank_correlation == pytest.approx(report.correlation_expected, rel=0.3)
-    assert report.skewness < 0.3
-    assert report.kurtosis < 0.5
-    assert report.mean_error < 6
-    assert report.spread_ratio == pytest.approx(1, abs=0.1)
-    assert report.nearest == pytest.approx(report.training_nearest, abs=0.05)
-    assert report.nearest_largest < 1
-    assert set(report.to_dict()) == {field.name for field in dataclasses.fields(report)}
-
-
-def test_report_sees_what_is_not_gaussian_not_independent_and_a_copy(space):
-    coefficients = space.coefficients.clone()
-    coefficients[:, 1] = coefficients[:, 0].abs()  # no correlation, and yet not independent
-    coefficients[:, 2] = coefficients[:, 0]
-    coefficients[:, 3] = torch.tensor([-1.0, 1.0]).repeat(MODELS // 2)
-    bad = space.with_models(coefficients[:, :4], NAMES)
-    report = report_samples(bad, torch.nn.functional.pad(coefficients[:3, :4] * 2, (0, 16)))
-    assert report.ks_distance > 2 * report.ks_expected
-    assert report.correlation > 2 * report.correlation_expected
-    assert report.rank_correlation > 5 * report.correlation_expected
-    assert report.nearest_largest == pytest.approx(1, abs=1e-5)
-
-
-def test_report_compares_only_what_was_drawn(space):
-    report = report_samples(space, sample(space, 1, components=7))
-    assert report.components == 7
-    assert math.isnan(report.spread_ratio)
-    with pytest.raises(W2WError, match="0 samples and 400 training models"):
-        report_samples(space, torch.empty(0, COMPONENTS))
-
-
-def test_distances_and_correlations_are_those_of_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    columns = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
-    expected = [stats.kstest(column, "norm").statistic for column in columns.T.numpy()]
-    np.testing.assert_allclose(ks_distance(columns), expected, rtol=1e-5)
-    correlation = np.abs(np.corrcoef(columns.T.numpy()))
-    assert mean_correlation(columns) == pytest.approx((correlation.sum() - 3) / 6, rel=1e-5)
-    assert mean_correlation(columns[:, :1]) == 0

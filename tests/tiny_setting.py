@@ -1,4 +1,4 @@
-"""A setting for evaluations that runs in seconds: the tiny base, a random space, a plain judge."""
+"""A setting that runs in seconds: the tiny base, a random space, a judge of random projections."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,12 @@ import numpy as np
 import pandas
 import torch
 
+from experiments.cache import Cache
+from experiments.held_out import HeldOut
+from experiments.setting import ExperimentSetting
 from weights2weights.bases import load_base
-from weights2weights.evaluate import HeldOut, Setting
-from weights2weights.evaluate._keep import Keep
 from weights2weights.inversion import PRESETS as INVERSION_PRESETS
+from weights2weights.pca import TensorBlocks
 from weights2weights.space import WeightSpace
 from weights2weights.training import PRESETS, DreamBoothConfig
 from weights2weights.worlds import load_world
@@ -55,17 +57,6 @@ def rows_of(layout: Any, count: int, seed: int) -> tuple[torch.Tensor, torch.Ten
     return traits @ mixing + noise, traits
 
 
-class Rows:
-    """A stream of one block."""
-
-    def __init__(self, rows: torch.Tensor):
-        self._all = rows
-        self.rows, self.columns = rows.shape
-
-    def __iter__(self):
-        yield self._all
-
-
 def labels_of(traits: torch.Tensor, names: list[str]) -> pandas.DataFrame:
     """Every label of the world is the sign of a mix of traits."""
     label_names = load_world("people").label_names
@@ -75,14 +66,14 @@ def labels_of(traits: torch.Tensor, names: list[str]) -> pandas.DataFrame:
     return pandas.DataFrame((traits @ mixing > 0).numpy(), index=names, columns=list(label_names))
 
 
-def setting(base_folder: Path, keep: Path | None = None) -> Setting:
+def setting(base_folder: Path, cache: Path | None = None) -> ExperimentSetting:
     """Return the tiny base with a space of 40 models and 4 held-out ones."""
     base = load_base(base_folder)
     layout = base.layout(alpha=1.0)
     rows, traits = rows_of(layout, MODELS, 0)
     names = [f"people-1-{i:05d}" for i in range(MODELS)]
     space = WeightSpace.fit_blocks(
-        Rows(rows),
+        TensorBlocks(rows),
         COMPONENTS,
         layout=layout,
         names=names,
@@ -92,13 +83,13 @@ def setting(base_folder: Path, keep: Path | None = None) -> Setting:
     others, their_traits = rows_of(layout, 4, 1)
     held_out = [f"people-2-{i:05d}" for i in range(4)]
     world = load_world("people")
-    return Setting(
+    return ExperimentSetting(
         base=base,
         space=space,
         world=world,
         scorer=Judge(world.label_names),
         held_out=HeldOut(tuple(held_out), others, labels_of(their_traits, held_out)),
-        keep=Keep(keep),
+        cache=Cache(cache),
         recipe=DreamBoothConfig(
             PRESETS["people"].instance_prompt,
             class_prompt=PRESETS["people"].class_prompt,

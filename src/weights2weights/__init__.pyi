@@ -33,7 +33,7 @@ from .pca import PCA as PCA
 from .pca import fit_pca as fit_pca
 
 # Points of the space: samples, edits along directions, inversions of images.
-from .sampling import report_samples as report_samples
+from .evaluate import report_samples as report_samples
 from .sampling import sample as sample
 from .directions import Direction as Direction
 from .directions import direction_between as direction_between
@@ -48,9 +48,6 @@ from .inversion import InversionConfig as InversionConfig
 from .inversion import invert as invert
 from .merging import interpolate as interpolate
 from .merging import merge as merge
-from .sliders import Concept as Concept
-from .sliders import train_slider as train_slider
-from .sliders import train_sliders as train_sliders
 
 # Points, weights, models and files -> images.
 from .generation import generate as generate

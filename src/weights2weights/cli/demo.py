@@ -1,6 +1,7 @@
-"""`w2w demo`: the tour on the embedded world."""
+"""`w2w demo`: the whole way, on the embedded world."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,9 +18,18 @@ from ._output import json_option, report
     help="Folder for images, models and the report.",
 )
 @base_option
-@click.option("--space", default="people", show_default=True, help="A folder, hub id or world.")
 @click.option(
-    "--subjects", default=8, show_default=True, type=click.IntRange(2), help="People to train."
+    "--space",
+    default="people",
+    show_default=True,
+    help="A space folder, a hub id, or an embedded world.",
+)
+@click.option(
+    "--subjects",
+    default=8,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Number of people to fine-tune.",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @device_option
@@ -35,33 +45,29 @@ def command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Show the whole way, from images of new people to edited models and a LoRA file.
+    """Run the full demo, from images of new people to edited models and a LoRA file.
 
-    Draws people, fine-tunes a model for each, places them in the shipped space, draws new people
-    from it, edits, inverts one photo and exports a LoRA. Writes report.html and report.json.
+    Draws people, fine-tunes a model for each, projects them into the space, samples new people,
+    edits, inverts one photo and exports a LoRA. Writes report.html and report.json.
 
     \b
     Example: w2w demo --out demo
     """
-    from ..evaluate import open_setting
-    from ..evaluate.demo import demo
+    from ..evaluate import Setting, demo
 
-    opened = open_base(base, device, dtype)
-    setting = open_setting(opened, space, seed=seed, progress=True)
-    facts = demo(setting, out, subjects=subjects, say=lambda text: click.echo(text, err=True))
-    page = out / "report.html"
-    report({"path": page, **facts} if as_json else {"path": page, **_brief(facts)}, as_json)
+    setting = Setting.open(open_base(base, device, dtype), space, seed=seed, progress=True)
+    facts = demo(setting, out, subjects=subjects, log=lambda text: click.echo(text, err=True))
+    report({"path": out / "report.html", **(facts if as_json else _brief(facts))}, as_json)
 
 
-def _brief(facts: dict) -> dict:
-    """Return the figures for a person to read: whole stages with their single numbers."""
+def _brief(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the stages with their single figures, for the terminal."""
     brief = {}
-    for name, value in facts.items():
-        if not isinstance(value, dict):
-            continue
-        brief[name] = {
-            key: item["mean"] if isinstance(item, dict) else item
-            for key, item in value.items()
-            if not isinstance(item, dict) or "mean" in item
-        }
+    for name, stage in facts.items():
+        if isinstance(stage, dict):
+            brief[name] = {
+                key: value["mean"] if isinstance(value, dict) else value
+                for key, value in stage.items()
+                if not isinstance(value, dict) or "mean" in value
+            }
     return {**brief, "seconds": facts["seconds"]}

@@ -50,9 +50,10 @@ def command(
     """
     from .._files import make_folder, write_atomic
     from .._json import canonical_json, plain
+    from ..evaluate.samples import report_samples
     from ..models import save_model
-    from ..sampling import report_samples, sampling_of
     from ..sampling import sample as draw
+    from ..sampling import sampling_of
     from ..space import WeightSpace
 
     opened = WeightSpace.from_pretrained(space)

@@ -1,0 +1,103 @@
+"""Reports as web pages: one self-contained file each, rendered from templates with Jinja2.
+
+Templates escape every text by default, embed images as data URIs, and load nothing from elsewhere.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from PIL.Image import Image
+
+TEMPLATES = Path(__file__).parent / "templates"
+_LEAST_WIDTH = 128
+
+
+class Cell(NamedTuple):
+    """An image of a page and its caption.
+
+    Attributes:
+        image: a PIL image or uint8 pixels (h, w, 3).
+        caption: shown below the image, and its alternative text.
+    """
+
+    image: Any
+    caption: str
+
+
+def render(template: str, *folders: Path, **values: Any) -> str:
+    """Render a template of this package, or of the given folders.
+
+    Filters: `figure` formats numbers and estimates, `words` label names, `data_uri` images.
+    """
+    return _environment(folders).get_template(template).render(**values)
+
+
+@cache
+def _environment(folders: tuple[Path, ...]) -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": figure,
+        "words": lambda label: label.replace("_", " ").lower(),
+        "pil": as_image,
+        "data_uri": data_uri,
+    }
+    return environment
+
+
+def figure(value: Any) -> str:
+    """Format a value of a report; for an estimate, its mean.
+
+    Example:
+        >>> figure(0.12345), figure(99648), figure(None), figure({"mean": 0.64})
+        ('0.123', '99,648', '–', '0.640')
+    """
+    if isinstance(value, Mapping):
+        value = value["mean"]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.1e}"
+    digits = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:,.{digits}f}"
+
+
+def as_image(image: Any) -> "Image":
+    """Return pixels as an image; small ones are enlarged."""
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image
+    drawn = Image.fromarray(np.asarray(image))
+    if drawn.width >= _LEAST_WIDTH:
+        return drawn
+    return drawn.resize((_LEAST_WIDTH, _LEAST_WIDTH), Image.Resampling.BICUBIC)
+
+
+def data_uri(image: "Image") -> str:
+    """Return an image as a PNG in a data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

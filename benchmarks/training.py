@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from weights2weights._cache import Cache
-from weights2weights.bases import Base, add_noise, base_from_pipeline, load_base, noise_target
+from weights2weights.bases import Base, add_noise, load_base, noise_target
 from weights2weights.subjects import Subject, find_subjects, read_images
 from weights2weights.training import PRESETS, DreamBoothConfig
 from weights2weights.training._batches import Learner
@@ -262,7 +262,7 @@ def open_base(name: str, device: str, dtype: torch.dtype, folder: Path) -> Base:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return base_from_pipeline(pipe, name, device, dtype)
+    return Base.from_pipeline(pipe, name, device, dtype)
 
 
 def spelling_tokenizer(folder: Path, length: int) -> Any:

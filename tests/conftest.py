@@ -1,6 +1,9 @@
 """What all tests share: no network, no deadlines, and the tiny networks of `tiny.py`."""
 
+import atexit
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +24,10 @@ tqdm.set_lock(threading.RLock())
 
 # A test that forgets to bring its model fails at once instead of asking a hub for it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# What tests cache stays out of the user's own folder.
+os.environ["W2W_CACHE"] = tempfile.mkdtemp(prefix="w2w-tests-")
+atexit.register(shutil.rmtree, os.environ["W2W_CACHE"], ignore_errors=True)
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

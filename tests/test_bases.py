@@ -1,7 +1,10 @@
 """A base loads from a folder, agrees with diffusers itself, and refuses what it cannot be."""
 
+import gc
 import json
+import os
 import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +13,16 @@ import torch
 from PIL import Image
 
 import tiny
+from weights2weights.adapter import adapt
 from weights2weights.bases import (
+    Base,
+    _load,
     add_noise,
-    base_from_pipeline,
     find_start_file,
     load_base,
     noise_target,
 )
-from weights2weights.errors import W2WError
+from weights2weights.errors import InputError, ResourceError, W2WError
 
 
 @pytest.fixture
@@ -45,6 +50,103 @@ def test_knows_its_shapes(base):
     assert base.layout().base == base.id
 
 
+def test_an_unused_base_is_unloaded(tiny_base, tmp_path):
+    base = load_base(copy(tiny_base, tmp_path))
+    held = [weakref.ref(base), weakref.ref(base.unet), weakref.ref(base.vae)]
+    del base
+    gc.collect()
+    assert [one() for one in held] == [None] * 3
+
+
+def test_a_folder_that_changed_is_loaded_again(tiny_base, tmp_path):
+    folder = copy(tiny_base, tmp_path)
+    before = load_base(folder)
+    assert load_base(folder) is before
+    other = tiny.pipeline(tmp_path, seed=1)
+    other.vae.save_pretrained(folder / "vae")
+    os.utime(next((folder / "vae").glob("*.safetensors")), ns=(1, 1))
+    after = load_base(folder)
+    assert after is not before
+    assert after.hash == Base.from_pipeline(other_vae(tmp_path, other.vae)).hash != before.hash
+
+
+def other_vae(folder, vae):
+    pipe = tiny.pipeline(folder)
+    pipe.vae = vae
+    return pipe
+
+
+def test_the_same_files_are_hashed_once(tiny_base, tmp_path, monkeypatch):
+    folder = copy(tiny_base, tmp_path)
+    first = load_base(folder).hash
+    monkeypatch.setattr(_load, "content_hash", None)
+    assert load_base(folder, dtype=torch.bfloat16).hash == first
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(TypeError):
+        load_base(folder)
+
+
+def test_a_base_goes_to_another_dtype_and_leaves_the_first_as_it_was(base):
+    inputs = tiny.unet_inputs(2)
+    before = base.denoise(*inputs)
+    half = base.to(dtype=torch.bfloat16)
+    assert (half.dtype, half.unet.dtype, half.vae.dtype) == (torch.bfloat16,) * 2 + (torch.float32,)
+    assert half.hash == base.hash
+    assert torch.equal(base.denoise(*inputs), before)
+    assert base.to("cpu", torch.float32) is base
+    assert half.vae.encoder.conv_in.weight.data_ptr() == base.vae.encoder.conv_in.weight.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_pipeline_stays_as_it_was(tmp_path, dtype):
+    pipe = tiny.pipeline(tmp_path)
+    pipe.unet.train().requires_grad_(True)
+    networks = (pipe.unet, pipe.vae, pipe.text_encoder)
+
+    def state():
+        return [
+            (id(module), module.training, type(module), getattr(module, "processor", None))
+            for network in networks
+            for module in network.modules()
+        ] + [
+            (name, id(p), p.data_ptr(), p.requires_grad, p.dtype)
+            for network in networks
+            for name, p in network.named_parameters()
+        ]
+
+    inputs = tiny.unet_inputs(2)
+    before, expected = state(), pipe.unet(*inputs).sample.detach()
+    base = Base.from_pipeline(pipe, dtype=dtype)
+    layout = base.layout()
+    with adapt(base.unet, layout, torch.ones(1, layout.num_parameters)):
+        base.denoise(*inputs)
+    base.decode(torch.zeros(1, 4, 8, 8))
+    assert state() == before
+    assert torch.equal(pipe.unet(*inputs).sample.detach(), expected)
+    if dtype is None:  # nothing was copied
+        assert base.unet.conv_in.weight.data_ptr() == pipe.unet.conv_in.weight.data_ptr()
+        torch.testing.assert_close(base.denoise(*inputs), expected)
+
+
+def test_an_offloaded_pipeline_is_refused(tmp_path):
+    pipe = tiny.pipeline(tmp_path)
+    pipe.vae._hf_hook = object()
+    with pytest.raises(InputError, match="remove_all_hooks"):
+        Base.from_pipeline(pipe)
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument")  # from diffusers
+def test_an_unreachable_hub_is_the_machines_failure():
+    with pytest.raises(ResourceError, match="hub cannot be reached"):
+        load_base("nobody-at-all/no-such-base")
+
+
+def test_a_device_that_is_not_there_is_refused(tiny_base):
+    with pytest.raises(InputError, match="device 'abacus' cannot be used here"):
+        load_base(tiny_base, "abacus")
+
+
 def test_hash_is_that_of_the_values_not_of_the_files(tiny_base, base, tmp_path):
     assert load_base(tiny_base, dtype=torch.bfloat16).hash == base.hash
     halves, again = tmp_path / "halves", tmp_path / "again"
@@ -62,11 +164,11 @@ def test_hash_is_that_of_the_values_not_of_the_files(tiny_base, base, tmp_path):
 def test_hash_sees_every_network(tmp_path, base, part):
     pipe = tiny.pipeline(tmp_path)
     next(iter(getattr(pipe, part).parameters())).data.view(-1)[0] += 1
-    assert base_from_pipeline(pipe).hash != base.hash
+    assert Base.from_pipeline(pipe).hash != base.hash
 
 
 def test_hash_sees_what_the_unet_predicts(tmp_path, base):
-    other = base_from_pipeline(tiny.pipeline(tmp_path, prediction_type="v_prediction"))
+    other = Base.from_pipeline(tiny.pipeline(tmp_path, prediction_type="v_prediction"))
     assert other.prediction_type == "v_prediction"
     assert other.hash != base.hash
 
@@ -77,24 +179,39 @@ def test_prompts_as_the_pipeline_encodes_them(tiny_pipeline, base):
     torch.testing.assert_close(base.encode_prompts(prompts), theirs)
 
 
-def test_a_prompt_gives_the_same_bits_in_any_company(tiny_base, base):
+def test_a_prompt_gives_the_same_bits_in_any_company(base):
+    """Else a run that resumes, and so asks in another order, would not end in the same bytes."""
     alone = base.encode_prompts(["sks person"])[0]
+    for company in (
+        ["a", "sks person", "b"],
+        [*"abcdefghijklm", "sks person"],
+        ["sks person", "x"],
+    ):
+        base._prompts.clear()
+        again = base.encode_prompts(company)[company.index("sks person")]
+        assert torch.equal(again, alone)
+
+
+def test_prompts_are_encoded_in_batches(base, monkeypatch):
     base._prompts.clear()
-    assert torch.equal(base.encode_prompts(["a", "sks person", "b"])[1], alone)
+    sizes, encode = [], base.text_encoder.forward
+
+    def counting(tokens, *args, **kwargs):
+        sizes.append(len(tokens))
+        return encode(tokens, *args, **kwargs)
+
+    monkeypatch.setattr(base.text_encoder, "forward", counting)
+    base.encode_prompts([f"{i % 10}" for i in range(30)])
+    assert sizes == [8, 8]
+    base.encode_prompts(["3", "7"])
+    assert sizes == [8, 8]
 
 
-def test_prompt_cache_is_bounded(base, monkeypatch):
-    monkeypatch.setattr("weights2weights.bases._base._CACHED_PROMPTS", 4)
-    for i in range(10):
-        base.encode_prompts([f"{i}", f"{i + 1}"])
-    assert len(base._prompts) == 4
-
-
-def test_a_full_prompt_cache_forgets_what_was_asked_longest_ago(base, monkeypatch):
+def test_a_full_prompt_cache_forgets_what_was_used_longest_ago(base, monkeypatch):
     calls = (["a", "b"], ["a", "c"], ["a", "d", "e"], ["e", "a", "e"])
     expected = [base.encode_prompts(prompts) for prompts in calls]
     base._prompts.clear()
-    monkeypatch.setattr("weights2weights.bases._base._CACHED_PROMPTS", 2)
+    monkeypatch.setattr("weights2weights.bases.sd._CACHED_PROMPT_BYTES", 2 * expected[0][0].nbytes)
     kept = []
     for prompts, before in zip(calls, expected, strict=True):
         assert torch.equal(base.encode_prompts(prompts), before)
@@ -139,7 +256,7 @@ def test_images_come_as_arrays_tensors_or_pil(base):
 def test_latents_are_shifted_and_scaled_as_the_vae_says(tmp_path, base, settings):
     pipe = tiny.pipeline(tmp_path)
     pipe.vae.register_to_config(**settings)
-    other = base_from_pipeline(pipe)
+    other = Base.from_pipeline(pipe)
     images = random_images(2)
     raw = base.encode_images(images) / base.vae.config.scaling_factor
     mean = torch.tensor(settings.get("latents_mean", settings.get("shift_factor"))).view(
@@ -189,7 +306,7 @@ def test_formulas_of_the_forward_process_are_those_of_diffusers(base):
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_loss_is_the_error_of_every_sample_alone(tmp_path, prediction_type):
-    base = base_from_pipeline(tiny.pipeline(tmp_path, prediction_type=prediction_type))
+    base = Base.from_pipeline(tiny.pipeline(tmp_path, prediction_type=prediction_type))
     latents, noise, timesteps, prompts = loss_inputs(base)
     losses = base.denoising_loss(latents, noise, timesteps, prompts)
     alpha_bar = base.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
@@ -310,7 +427,7 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path):
     pipe = tiny.pipeline(tmp_path)
     pipe.unet = tiny.unet(cross_attention_dim=8)
     with pytest.raises(W2WError, match="text width 8, its partner gives 12"):
-        base_from_pipeline(pipe)
+        Base.from_pipeline(pipe)
 
 
 def test_random_state_is_left_alone(tiny_base, tmp_path):

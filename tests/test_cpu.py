@@ -11,7 +11,7 @@ from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
 import tiny
-from weights2weights._cpu import PlainAttention, SplitGate, quicken
+from weights2weights._cpu import PlainAttention, SplitGate, use_fast_modules
 from weights2weights.adapter import adapt
 from weights2weights.layout import WeightLayout
 
@@ -31,7 +31,7 @@ def test_output_and_gradients_are_those_of_diffusers(tiny_unet: Any, targets: tu
     tiny_unet.set_attn_processor(AttnProcessor())
     expected = gradients(tiny_unet, targets)
     state = copy.deepcopy(tiny_unet.state_dict())
-    quicken(tiny_unet)
+    use_fast_modules(tiny_unet)
     kinds = {type(module) for module in tiny_unet.modules()}
     assert SplitGate in kinds and GEGLU not in kinds
     assert {type(p) for p in tiny_unet.attn_processors.values()} == {PlainAttention}
@@ -50,14 +50,14 @@ def test_masks_are_left_to_diffusers():
 
 def test_attention_with_more_to_it_keeps_the_processor_of_diffusers():
     parent = torch.nn.ModuleDict({"attn": Attention(8, residual_connection=True)})
-    quicken(parent)
+    use_fast_modules(parent)
     assert type(parent["attn"].processor) is AttnProcessor
 
 
 FREED = """
 import resource, sys
 import torch
-from weights2weights._cpu import keep_freed_memory
+from weights2weights.cli._malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def step():

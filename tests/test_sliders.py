@@ -8,7 +8,7 @@ import torch
 import tiny
 from experiments.sliders import Concept, SliderConfig, moved_target, train_sliders
 from weights2weights.adapter import adapt
-from weights2weights.bases import Base, base_from_pipeline, noise_target
+from weights2weights.bases import Base, noise_target
 from weights2weights.errors import W2WError
 from weights2weights.generation import generate
 from weights2weights.layout import WeightLayout
@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {"steps": 3, "samples_per_step": 2, "images": 2, "learni
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = tmp_path_factory.mktemp("base")
-    return base_from_pipeline(tiny.pipeline(folder, prediction_type=request.param))
+    return Base.from_pipeline(tiny.pipeline(folder, prediction_type=request.param))
 
 
 def unseen(base: Base, count: int = 16) -> tuple[torch.Tensor, torch.Tensor]:

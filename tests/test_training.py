@@ -21,7 +21,7 @@ from weights2weights import _files
 from weights2weights._cache import Cache
 from weights2weights._config import learning_rate_at
 from weights2weights._noise import initial_weights
-from weights2weights.bases import Base, base_from_pipeline, load_base
+from weights2weights.bases import Base, load_base
 from weights2weights.dataset import WeightDataset
 from weights2weights.errors import W2WError
 from weights2weights.subjects import Subject, find_subjects, read_images
@@ -101,7 +101,7 @@ def trained_by_peft(
     from diffusers import DDPMScheduler
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-    base = base_from_pipeline(pipe)
+    base = Base.from_pipeline(pipe)
     layout = base.layout(recipe.rank, recipe.alpha)
     config = LoraConfig(
         r=recipe.rank, lora_alpha=int(recipe.alpha), target_modules=["to_q", "to_v"]
@@ -162,7 +162,7 @@ def test_together_equals_alone_with_peft(
         num_class_images=3,
         train_batch_size=images,
     )
-    base = base_from_pipeline(tiny.pipeline(tmp_path, prediction_type=prediction_type), "tiny")
+    base = Base.from_pipeline(tiny.pipeline(tmp_path, prediction_type=prediction_type), "tiny")
     four = subjects[:4]
     ours = train(
         base, four, tmp_path / "out", recipe, subjects_per_batch=4, cache=tmp_path / "cache"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .._shipped import WORLDS, means_world, shipped
 from ..errors import InputError
-from ._base import Base
+from .sd import Base
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import InputError
-
 if TYPE_CHECKING:
     from ..bases import Base
 
@@ -66,14 +64,4 @@ def open_base(base: str, device: str, dtype: str) -> "Base":
 
     from ..bases import load_base
 
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator()
-        device = accelerator.type if accelerator and torch.accelerator.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {device!r} cannot be used here ({reason}); give another, such as cpu"
-        ) from error
     return load_base(base, device, getattr(torch, dtype))

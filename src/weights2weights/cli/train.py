@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ._malloc import keep_freed_memory
 from ._options import base_option, device_option, dtype_option, open_base
 from ._output import json_option, report
 
@@ -112,6 +113,7 @@ def command(
     from ..subjects import find_subjects
     from ..training import PRESETS, train
 
+    keep_freed_memory()
     found = find_subjects(*subjects)
     table = labels or find_labels(*subjects)
     known = None if table is None else read_labels(table)

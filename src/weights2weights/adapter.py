@@ -7,9 +7,8 @@
 
 The base's own weights are neither copied nor written. A target layer's class is swapped for a
 subclass that adds the low-rank term to what the layer itself computes, and swapped back at the end.
-Names, parameters, hooks and the state dict stay what they are throughout; `torch.compile` guards on
-classes and so sees every change. A and B are views into the weight vectors: an optimiser's step on
-those is seen at once.
+Names, parameters, hooks and the state dict never change. A and B are views into the weight vectors,
+so an optimiser's step on those takes effect at once.
 """
 
 import math
@@ -37,19 +36,19 @@ def adapt(
     weights: Float[Tensor, "k d"],
     index: Int[Tensor, " batch"] | None = None,
 ) -> Iterator["Adapter"]:
-    """Let every sample of a batch run through its own LoRA; afterwards the denoiser is as before.
+    """Run every sample of a batch through its own LoRA; afterwards the denoiser is as before.
 
-    Costs two thin matrix products per target layer and no memory beyond the weights. A batch whose
-    samples stand in K equal consecutive groups is cheapest; any other order gathers its rows of A
-    and B in each pass. The layers of one denoiser carry one stack at a time; stacks on different
-    denoisers, or on disjoint layers of one, do not meet.
+    Costs two thin matrix products per target layer and no memory beyond the weights. A batch of K
+    equal consecutive groups is cheapest; any other order gathers its rows of A and B in each pass.
+    The layers of one denoiser carry one stack at a time; stacks on different denoisers, or on
+    disjoint layers of one, are independent.
 
     Args:
-        denoiser: a UNet or transformer with the layers of `layout`, compiled or not.
-        layout: what the d numbers are; gives the factor alpha / rank, which is not in `weights`.
+        denoiser: a UNet or transformer with the layers of `layout`, not compiled.
+        layout: of the weights; provides the factor alpha / rank, which is not in `weights`.
         weights: one flattened LoRA per row, any floating dtype and device; layers compute in their
-            own. A leaf that requires gradients (training; steps in place take effect), the result
-            of a computation (inversion; assign `Adapter.weights` anew in each step), or a constant.
+            own. A leaf that requires gradients (training; in-place steps take effect), the result
+            of a computation (inversion; assign `Adapter.weights` in each step), or a constant.
         index: for each sample the row of `weights` that it runs through. None: the batch is K
             equal consecutive groups, the first of them through row 0. A batch that is a multiple of
             the index repeats it, as the [unconditional, conditional] halves of classifier-free
@@ -59,8 +58,8 @@ def adapt(
         the `Adapter`, which replaces weights and index, or switches the stack off.
 
     Raises:
-        W2WError: on entry, if layers are missing, of another width, not `nn.Linear`, already
-            adapted or taken over by something else, or if `weights` or `index` do not fit; in a
+        InputError: on entry, if layers are missing, of another width, not `nn.Linear`, already
+            adapted or patched by another library, or if `weights` or `index` do not fit; in a
             forward pass, if the batch cannot be divided. The denoiser is unchanged in every case.
 
     Example:
@@ -74,7 +73,6 @@ def adapt(
 
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.1, for LoRAs one at a time.
     """
-    denoiser = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wrapped
     modules = dict(denoiser.named_modules())
     layers = _find_layers(modules, layout)
     adapter = Adapter(layout, layers, weights, index)
@@ -84,13 +82,13 @@ def adapt(
 
 @dataclass(frozen=True)
 class _Groups:
-    """An index, read: a batch is cut into equally long groups of samples that share one row.
+    """A checked index: the batch is cut into equally long groups of samples that share one row.
 
     Attributes:
-        index: as it was given.
+        index: as given.
         size: number of its entries.
         rows: row of the weights for each group.
-        in_order: whether the rows are 0 … K - 1, so that nothing needs to be gathered.
+        in_order: the rows are 0 … K - 1, so nothing needs to be gathered.
     """
 
     index: Tensor
@@ -119,13 +117,13 @@ class _Groups:
 
 @dataclass(frozen=True)
 class _Stack:
-    """All that a forward pass depends on, replaced as a whole.
+    """Everything a forward pass depends on, replaced as a whole.
 
     Attributes:
         weights: "k d".
         tensors: per layer A "k in r" and B "k r out", which share memory with `weights`.
-        groups: which samples take which row, None for K equal consecutive groups.
-        enabled: False lets the plain base through.
+        groups: which samples take which row; None for K equal consecutive groups.
+        enabled: False runs the plain base.
     """
 
     weights: Tensor
@@ -133,7 +131,7 @@ class _Stack:
     groups: _Groups | None
     enabled: bool = True
 
-    @no_type_check  # run by torch.compile, which the checks of tests would stop
+    @no_type_check
     def select(self, A, B, batch):
         """Return A and B for each of the equally long groups of a batch."""
         groups, K = self.groups, A.shape[0]
@@ -158,13 +156,13 @@ class _Stack:
 class Adapter:
     """The stack of LoRAs on a denoiser inside `with adapt(...)`.
 
-    Assigning `weights`, `index` or `enabled` acts from the next forward pass on and costs well
-    under a millisecond; a value that does not fit raises `W2WError` and leaves the stack as it was.
-    Under diffusers' gradient checkpointing every part of the network is recomputed with the stack
-    that its first pass saw, whatever was assigned since, also after the end of the block.
+    Assigning `weights`, `index` or `enabled` takes effect in the next forward pass and costs well
+    under a millisecond; a value that does not fit raises `InputError` and changes nothing. Under
+    diffusers' gradient checkpointing every part of the network is recomputed with the stack of its
+    first pass, whatever was assigned since, even after the end of the block.
 
     Attributes:
-        layout: what the numbers of a weight vector are.
+        layout: of the weight vectors.
     """
 
     def __init__(
@@ -176,7 +174,6 @@ class Adapter:
     ):
         self.layout = layout
         self._layers = layers
-        self._spans = [(A.start, B.start, B.stop) for _, A, B in layout.slices()]
         self._scale = layout.scale
         _check_weights(weights, layout)
         groups = None if index is None else _Groups.read(index, weights.shape[0])
@@ -184,7 +181,7 @@ class Adapter:
 
     @property
     def weights(self) -> Float[Tensor, "k d"]:
-        """The K weight vectors in use, as they were given."""
+        """The K weight vectors in use, as given."""
         return self._stack.weights
 
     @weights.setter
@@ -198,7 +195,7 @@ class Adapter:
 
     @property
     def index(self) -> Int[Tensor, " batch"] | None:
-        """For each sample its row of `weights`; None for K equal consecutive groups."""
+        """The row of `weights` of each sample; None for K equal consecutive groups."""
         return None if self._stack.groups is None else self._stack.groups.index
 
     @index.setter
@@ -208,7 +205,7 @@ class Adapter:
 
     @property
     def enabled(self) -> bool:
-        """Whether the LoRAs act; False gives the plain base, bit for bit."""
+        """Whether the LoRAs are on; when off, the base is bit-equal to its plain self."""
         return self._stack.enabled
 
     @enabled.setter
@@ -219,10 +216,10 @@ class Adapter:
         """Cut the weights into A and B of every layer: one node of the autograd graph for all.
 
         The "unsafe" split hides from autograd that its parts are views, so that an optimiser may
-        step on a leaf in place and later passes still use them. A slice per tensor would instead
-        cost a zero-filled gradient of size (k, d) each.
+        change a leaf in place and later passes still use them. One slice per tensor would cost a
+        zero-filled gradient of size (k, d) each.
         """
-        counts = [n for start, middle, end in self._spans for n in (middle - start, end - middle)]
+        counts = [part.stop - part.start for _, A, B in self.layout.slices() for part in (A, B)]
         with torch.enable_grad():  # the caller may be inside no_grad here and train later
             parts = iter(torch.unsafe_split_with_sizes(weights, counts, dim=1))
             return [self._shape(A, B) for A, B in zip(parts, parts, strict=True)]
@@ -233,19 +230,9 @@ class Adapter:
         rank = self.layout.rank
         return A.unflatten(1, (rank, -1)).mT, B.unflatten(1, (-1, rank)).mT
 
-    @no_type_check
-    def _tensors(self, position):
-        """Return A and B of one layer, for all K."""
-        if not torch.compiler.is_compiling():
-            return self._stack.tensors[position]
-        # A compiled graph takes the weights whole: one input and one symbolic K, not two per layer.
-        start, middle, end = self._spans[position]
-        weights = self._stack.weights
-        return self._shape(weights[:, start:middle], weights[:, middle:end])
-
     @contextmanager
     def _on_layers(self) -> Iterator[None]:
-        """Seat this adapter on its layers; then put back what was there."""
+        """Attach this adapter to its layers; then put back what was there."""
         before = [(layer, type(layer), vars(layer).get("_seat")) for layer in self._layers]
         try:
             for position, layer in enumerate(self._layers):
@@ -261,7 +248,7 @@ class Adapter:
 
     @contextmanager
     def _seen_by_checkpoints(self, modules: Iterable[nn.Module]) -> Iterator[None]:
-        """Let diffusers' gradient checkpoints remember the stack of their first pass."""
+        """Make diffusers' gradient checkpoints remember the stack of their first pass."""
         name = "_gradient_checkpointing_func"
         before = [(m, vars(m)[name]) for m in modules if callable(vars(m).get(name))]
         try:
@@ -274,12 +261,10 @@ class Adapter:
 
     @no_type_check
     def _checkpoint(self, checkpoint, function, *args, **kwargs):
-        if not torch.compiler.is_compiling():
-            function = partial(self._with_stack, self._stack, function)
-        return checkpoint(function, *args, **kwargs)
+        return checkpoint(partial(self._with_stack, self._stack, function), *args, **kwargs)
 
     def _with_stack(self, stack: _Stack, function: Callable[..., Any], *args: Any, **kwargs: Any):
-        """Run a part of the denoiser with an earlier stack, also when this adapter is off again."""
+        """Run a part of the denoiser with an earlier stack, even after this adapter has left."""
         current = self._stack
         seat = vars(self._layers[0]).get("_seat")
         if stack is current and seat is not None and seat[0] is self:
@@ -293,7 +278,7 @@ class Adapter:
 
 
 class _AdaptedLayer(_Linear):
-    """What a linear layer is while it carries LoRAs; `_seat` is (adapter, position in layout)."""
+    """A linear layer while it carries LoRAs; `_seat` is (adapter, position in the layout)."""
 
     _seat: tuple[Adapter, int]
 
@@ -306,7 +291,7 @@ class _AdaptedLayer(_Linear):
         kind = x.device.type
         if x.dtype == torch.float32 and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))  # here once, not in each of the products below
-        A, B = stack.select(*adapter._tensors(position), x.shape[0])
+        A, B = stack.select(*stack.tensors[position], x.shape[0])
         grouped = x.reshape(A.shape[0], -1, x.shape[-1])
         y = super().forward(grouped)
         y = _add_low_rank(y, grouped.to(y.dtype), A.to(y), B.to(y), adapter._scale)
@@ -317,17 +302,15 @@ class _AdaptedLayer(_Linear):
 def _add_low_rank(y, x, A, B, scale):
     """Add scale · x A B to a fresh y, for each group g: x "g n in", A "g in r", B "g r out"."""
     if A.shape[2] == 1:
-        if torch.compiler.is_compiling():  # which fuses the passes that _AddOuter saves
-            return y.addcmul_(torch.bmm(x, A), B, value=scale)
         return _AddOuter.apply(y, x, A, B, scale)
     return y.baddbmm_(torch.bmm(x, A), B, alpha=scale)
 
 
 class _AddOuter(torch.autograd.Function):
-    """The term of rank 1: an outer product, which CPUs do faster as such than as a matrix product.
+    """The term of rank 1 as an outer product, which CPUs compute faster than a matrix product.
 
-    Autograd would go back through it by products as large as y and their sums. Matrices times
-    vectors give the same in half the time.
+    Autograd would differentiate it with products as large as y and their sums. Products of matrices
+    with vectors take half the time.
     """
 
     @staticmethod
@@ -357,14 +340,14 @@ class _AddOuter(torch.autograd.Function):
 
 @cache
 def _adapted(cls: type[nn.Linear]) -> type[nn.Linear]:
-    """Return the adapted form of `nn.Linear` or of a subclass of it, quantised ones say."""
+    """Return the adapted form of `nn.Linear` or of a subclass, such as a quantised one."""
     if issubclass(cls, _AdaptedLayer):
         return cls
     return type(f"Adapted{cls.__name__}", (_AdaptedLayer, cls), {})
 
 
 def _find_layers(modules: Mapping[str, nn.Module], layout: WeightLayout) -> list[nn.Linear]:
-    """Return the layers of the layout in its order, once all are known to be adaptable."""
+    """Return the layers of the layout in its order, after checking that all can be adapted."""
     missing = [module.name for module in layout.modules if module.name not in modules]
     if missing:
         base = f" of the layout's base, {layout.base}" if layout.base else " it was made for"
@@ -379,16 +362,16 @@ def _find_layers(modules: Mapping[str, nn.Module], layout: WeightLayout) -> list
 
 
 def _check_layer(layer: nn.Module, module: LoRAModule, parent: nn.Module) -> None:
-    """Raise W2WError if a low-rank term on this layer cannot be added, or would not be seen."""
+    """Raise InputError if a low-rank term on this layer is impossible or would have no effect."""
     name, kind = module.name, type(layer).__name__
     if isinstance(layer, _AdaptedLayer):
         raise InputError(
-            f"{name} is adapted already: expected a plain layer; leave the first `adapt` block, or"
+            f"{name} is already adapted: expected a plain layer; leave the first `adapt` block, or"
             " assign its adapter's weights"
         )
     if hasattr(layer, "base_layer"):
         raise InputError(
-            f"{name} carries a LoRA of PEFT already: expected a plain nn.Linear; call"
+            f"{name} already carries a LoRA of PEFT: expected a plain nn.Linear; call"
             " `unload_lora_weights()` on the pipeline, or `unload()` on the PEFT model"
         )
     if not isinstance(layer, nn.Linear):
@@ -402,12 +385,12 @@ def _check_layer(layer: nn.Module, module: LoRAModule, parent: nn.Module) -> Non
         )
     if "forward" in vars(layer):
         raise InputError(
-            f"the forward of {name} is taken over by another library (sequential offloading, say):"
-            " expected a plain layer; remove those hooks first"
+            f"the forward of {name} was replaced by another library, for sequential offloading"
+            " perhaps: expected a plain layer; remove those hooks first"
         )
     if getattr(parent, "fused_projections", False):
         raise InputError(
-            f"{name} is out of use, its attention has fused projections: expected separate ones;"
+            f"{name} has no effect, its attention uses fused projections: expected separate ones;"
             " call `unfuse_qkv_projections()` on the denoiser"
         )
 

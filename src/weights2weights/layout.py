@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -299,13 +299,6 @@ class WeightLayout:
     def _slices(self) -> tuple[tuple[LoRAModule, slice, slice], ...]:
         spans = [slice(entry.offset, entry.offset + entry.count) for entry in self.entries]
         return tuple(zip(self.modules, spans[::2], spans[1::2], strict=True))
-
-    def factors(self) -> Int[Tensor, " d"]:
-        """Return for every number of a weight vector the factor it is of: 0 for A, 1 for B."""
-        factors = torch.zeros(self.num_parameters, dtype=torch.int64)
-        for _, _, B in self.slices():
-            factors[B] = 1
-        return factors
 
     def flatten(self, state_dict: Mapping[str, Array]) -> Float[Array, "*batch d"]:
         """Concatenate LoRA tensors into weight vectors. Inverse of `unflatten`, bit for bit.

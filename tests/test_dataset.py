@@ -171,9 +171,8 @@ def test_names_that_a_disk_does_not_distinguish_are_refused(tmp_path, monkeypatc
 
 def test_half_characters_anywhere_are_one_line(tmp_path):
     broken = "a\udcff"
-    layout = WeightLayout(LAYOUT.modules, 1, 1.0, base=broken)
     for make in (
-        lambda: WeightDataset.create(tmp_path / "a", layout),
+        lambda: WeightLayout(LAYOUT.modules, 1, 1.0, base=broken),
         lambda: WeightDataset.create(tmp_path / "b", LAYOUT, base_hash=broken),
         lambda: WeightDataset.create(tmp_path / "c", LAYOUT, recipe={"prompt": broken}),
         lambda: WeightDataset.create(tmp_path / "d", LAYOUT, labels={broken: {"Bald": 1}}),

@@ -1,14 +1,19 @@
-"""The pages are true: names exist, links lead somewhere, the page of commands is the program's.
+"""The pages are true: examples run, names exist, links resolve, the command page is current.
 
 `python tests/test_docs.py` writes docs/commands.md.
 """
 
+import glob
+import os
 import re
+import shlex
+import subprocess
 from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from weights2weights import cli
 
@@ -47,6 +52,46 @@ def test_links_lead_somewhere(page):
     links = _LINK.findall(page.read_text(encoding="utf-8"))
     lost = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not lost
+
+
+_BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?^```(python|bash)\n(.*?)^```", re.M | re.S)
+EXAMPLES = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
+EXAMPLES = [page for page in EXAMPLES if _BLOCK.search(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.name)
+def test_examples_run_as_pasted(page, tmp_path, monkeypatch):
+    """A page is a session: its blocks share a working directory, variables and Python names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
+    names: dict[str, object] = {}
+    for reason, language, code in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        if reason:
+            continue
+        if language == "python":
+            exec(compile(code, str(page), "exec"), names)
+        else:
+            run_bash(code, monkeypatch)
+
+
+def run_bash(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the lines of a block, those of `w2w` in this process, which has loaded torch already."""
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(os.path.expandvars(line), comments=True)
+        if words and words[0] == "w2w":
+            args = [match for word in words[1:] for match in sorted(glob.glob(word)) or [word]]
+            result = CliRunner().invoke(cli.main, args, prog_name="w2w")
+            assert result.exit_code == 0, f"{line}\n{result.output}{result.stderr}"
+        elif len(words) == 1 and re.fullmatch(r"\w+=\S*", words[0]):
+            monkeypatch.setenv(*words[0].split("=", 1))
+        elif words:
+            subprocess.run(["bash", "-euc", line], check=True)
+
+
+def test_few_examples_are_left_out():
+    marked = [m for page in EXAMPLES for m in _BLOCK.findall(page.read_text(encoding="utf-8"))]
+    assert len(marked) >= 30
+    assert sum(bool(reason) for reason, _, _ in marked) <= 12
 
 
 def test_names_on_the_page_of_the_paper_exist():

@@ -1,7 +1,6 @@
-"""The examples of the README and of the docstrings run as they stand there."""
+"""The examples of docstrings run as they stand there; `test_docs` runs those of the pages."""
 
 import doctest
-import re
 from importlib import import_module
 from pathlib import Path
 
@@ -9,21 +8,13 @@ import pytest
 
 import weights2weights
 
-README = Path(__file__).parents[1] / "README.md"
 PACKAGE = Path(weights2weights.__file__).parent
 
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
 MODULES = [
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in sorted(PACKAGE.rglob("*.py"))
     if ">>> " in path.read_text(encoding="utf-8")
 ]
-
-
-@pytest.mark.parametrize("code", BLOCKS)
-def test_readme(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(README), "exec"), {})
 
 
 @pytest.mark.parametrize("name", MODULES)

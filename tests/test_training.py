@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import tiny
+from experiments.world import start as world_start
 from weights2weights import _files
 from weights2weights._cache import Cache
 from weights2weights._config import learning_rate_at
@@ -30,11 +31,8 @@ from weights2weights.training import (
     DreamBoothConfig,
     _latents,
     _loop,
-    _start,
     _train,
-    find_start,
     train,
-    write_start,
 )
 from weights2weights.training._batches import Learner
 from weights2weights.training._progress import ProgressLog
@@ -758,13 +756,13 @@ def test_the_start_is_the_input_along_which_gradients_of_subjects_differ(base):
         _latents.Latents(torch.randn(3, *base.latent_shape, generator=generator), None, None)
         for _ in range(4)
     ]
-    start = find_start(base, layout, QUICK, subjects, passes=2)
+    start = world_start.find_start(base, layout, QUICK, subjects, passes=2)
     layers = dict(base.unet.named_modules())
     text = base.encode_prompts([QUICK.instance_prompt])
     gradients = []
     for one in subjects:
         total = None
-        for index, timesteps, noise in _start._samples(base, 3, 2, 0):
+        for index, timesteps, noise in world_start._samples(base, 3, 2, 0):
             weights = [layers[module.name].weight.requires_grad_() for module in layout.modules]
             losses = base.denoising_loss(
                 one.mean[index], noise, timesteps, text.expand(len(index), -1, -1)
@@ -794,7 +792,7 @@ def test_training_begins_where_the_bases_folder_says(tiny_base, tmp_path, subjec
     with pytest.raises(W2WError, match="base 'my-own' has no LoRA to start from"):
         start_weights(replace(base, id="my-own"), layout, recipe)  # a name given to a pipeline
     start = torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(1))
-    write_start(folder, base, layout, start)
+    world_start.write_start(folder, base, layout, start)
     dataset = train(base, subjects[:2], tmp_path / "w", recipe, cache=cache)
     torch.testing.assert_close(dataset[0], start, atol=1e-5, rtol=0)
     with pytest.raises(W2WError, match="set start to random if not"):

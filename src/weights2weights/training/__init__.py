@@ -21,7 +21,6 @@ to a dataset.
 
 from ._config import PRESETS, DreamBoothConfig, default_config
 from ._latents import Latents
-from ._start import find_start, write_start
 from ._train import train
 
 __all__ = [
@@ -29,7 +28,5 @@ __all__ = [
     "DreamBoothConfig",
     "Latents",
     "default_config",
-    "find_start",
     "train",
-    "write_start",
 ]

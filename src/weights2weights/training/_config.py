@@ -40,8 +40,7 @@ class DreamBoothConfig:
         scale: factor on B, and so on the update, after the last step. Above 1 it extrapolates a
             short run that stops before it has converged.
         start: "random" initialises A as PEFT does. "base" uses the A stored in the base's folder,
-            which only the embedded base needs (`find_start`); to be removed once that base has
-            been retrained.
+            which only the embedded base needs; to be removed once that base has been retrained.
         seed: of the initial A, the noise, the timesteps and the order of the images. All subjects
             share it, as in the paper, because only LoRAs with the same initial A can be compared
             element by element.

@@ -405,15 +405,17 @@ def test_layers_that_cannot_be_adapted_are_told(tiny_unet: Any, layout: Any):
         enter(Toy(), layout, weights)
 
     parent.to_q = nn.Conv2d(8, 8, 1)
-    with pytest.raises(W2WError, match=f"{name} is a Conv2d: expected nn.Linear"):
+    with pytest.raises(W2WError, match=f"{name} is a Conv2d: expected nn.Linear of 8 to 8"):
         enter(tiny_unet, layout, weights)
     parent.to_q = nn.Linear(8, 4)
-    with pytest.raises(W2WError, match=f"{name} is 8 wide in and 4 out: expected 8 and 8"):
+    with pytest.raises(
+        W2WError, match=f"{name} is a Linear of 8 to 4: expected nn.Linear of 8 to 8"
+    ):
         enter(tiny_unet, layout, weights)
     parent.to_q = linear
 
     linear.forward = lambda x: x
-    with pytest.raises(W2WError, match=r"forward of .*to_q was replaced by another library"):
+    with pytest.raises(W2WError, match=r"to_q has a forward that was replaced by another library"):
         enter(tiny_unet, layout, weights)
     del linear.forward
 

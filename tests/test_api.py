@@ -10,12 +10,14 @@ from weights2weights.worlds.folders import write_subjects
 # `pipe` is a diffusers pipeline of the base.
 WAY = """
 base   = w2w.load_base("people")
+mine   = w2w.Base.from_pipeline(pipe)
 space  = w2w.WeightSpace.from_pretrained("people")
 points = space.sample(3, seed=0)
 older  = w2w.edit(points, {space.direction("Young", keep=["Male"]): -2.0})
 prompt = "a photo of sks person, in a forest"
 images = w2w.generate(base, older, space=space, prompts=[prompt], seeds=[0, 1])
 found  = w2w.invert(base, space, "photo.jpg", mask="mask.png")
+bald   = w2w.edit(found, {space.direction("Bald"): 2.0})
 w2w.save_lora("ada.safetensors", found, space=space, format="kohya")
 pipe   = w2w.load_into(pipe, older[0], space=space)
 dataset = w2w.train(base, w2w.find_subjects("photos"), "loras", w2w.DreamBoothConfig(steps=800))
@@ -52,6 +54,8 @@ def test_one_way_through_the_library(tmp_path, monkeypatch, pipe):
         way = way.replace(slow, quick)
     names = {"w2w": w2w, "pipe": pipe}
     exec(compile(way, "way", "exec"), names)
+    assert names["mine"].hash == names["base"].hash
+    assert names["bald"].shape == names["found"].points.shape
     assert names["points"].shape == names["older"].shape
     assert not torch.equal(names["points"], names["older"])
     assert names["images"].shape == (3, 1, 2, 64, 64, 3)

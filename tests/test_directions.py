@@ -24,6 +24,7 @@ from weights2weights.directions import (
     find_directions,
 )
 from weights2weights.errors import W2WError
+from weights2weights.inversion import Inversion
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model
 from weights2weights.space import WeightSpace
@@ -511,6 +512,13 @@ def test_models_are_edited_as_models(space):
     torch.testing.assert_close(edited.weights, edit(weights, {male: 2}, space=space))
     expected = edit(space.project(weights), {male: 2})
     torch.testing.assert_close(edited.coefficients, expected)
+
+
+def test_a_result_of_an_inversion_is_edited_as_its_points(space):
+    male, points = find_direction(space, "Male"), torch.ones(2, COMPONENTS)
+    steps, images = torch.zeros(2).long(), torch.zeros(2, 8, 8, 3).byte()
+    found = Inversion(points, *torch.zeros(2, 2), steps, images, seconds=0.0)
+    assert torch.equal(edit(found, {male: 2}), edit(points, {male: 2}))
 
 
 def test_edits_that_do_not_fit(space):

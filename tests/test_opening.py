@@ -44,16 +44,18 @@ def test_points_come_in_any_form(space, tmp_path):
         files,
         [models[0], files[1]],
     ):
-        stack = stack_models(given, space=space)
-        torch.testing.assert_close(stack.weights, expected)
-        assert (stack.layout, stack.base_hash) == (LAYOUT, "cafe")
-    assert torch.equal(stack_models(files, space=folder).weights, expected)
-    assert stack_models(files, space=str(folder)).names == ("0", "1")
-    assert torch.equal(stack_models(POINTS[0], space=space).weights, expected[:1])
+        layout, weights = stack_models(given, space=space, base_hash="cafe")
+        torch.testing.assert_close(weights, expected)
+        assert layout == LAYOUT
+        assert {model.base_hash for model in as_models(given, space=space)} == {"cafe"}
+    assert torch.equal(stack_models(files, space=folder)[1], expected)
+    assert torch.equal(stack_models(files, space=str(folder))[1], expected)
+    assert [model.name for model in as_models(files)] == ["0", "1"]
+    assert torch.equal(stack_models(POINTS[0], space=space)[1], expected[:1])
 
 
 def test_a_point_may_be_shorter_than_its_space_and_longer_than_a_truncated_one(space):
-    short = stack_models(POINTS[:, :2], space=space).weights
+    short = stack_models(POINTS[:, :2], space=space)[1]
     padded = torch.cat([POINTS[:, :2], torch.zeros(2, 1)], 1)
     torch.testing.assert_close(short, space.to_weights(padded))
     part = space.truncate(2)
@@ -69,7 +71,7 @@ def test_weights_come_in_any_form(space, tmp_path):
     models = [Model(LAYOUT, weights=row) for row in weights]
     for options in ({"layout": LAYOUT}, {"space": space}):
         for given in (weights, weights.numpy(), weights.double(), models, tmp_path / "loras"):
-            assert torch.equal(stack_models(given, **options).weights, weights)
+            assert torch.equal(stack_models(given, **options)[1], weights)
     named = load_models(tmp_path / "loras")
     assert [model.name for model in named] == ["ada", "eve"]
     assert one_model(tmp_path / "loras" / "eve").name == "eve"
@@ -85,9 +87,7 @@ def test_a_folder_of_files_is_all_of_them(space, tmp_path):
     save_lora(tmp_path / "b.safetensors", POINTS[1], space=space, format="diffusers")
     assert [model.name for model in load_models(tmp_path)] == ["a", "b"]
     assert one_model(tmp_path / "b").name == "b"
-    torch.testing.assert_close(
-        stack_models(tmp_path, space=space).weights, space.to_weights(POINTS)
-    )
+    torch.testing.assert_close(stack_models(tmp_path, space=space)[1], space.to_weights(POINTS))
 
 
 class Result:
@@ -95,7 +95,7 @@ class Result:
 
 
 def test_a_result_with_points_is_taken_as_its_points(space):
-    assert torch.equal(stack_models(Result(), space=space).weights, space.to_weights(POINTS))
+    assert torch.equal(stack_models(Result(), space=space)[1], space.to_weights(POINTS))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,8 @@ def test_models_of_several_layouts_or_bases_do_not_stack(space):
         stack_models([one, Model(louder, weights=torch.zeros(D), name="eve")])
     with pytest.raises(W2WError, match="eve was made for another base"):
         stack_models([one, Model(LAYOUT, weights=torch.zeros(D), base_hash="beef", name="eve")])
+    with pytest.raises(W2WError, match="ada was made for another base"):
+        stack_models(one, base_hash="beef")
 
 
 @pytest.mark.parametrize("name", ["absent", "absent/ada", "empty"])

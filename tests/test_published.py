@@ -16,6 +16,7 @@ from weights2weights.formats.authors import load_authors_model, published_layout
 from weights2weights.inspection import info
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import load_model
+from weights2weights.opening import stack_models
 from weights2weights.published import import_published, import_published_dataset
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace, verify_space
@@ -217,6 +218,7 @@ def test_a_model_of_the_authors_is_a_point_of_the_imported_space(tmp_path):
     model = load_model(path)
     assert torch.equal(space.coefficients_of(model)[:10], point[0])
     torch.testing.assert_close(space.weights_of(model), space.to_weights(point[0]))
+    torch.testing.assert_close(stack_models(path, space=space)[1], space.to_weights(point))
     again = WeightSpace.from_pretrained(space.save_pretrained(tmp_path / "space"))
     assert torch.equal(again.coefficients_of(model)[:10], point[0])
     other = WeightSpace(space.layout, space.mean, space.std, space.components)

@@ -301,7 +301,7 @@ def test_lora_is_projected_but_keeps_its_weights(space):
 def test_model_of_another_space_layout_or_base_is_refused(space):
     other = Model(LAYOUT, coefficients=torch.zeros(6), space="f" * 16)
     for use in (space.coefficients_of, space.weights_of):
-        with pytest.raises(InputError, match="a model of space ffffffffffffffff"):
+        with pytest.raises(InputError, match="a point of space ffffffffffffffff"):
             use(other)
         layout = WeightLayout((LoRAModule("to_q", 3, 3),), 1, 1.0)
         with pytest.raises(InputError, match="the model has another layout"):

@@ -12,7 +12,7 @@ so an optimiser's step on those takes effect at once.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .errors import InputError
-from .layout import LoRAModule, WeightLayout
+from .layout import WeightLayout
 
 _Linear = nn.Linear if TYPE_CHECKING else object
 
@@ -73,10 +73,10 @@ def adapt(
 
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.1, for LoRAs one at a time.
     """
-    modules = dict(denoiser.named_modules())
-    layers = _find_layers(modules, layout)
+    layers = find_layers(denoiser, layout)
+    _refuse_patched(denoiser, layout)
     adapter = Adapter(layout, layers, weights, index)
-    with adapter._on_layers(), adapter._seen_by_checkpoints(modules.values()):
+    with adapter._on_layers(), adapter._seen_by_checkpoints(denoiser.modules()):
         yield adapter
 
 
@@ -346,53 +346,59 @@ def _adapted(cls: type[nn.Linear]) -> type[nn.Linear]:
     return type(f"Adapted{cls.__name__}", (_AdaptedLayer, cls), {})
 
 
-def _find_layers(modules: Mapping[str, nn.Module], layout: WeightLayout) -> list[nn.Linear]:
-    """Return the layers of the layout in its order, after checking that all can be adapted."""
-    missing = [module.name for module in layout.modules if module.name not in modules]
-    if missing:
+def find_layers(denoiser: nn.Module, layout: WeightLayout) -> list[nn.Linear]:
+    """Return the layers of a layout in its order, without what PEFT may have wrapped them in.
+
+    Raises:
+        InputError: a layer is missing, not `nn.Linear` or of another width.
+    """
+    modules = dict(denoiser.named_modules())
+    if missing := [module.name for module in layout.modules if module.name not in modules]:
         base = f" of the layout's base, {layout.base}" if layout.base else " it was made for"
         raise InputError(
-            f"{type(modules['']).__name__} lacks {len(missing)} of the {len(layout.modules)} layers"
+            f"{type(denoiser).__name__} lacks {len(missing)} of the {len(layout.modules)} layers"
             f" of the layout, such as {missing[0]}: expected the denoiser{base}"
         )
+    layers = []
     for module in layout.modules:
-        parent = modules[module.name.rpartition(".")[0]]
-        _check_layer(modules[module.name], module, parent)
-    return [modules[module.name] for module in layout.modules]  # pyright: ignore[reportReturnType]
+        layer: Any = getattr(modules[module.name], "base_layer", modules[module.name])
+        widths = f"of {module.in_features} to {module.out_features}"
+        found = type(layer).__name__
+        if isinstance(layer, nn.Linear):
+            found = f"Linear of {layer.in_features} to {layer.out_features}"
+        if found != f"Linear {widths}":
+            raise InputError(
+                f"{module.name} is a {found}: expected nn.Linear {widths} features; the layout is"
+                " of another base"
+            )
+        layers.append(layer)
+    return layers
 
 
-def _check_layer(layer: nn.Module, module: LoRAModule, parent: nn.Module) -> None:
-    """Raise InputError if a low-rank term on this layer is impossible or would have no effect."""
-    name, kind = module.name, type(layer).__name__
-    if isinstance(layer, _AdaptedLayer):
-        raise InputError(
-            f"{name} is already adapted: expected a plain layer; leave the first `adapt` block, or"
-            " assign its adapter's weights"
-        )
-    if hasattr(layer, "base_layer"):
-        raise InputError(
-            f"{name} already carries a LoRA of PEFT: expected a plain nn.Linear; call"
-            " `unload_lora_weights()` on the pipeline, or `unload()` on the PEFT model"
-        )
-    if not isinstance(layer, nn.Linear):
-        raise InputError(
-            f"{name} is a {kind}: expected nn.Linear; choose targets that are linear layers"
-        )
-    if (layer.in_features, layer.out_features) != (module.in_features, module.out_features):
-        raise InputError(
-            f"{name} is {layer.in_features} wide in and {layer.out_features} out: expected"
-            f" {module.in_features} and {module.out_features}; the layout is of another base"
-        )
-    if "forward" in vars(layer):
-        raise InputError(
-            f"the forward of {name} was replaced by another library, for sequential offloading"
-            " perhaps: expected a plain layer; remove those hooks first"
-        )
-    if getattr(parent, "fused_projections", False):
-        raise InputError(
-            f"{name} has no effect, its attention uses fused projections: expected separate ones;"
-            " call `unfuse_qkv_projections()` on the denoiser"
-        )
+def _refuse_patched(denoiser: nn.Module, layout: WeightLayout) -> None:
+    """Raise InputError if a low-rank term on a layer is impossible or would have no effect."""
+    for name in (module.name for module in layout.modules):
+        layer, parent = map(denoiser.get_submodule, (name, name.rpartition(".")[0]))
+        if isinstance(layer, _AdaptedLayer):
+            fault = "is already adapted: leave the first `adapt` block, or assign its weights"
+        elif hasattr(layer, "base_layer"):
+            fault = (
+                "already carries a LoRA of PEFT: call `unload_lora_weights()` on the pipeline, or"
+                " `unload()` on the PEFT model"
+            )
+        elif "forward" in vars(layer):
+            fault = (
+                "has a forward that was replaced by another library, for sequential offloading"
+                " perhaps: remove those hooks first"
+            )
+        elif getattr(parent, "fused_projections", False):
+            fault = (
+                "has no effect, its attention uses fused projections: call"
+                " `unfuse_qkv_projections()` on the denoiser"
+            )
+        else:
+            continue
+        raise InputError(f"{name} {fault}")
 
 
 def _check_weights(weights: Tensor, layout: WeightLayout) -> None:

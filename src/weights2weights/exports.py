@@ -1,13 +1,15 @@
 """Models for other programs: LoRA files, and LoRAs loaded into a diffusers pipeline."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from . import formats
+from .adapter import find_layers
+from .bases import quiet
+from .dataset import is_dataset
 from .errors import InputError, ResourceError
 from .formats import LoRAFile, LoRAFormat
 from .layout import WeightLayout
@@ -60,16 +62,18 @@ def read_lora(
     """Return one model, in any form, as a LoRA file holds it; arguments as for `save_lora`."""
     if isinstance(model, LoRAFile):
         return model
-    if isinstance(model, str | Path) and _is_lora(Path(model)):
-        return formats.load_lora(model, alpha)
+    if isinstance(model, str | Path):  # of another program's LoRA more can be kept than a model
+        path = Path(model)
+        if not is_model(path) and (path.is_file() or (path.is_dir() and not is_dataset(path))):
+            return formats.load_lora(path, alpha)
     one = one_model(model, space=space, layout=layout)
     if alpha not in (None, one.layout.alpha):
         raise InputError(
             f"{one.name or 'the model'} states alpha {one.layout.alpha:g}, and {alpha:g} was given:"
             " expected one"
         )
-    weights = stack_models(one, space=space).weights[0]
-    return LoRAFile(one.layout, weights.detach(), "diffusers")
+    layout, weights = stack_models(one, space=space)
+    return LoRAFile(layout, weights[0].detach(), "diffusers")
 
 
 def load_into(
@@ -96,7 +100,7 @@ def load_into(
         the pipeline.
 
     Raises:
-        InputError: as `save_lora`; layers that the pipeline's denoiser lacks.
+        InputError: as `save_lora`; a pipeline whose denoiser lacks a layer.
         ResourceError: peft is not installed.
 
     Example:
@@ -106,53 +110,18 @@ def load_into(
     if find_spec("peft") is None:
         raise ResourceError("diffusers needs peft to load a LoRA; pip install peft")
     lora = read_lora(model, space=space, layout=layout)
-    _require_layers(pipeline, lora.layout)
-    loaded = {name for names in pipeline.get_list_adapters().values() for name in names}
-    if adapter_name in loaded:
-        pipeline.delete_adapters(adapter_name)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "lora.safetensors"
-        formats.write_lora_file(path, lora.weights, lora.layout, "diffusers")
-        with _quiet():
-            pipeline.load_lora_weights(folder, weight_name=path.name, adapter_name=adapter_name)
-    pipeline.set_adapters(adapter_name, scale)
-    return pipeline
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep diffusers from warning that the LoRA has no part for the text encoder."""
-    from diffusers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def _is_lora(path: Path) -> bool:
-    """Say whether a path is a LoRA of another program, of which more can be kept than a model."""
-    if path.is_dir():
-        return not any((path / name).is_file() for name in ("dataset.json",))
-    return path.is_file() and not is_model(path)
-
-
-def _require_layers(pipeline: Any, layout: WeightLayout) -> None:
     denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     if denoiser is None:
         raise InputError(
             f"a {type(pipeline).__name__} has no unet or transformer; expected a diffusers pipeline"
         )
-    layers = dict(denoiser.named_modules())
-    for module in layout.modules:
-        layer = layers.get(module.name)
-        layer = getattr(layer, "base_layer", layer)  # that of PEFT, where a LoRA is loaded already
-        found = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
-        if found != (module.in_features, module.out_features):
-            raise InputError(
-                f"the pipeline's {type(denoiser).__name__} has no layer {module.name} of"
-                f" {module.in_features} to {module.out_features}: expected the base that the model"
-                f" was made for{f', {layout.base}' if layout.base else ''}"
-            )
+    find_layers(denoiser, lora.layout)
+    if any(adapter_name in names for names in pipeline.get_list_adapters().values()):
+        pipeline.delete_adapters(adapter_name)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "lora.safetensors"
+        formats.write_lora_file(path, lora.weights, lora.layout, "diffusers")
+        with quiet():  # diffusers warns that there is no part for the text encoder
+            pipeline.load_lora_weights(folder, weight_name=path.name, adapter_name=adapter_name)
+    pipeline.set_adapters(adapter_name, scale)
+    return pipeline

@@ -1,31 +1,27 @@
 """Images from models: many models, prompts and seeds in one batch, and delayed injection.
 
-All combinations of K models, P prompts and S seeds run through one UNet, each sample through its
-own LoRA (`adapter.adapt`), with deterministic DDIM and classifier-free guidance in one doubled
-batch. Noise depends on the seed alone and is that of `torch.Generator("cpu").manual_seed(seed)`, so
-an image does not depend on its batch, and is the one that `StableDiffusionPipeline` gives.
-
-Delayed injection (Dravid et al. 2024, appendix I): the first, noisiest steps, which lay out the
-scene, run with the original weights and the later ones with the edited ones.
+Each sample runs through its own LoRA (`adapter.adapt`), with deterministic DDIM and classifier-free
+guidance. Noise depends on the seed alone, so an image does not depend on its batch and is the one
+that `StableDiffusionPipeline` gives. Delayed injection (Dravid et al. 2024, appendix I) runs the
+first, noisiest steps, which lay out the scene, with the original weights.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from tqdm import tqdm
 
 from ._memory import free_memory
 from .adapter import adapt
 from .bases import Base
 from .errors import InputError, ResourceError
 from .layout import WeightLayout
-from .models import require_one_base
-from .opening import Models, stack_models
-from .space import WeightSpace
+from .opening import Models, Space, stack_models
 
 GUIDANCE = 3.0
 """Scale of classifier-free guidance; the paper uses 2.5 to 4."""
@@ -45,7 +41,7 @@ def generate(
     *,
     prompts: str | Sequence[str],
     seeds: int | Sequence[int],
-    space: WeightSpace | str | Path | None = None,
+    space: Space | None = None,
     layout: WeightLayout | None = None,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
@@ -59,8 +55,8 @@ def generate(
 
     Args:
         base: the model that the LoRAs personalise.
-        models: K models: points of `space`, weights of `layout`, `Model`s or paths, see
-            `opening.stack_models`; None draws the base itself, with K = 1.
+        models: K models in any form (`opening.Models`): points of `space`, weights of `layout`,
+            `Model`s or paths; None draws the base itself, with K = 1.
         prompts: P texts, or one.
         seeds: S seeds of the initial noise, or one.
         space: of points; an object, a folder, a hub id or the name of an embedded world.
@@ -71,8 +67,7 @@ def generate(
         inject_at: timestep at and below which `models` act; above, at noisier timesteps, `original`
             does. None, or the number of training timesteps (1000): always.
         original: the models before their edit, one or K, for `inject_at`; None is the plain base.
-        batch_size: images at once; None fits the free memory. Where that does not suffice on a
-            GPU, the batch is halved until it does.
+        batch_size: images at once, halved where a GPU's memory does not suffice; None fits it.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -85,25 +80,26 @@ def generate(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-    _check(models, prompts, seeds, steps, inject_at, original, batch_size)
-    weights = before = None
-    if models is not None:
-        layout, weights = _stack(base, models, space, layout)
-    if original is not None and weights is not None:
-        layout, before = _stack(base, original, space, layout)
-        before = _like(before, weights)
+    if not prompts or not seeds:
+        raise InputError(
+            f"{len(prompts)} prompts and {len(seeds)} seeds: expected at least one of each"
+        )
+    if steps < 1 or (batch_size is not None and batch_size < 1):
+        raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
+    options = {"space": space, "layout": layout, "base_hash": base.hash}
+    loras = _loras(models, original, inject_at, **options)
     sampler = _Sampler(base, prompts, negative_prompt, seeds, steps, guidance)
-    shape = K, P, S = 1 if weights is None else len(weights), len(prompts), len(seeds)
+    shape = K, P, S = len(loras.edited) if loras else 1, len(prompts), len(seeds)
     batch_size = batch_size or _fitting(base, 1 if guidance == 1 else 2)
     images: list[Tensor] = []
     done, total = 0, K * P * S
-    with _bar(total * steps, progress) as bar:
+    with tqdm(disable=not progress, total=total * steps, unit=" image-steps", leave=False) as bar:
         while done < total:
             items = torch.arange(done, min(done + batch_size, total))
             model, prompt, seed = torch.unravel_index(items, shape)
             start = bar.n
             try:
-                with _adapted(base, layout, weights, before, inject_at, model) as select:
+                with loras.on(base, model) if loras else nullcontext(id) as select:
                     images.append(base.decode(sampler.draw(prompt, seed, select, bar)))
                 done += len(items)
                 continue
@@ -125,7 +121,7 @@ def initial_noise(base: Base, seed: int) -> Float[Tensor, "1 c h w"]:
     return torch.randn((1, *base.latent_shape), generator=generator)
 
 
-_Select = Callable[[int], None]
+_Select = Callable[[int], Any]
 """Lets the edited or the original weights act at a timestep."""
 
 
@@ -155,96 +151,68 @@ class _Sampler:
     def draw(self, prompt: Tensor, seed: Tensor, select: _Select, bar: Any) -> Tensor:
         """Return the latents of some (prompt, seed); `select` is called before every step."""
         device = self.base.device
-        latents = self.noise[seed].to(device)
-        text = self.prompts[prompt.to(device)]
-        if self.guidance != 1:
+        latents, text = self.noise[seed].to(device), self.prompts[prompt.to(device)]
+        passes = 1 if self.guidance == 1 else 2
+        if passes == 2:
             text = torch.cat([self.negative.expand_as(text), text])
         for timestep in self.scheduler.timesteps:
             select(int(timestep))
-            predicted = self._predict(latents, timestep, text)
+            times = timestep.to(device).expand(len(text))
+            predicted = self.base.denoise(latents.repeat(passes, 1, 1, 1), times, text)
+            if passes == 2:
+                plain, prompted = predicted.chunk(2)
+                predicted = plain + self.guidance * (prompted - plain)
             latents = self.scheduler.step(predicted, timestep, latents).prev_sample
             bar.update(len(seed))
         return latents
 
-    def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        batch = latents.repeat(text.shape[0] // latents.shape[0], 1, 1, 1)
-        timesteps = timestep.to(batch.device).expand(batch.shape[0])
-        predicted = self.base.denoise(batch, timesteps, text)
-        if self.guidance == 1:
-            return predicted
-        plain, prompted = predicted.chunk(2)
-        return plain + self.guidance * (prompted - plain)
+
+@dataclass(frozen=True)
+class _LoRAs:
+    """Edited weights "k d", and those before the edit, which act at timesteps above `inject_at`."""
+
+    layout: WeightLayout
+    edited: Tensor
+    original: Tensor | None  # None is the plain base
+    inject_at: int | None
+
+    @contextmanager
+    def on(self, base: Base, model: Tensor) -> Iterator[_Select]:
+        """Adapt a base by the rows that a batch needs: one for each sample, in rising order."""
+        rows = slice(int(model[0]), int(model[-1]) + 1)
+        edited = self.edited[rows].to(base.device)
+        original = None if self.original is None else self.original[rows].to(base.device)
+        index = (model - model[0]).to(base.device)
+
+        def select(timestep: int) -> None:
+            late = self.inject_at is None or timestep <= self.inject_at
+            if original is None:
+                adapter.enabled = late
+            else:
+                adapter.weights = edited if late else original
+
+        with adapt(base.unet, self.layout, edited, index) as adapter:
+            yield select
 
 
-@contextmanager
-def _adapted(
-    base: Base,
-    layout: WeightLayout | None,
-    weights: Tensor | None,
-    original: Tensor | None,
-    inject_at: int | None,
-    model: Tensor,
-) -> Iterator[_Select]:
-    """Put the models of one batch on the base; only their rows are on the device.
-
-    `model` holds the row of `weights` of every sample, in rising order.
-    """
-    if weights is None or layout is None:
-        yield lambda timestep: None
-        return
-    rows = slice(int(model[0]), int(model[-1]) + 1)
-    edited = weights[rows].to(base.device)
-    before = None if original is None else original[rows].to(base.device)
-    index = (model - model[0]).to(base.device)
-
-    def select(timestep: int) -> None:
-        late = inject_at is None or timestep <= inject_at
-        if before is None:
-            adapter.enabled = late
-        else:
-            adapter.weights = edited if late else before
-
-    with adapt(base.unet, layout, edited, index) as adapter:
-        yield select
-
-
-def _stack(
-    base: Base, models: Models, space: WeightSpace | str | Path | None, layout: WeightLayout | None
-) -> tuple[WeightLayout, Tensor]:
-    stack = stack_models(models, space=space, layout=layout)
-    what = ", ".join(filter(None, stack.names)) or "the model"
-    require_one_base(base.hash, stack.base_hash, what)
-    return stack.layout, stack.weights.detach()
-
-
-def _like(original: Tensor, weights: Tensor) -> Tensor:
-    if len(original) not in (1, len(weights)):
-        raise InputError(
-            f"{len(original)} original models for {len(weights)} edited ones: expected one, or one"
-            " each"
-        )
-    return original.expand_as(weights)
-
-
-def _check(
-    models: Models | None,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    steps: int,
-    inject_at: int | None,
-    original: Models | None,
-    batch_size: int | None,
-) -> None:
-    if not prompts or not seeds:
-        raise InputError(
-            f"{len(prompts)} prompts and {len(seeds)} seeds: expected at least one of each"
-        )
-    if models is None and (inject_at is not None or original is not None):
-        raise InputError("delayed injection without models: expected the models to inject")
+def _loras(
+    models: Models | None, original: Models | None, inject_at: int | None, **options: Any
+) -> _LoRAs | None:
+    if models is None:
+        if inject_at is not None or original is not None:
+            raise InputError("delayed injection without models: expected the models to inject")
+        return None
     if original is not None and inject_at is None:
         raise InputError("original without inject_at: expected the timestep of the injection")
-    if steps < 1 or (batch_size is not None and batch_size < 1):
-        raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
+    options["layout"], edited = stack_models(models, **options)
+    if original is None:
+        return _LoRAs(options["layout"], edited.detach(), None, inject_at)
+    _, before = stack_models(original, **options)
+    if len(before) not in (1, len(edited)):
+        raise InputError(
+            f"{len(before)} original models for {len(edited)} edited ones: expected one or as many"
+        )
+    return _LoRAs(options["layout"], edited.detach(), before.detach().expand_as(edited), inject_at)
 
 
 def _fitting(base: Base, passes: int) -> int:
@@ -254,17 +222,9 @@ def _fitting(base: Base, passes: int) -> int:
     attention is not fused, two tokens × tokens matrices per head.
     """
     _, height, width = base.latent_shape
-    config = base.unet.config
-    maps = 24 * height * width * config.block_out_channels[0]
-    attention = 0
-    if base.device.type == "cpu" and height * width <= 1024:
-        attention = 2 * max(1, config.block_out_channels[0] // 32) * (height * width) ** 2
-    bytes_each = passes * 4 * (maps + attention)
+    channels, on_cpu = base.unet.config.block_out_channels[0], base.device.type == "cpu"
+    values = 24 * height * width * channels
+    if on_cpu and height * width <= 1024:
+        values += 2 * max(1, channels // 32) * (height * width) ** 2
     most = _LARGEST_BATCH.get(base.device.type, _LARGEST_ON_ACCELERATORS)
-    return max(1, min(most, free_memory(base.device) // 2 // bytes_each))
-
-
-def _bar(total: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=" image-steps", disable=not progress, leave=False)
+    return max(1, min(most, free_memory(base.device) // 2 // (passes * 4 * values)))

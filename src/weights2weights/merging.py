@@ -48,12 +48,10 @@ def merge(
             " between them: expected a LoRA of another kind, or interpolate (--interpolate 0.5)"
         )
     base_hash = require_one_base(one.base_hash, two.base_hash, "the second model")
-    both = []
-    for model in (one, two):
-        stack = stack_models(model, space=space)
-        both += [stack.layout, stack.weights[0]]
-    layout, weights = merge_weights(*both, weight=weight)
-    origin = _origin("merge", one, two) | {"weight": weight, "cosine": cosine(*both)}
+    (ours, (first,)), (theirs, (second,)) = (stack_models(x, space=space) for x in (one, two))
+    layout, weights = merge_weights(ours, first, theirs, second, weight=weight)
+    angle = cosine(ours, first, theirs, second)
+    origin = _origin("merge", one, two) | {"weight": weight, "cosine": angle}
     return Model(layout, weights=weights, base_hash=base_hash, origin=origin)
 
 

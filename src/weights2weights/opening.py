@@ -1,13 +1,8 @@
-"""Whatever users hand over as models, told apart in one place.
-
-Models arrive as points of a space, as weight vectors of a layout, as `Model`s, or as paths of files
-that hold them. `as_models` makes `Model`s of any of these, and `stack_models` the weight matrix of
-one layout that an adapter or a LoRA file needs.
-"""
+"""Models in whatever form users hand them over, told apart in this one place."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,25 +23,6 @@ Space = WeightSpace | str | Path
 """A space, its folder, its hub id or the name of an embedded world."""
 
 
-_NAMES_IN_FOLDERS = {WEIGHTS_NAME, DIFFUSERS_NAME}
-
-
-class ModelStack(NamedTuple):
-    """Models of one layout, a row each.
-
-    Attributes:
-        layout: of the weights.
-        weights: float32.
-        names: of the models, "" where unknown.
-        base_hash: of their base, "" if unknown.
-    """
-
-    layout: WeightLayout
-    weights: Float[Tensor, "n d"]
-    names: tuple[str, ...]
-    base_hash: str
-
-
 def load_models(path: str | Path) -> list[Model]:
     """Read all models that a path stands for.
 
@@ -62,16 +38,26 @@ def load_models(path: str | Path) -> list[Model]:
     """
     path = Path(path)
     if not path.is_file():
-        for folder, names in ((path, None), (path.parent, [path.name])):
+        for folder, name in ((path, None), (path.parent, path.name)):
             if (folder / "dataset.json").is_file():
-                return _rows(path, WeightDataset.open(folder), names)
+                return _rows(WeightDataset.open(folder), path, name)
     file = path.with_name(f"{path.name}.safetensors")
     if not path.exists() and file.is_file():
         return [load_model(file)]
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    if not files or {file.name for file in files} & _NAMES_IN_FOLDERS:
+    if not files or {file.name for file in files} & {WEIGHTS_NAME, DIFFUSERS_NAME}:
         return [load_model(path)]
     return [load_model(file) for file in files]
+
+
+def _rows(dataset: WeightDataset, path: Path, name: str | None) -> list[Model]:
+    names = dataset.names if name is None else [name]
+    if not names:
+        raise InputError(f"{path} holds no models yet; train some, or give another dataset")
+    return [
+        Model(dataset.layout, weights=row, base_hash=dataset.base_hash, name=name)
+        for name, row in zip(names, dataset[list(names)], strict=True)
+    ]
 
 
 def as_models(
@@ -108,73 +94,14 @@ def as_models(
             f"models as {values.dtype} of shape {list(values.shape)}: expected floats of shape"
             " (n, m), points of a space, or (n, d), weights of a layout"
         )
-    if space is None:
-        if layout is None:
-            raise InputError(
-                f"an array of shape {list(values.shape)} does not say what it holds: give space=…"
-                " for points, layout=… for weights"
-            )
-        return [Model(layout, weights=row) for row in rows]
-    return _in_space(rows, open_space(space), layout)
-
-
-def stack_models(
-    models: Models, *, space: Space | None = None, layout: WeightLayout | None = None
-) -> ModelStack:
-    """Return models, in whichever form they came, as the rows of one weight matrix.
-
-    Args:
-        models: see `Models`.
-        space: of points; opened only if there are some.
-        layout: of weights that come as an array; else what all models must have.
-
-    Raises:
-        InputError: as `as_models`; points without their space, models of several layouts or bases.
-    """
-    found = as_models(models, space=space, layout=layout)
-    layout, base_hash = layout or found[0].layout, ""
-    for number, model in enumerate(found):
-        name = model.name or f"model {number}"
-        layout.require_equal(model.layout, name)
-        base_hash = require_one_base(base_hash, model.base_hash, name)
-    points = [model for model in found if model.weights is None]
-    rows = iter(_to_weights(points, space) if points else ())
-    weights = [next(rows) if model.weights is None else model.weights for model in found]
-    names = tuple(model.name for model in found)
-    return ModelStack(
-        layout, torch.stack([row.to(weights[0]) for row in weights]), names, base_hash
-    )
-
-
-def one_model(
-    model: Models, *, space: Space | None = None, layout: WeightLayout | None = None
-) -> Model:
-    """Return the one model that came, in whichever form; see `as_models`.
-
-    Raises:
-        InputError: several models came; as `as_models`.
-    """
-    found = as_models(model, space=space, layout=layout)
-    if len(found) > 1:
-        if isinstance(model, str | Path):
-            raise InputError(f"{model} holds {len(found)} models: expected one, as {model}/NAME")
-        raise InputError(f"{len(found)} models: expected one")
-    return found[0]
-
-
-def open_space(space: Space) -> WeightSpace:
-    """Return a space, read from where it is kept if it came as a name."""
-    return space if isinstance(space, WeightSpace) else WeightSpace.from_pretrained(space)
-
-
-def _rows(path: Path, dataset: WeightDataset, names: Sequence[str] | None) -> list[Model]:
-    names = dataset.names if names is None else names
-    if not names:
-        raise InputError(f"{path} holds no models yet; train some, or give another dataset")
-    return [
-        Model(dataset.layout, weights=row, base_hash=dataset.base_hash, name=name)
-        for name, row in zip(names, dataset[list(names)], strict=True)
-    ]
+    if space is not None:
+        return _in_space(rows, open_space(space), layout)
+    if layout is None:
+        raise InputError(
+            f"an array of shape {list(values.shape)} does not say what it holds: give space=… for"
+            " points, layout=… for weights"
+        )
+    return [Model(layout, weights=row) for row in rows]
 
 
 def _in_space(rows: Tensor, space: WeightSpace, layout: WeightLayout | None) -> list[Model]:
@@ -182,7 +109,7 @@ def _in_space(rows: Tensor, space: WeightSpace, layout: WeightLayout | None) -> 
     if layout is not None:
         layout.require_equal(space.layout, "the space")
     width, d, m = rows.shape[1], space.num_parameters, len(space)
-    if width == d and d <= m:
+    if width == d <= m:
         raise InputError(
             f"models of shape {list(rows.shape)} may be points or weights, as the space has {m}"
             f" components for {d} parameters: give layout=… alone for weights, `Model`s for points"
@@ -197,27 +124,71 @@ def _in_space(rows: Tensor, space: WeightSpace, layout: WeightLayout | None) -> 
     return [space.model(row, {}) for row in rows]
 
 
+def one_model(
+    model: Models, *, space: Space | None = None, layout: WeightLayout | None = None
+) -> Model:
+    """Return the one model that came, in whichever form; see `as_models`.
+
+    Raises:
+        InputError: several models came; as `as_models`.
+    """
+    found = as_models(model, space=space, layout=layout)
+    if len(found) > 1:
+        hint = f", as {model}/NAME" if isinstance(model, str | Path) else ""
+        raise InputError(
+            f"{model if hint else 'this'} holds {len(found)} models: expected one{hint}"
+        )
+    return found[0]
+
+
+def stack_models(
+    models: Models,
+    *,
+    space: Space | None = None,
+    layout: WeightLayout | None = None,
+    base_hash: str = "",
+) -> tuple[WeightLayout, Float[Tensor, "n d"]]:
+    """Return models, in whichever form they came, as one layout and a float32 weight matrix.
+
+    Args:
+        models: see `Models`.
+        space: of points; opened only if there are some.
+        layout: of weights that come as an array; else what all models must have.
+        base_hash: of the base that they must belong to, "" if any.
+
+    Raises:
+        InputError: as `as_models`; points without their space, models of several layouts or bases.
+    """
+    found = as_models(models, space=space, layout=layout)
+    layout = layout or found[0].layout
+    for number, model in enumerate(found):
+        name = model.name or f"model {number}"
+        layout.require_equal(model.layout, name)
+        base_hash = require_one_base(base_hash, model.base_hash, name)
+    points = [model for model in found if model.weights is None]
+    rows = iter(_to_weights(points, space) if points else ())
+    weights = [next(rows) if model.weights is None else model.weights for model in found]
+    return layout, torch.stack([row.to(weights[0]) for row in weights])
+
+
 def _to_weights(points: Sequence[Model], space: Space | None) -> Float[Tensor, "n d"]:
     """Return the weights of points of one space, in one pass over its components."""
-    name = points[0].name or "the model"
     if space is None:
         raise InputError(
-            f"{name} is a point of space {points[0].space}, which it needs to become weights: give"
-            " it as space=… (--space)"
+            f"{points[0].name or 'the model'} is a point of space {points[0].space}, which it needs"
+            " to become weights: give it as space=… (--space)"
         )
     opened = open_space(space)
-    rows = torch.zeros(len(points), len(opened))
-    for row, model in zip(rows, points, strict=True):
-        name, coefficients = model.name or "the model", model.coefficients
-        if coefficients is None or model.space != opened.hash:
+    rows = torch.stack([opened.coefficients_of(model) for model in points])
+    for model in points:
+        if model.coefficients is not None and model.coefficients[len(opened) :].any():
             raise InputError(
-                f"{name} is a point of space {model.space}, not of the given one ({opened.hash});"
-                " give the space that it was made in as space=… (--space)"
+                f"{model.name or 'the model'} has {len(model.coefficients)} coefficients, but the"
+                f" space was truncated to {len(opened)} components; give the whole space"
             )
-        if coefficients[len(opened) :].any():
-            raise InputError(
-                f"{name} has {len(coefficients)} coefficients, but the space was truncated to"
-                f" {len(opened)} components; give the whole space"
-            )
-        row[: len(coefficients)] = coefficients[: len(opened)]
     return opened.to_weights(rows.to(opened.components.device))
+
+
+def open_space(space: Space) -> WeightSpace:
+    """Return a space, read from where it is kept if it came as a name."""
+    return space if isinstance(space, WeightSpace) else WeightSpace.from_pretrained(space)

@@ -13,7 +13,7 @@ where a base is, `_load` the way from there to its networks, `_hash` what identi
 
 from ._diffusion import add_noise, noise_target
 from ._find import find_start_file
-from ._load import load_base
+from ._load import load_base, quiet
 from .sd import Base
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "find_start_file",
     "load_base",
     "noise_target",
+    "quiet",
 ]

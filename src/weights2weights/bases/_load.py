@@ -74,7 +74,7 @@ def _load(spec: str, source: str | Path, device: torch.device, dtype: torch.dtyp
     }
     place, part = str(source), ""
     try:
-        with _quiet():
+        with quiet():
             part = "unet"
             unet = UNet2DConditionModel.from_pretrained(place, subfolder=part, **networks)
             part = "vae"
@@ -92,7 +92,7 @@ def _load(spec: str, source: str | Path, device: torch.device, dtype: torch.dtyp
     parts = (unet, vae, text_encoder)
     hash = cached_hash(stamp_of(source), lambda: content_hash(*parts, scheduler))
     try:
-        with _quiet():  # diffusers warns at length about modules that may stay in any precision
+        with quiet():  # diffusers warns at length about modules that may stay in any precision
             return Base.assemble(spec, hash, *parts, tokenizer, scheduler, device, dtype)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
@@ -120,7 +120,7 @@ def _unreadable(spec: str, source: str | Path, part: str, error: BaseException) 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the libraries' advice and progress bars while loading, but not their errors."""
     import diffusers.utils.logging as of_diffusers
     import transformers.utils.logging as of_transformers

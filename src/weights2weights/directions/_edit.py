@@ -1,7 +1,7 @@
 """Edits: move models along directions."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -10,28 +10,33 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models import Model, require_one_base
-from ..protocols import Space
+from ..protocols import HasPoints, Space
 from ._direction import Direction
 
 Strengths = Mapping[Direction, float | int]
 Models = TypeVar("Models", Tensor, np.ndarray, Model, list[Model])
 
 
-def edit(models: Models, strengths: Strengths, *, space: Space | None = None) -> Models:
+@overload
+def edit(models: HasPoints, strengths: Strengths, *, space: Space | None = None) -> Tensor: ...
+@overload
+def edit(models: Models, strengths: Strengths, *, space: Space | None = None) -> Models: ...
+def edit(models: Any, strengths: Strengths, *, space: Space | None = None) -> Any:
     """Move models along directions: add strength · std · normal of each.
 
     Edits compose by addition. Weights keep what lies outside the space: they change by the
     unprojected shift, as if projected, edited, turned back into weights and given their residual.
 
     Args:
-        models: points (…, m), weights (…, d) of the space's layout, a `Model`, or a list of models.
+        models: points (…, m), weights (…, d) of the space's layout, a `Model`, a list
+            of models, or a result of `invert`.
         strengths: standard deviations of the training models along each direction; negative for the
             opposite. 1 to 3 is usual; see `Direction.range`.
         space: the space of the directions; only needed for weights.
 
     Returns:
-        what was given, edited: tensors and arrays keep their dtype and device. A `Model` with
-        weights gets its point in the space as well.
+        what was given, edited, of a result its points: tensors and arrays keep their dtype and
+        device. A `Model` with weights gets its point in the space as well.
 
     Raises:
         InputError: as `Direction.shift`; directions of different spaces; weights without their
@@ -51,7 +56,7 @@ def edit(models: Models, strengths: Strengths, *, space: Space | None = None) ->
         return _edit_model(models, strengths, space)
     if isinstance(models, np.ndarray):
         return _edit_rows(torch.from_numpy(models), strengths, space).numpy()
-    return _edit_rows(models, strengths, space)
+    return _edit_rows(getattr(models, "points", models), strengths, space)
 
 
 def _edit_rows(rows: Tensor, strengths: Strengths, space: Space | None) -> Tensor:

@@ -340,8 +340,8 @@ class WeightSpace(Contents):
         if model.weights is not None:
             return self.project(model.weights)
         raise InputError(
-            f"a model of space {model.space}, expected one of space {self.hash} or one with"
-            " weights; pass the space that it was made in"
+            f"{model.name or 'the model'} is a point of space {model.space}, not of the given one"
+            f" ({self.hash}); give the space that it was made in as space=… (--space)"
         )
 
     def weights_of(self, model: Model) -> Float[Tensor, " d"]:

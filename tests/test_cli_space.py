@@ -16,7 +16,7 @@ from weights2weights.dataset import WeightDataset
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model, load_model, save_model
 from weights2weights.sampling import sample, sampling_of
-from weights2weights.space import WeightSpace, _fit
+from weights2weights.space import WeightSpace, _space
 
 LAYOUT = WeightLayout((LoRAModule("up.attn1.to_q", 12, 8),), 1, 27.0, "someone/base")
 NAMES = [f"p{row}" for row in range(40)]
@@ -70,8 +70,8 @@ def test_every_option_of_fit_arrives(tmp_path, weights, monkeypatch):
         given.update(options, components=components)
         return original(blocks, components)
 
-    original = _fit.fit_pca
-    monkeypatch.setattr(_fit, "fit_pca", fit_pca)
+    original = _space.fit_pca
+    monkeypatch.setattr(_space, "fit_pca", fit_pca)
     table = pandas.DataFrame({"name": NAMES, "Tall": np.arange(40) % 2})
     table.to_csv(tmp_path / "l.csv", index=False)
     run(
@@ -105,7 +105,7 @@ def test_fit_fails_in_one_line(tmp_path, weights):
     result = run("fit", tmp_path / "nothing", "--out", tmp_path / "s", code=1)
     assert len(result.stderr.splitlines()) == 1
     result = run("fit", weights, "--out", tmp_path / "s", "--device", "abacus", code=1)
-    assert "device 'abacus' is not usable here" in result.stderr
+    assert "device 'abacus' cannot be used here" in result.stderr
 
 
 def test_sample_writes_models_and_a_report(tmp_path, space):

@@ -15,7 +15,7 @@ PACKAGE = Path(weights2weights.__file__).parent
 # other. What makes weights and spaces stands above what judges, draws and shows them.
 ORDER = [
     {"errors"},
-    {"_config", "_cpu", "_device", "_files", "_json", "_shipped", "layout", "metrics"},
+    {"_config", "_cpu", "_device", "_files", "_html", "_json", "_shipped", "layout", "metrics"},
     {"_cache", "_noise", "_safetensors", "images", "labels", "sheets"},
     {"formats"},
     {"adapter", "models"},

@@ -26,7 +26,7 @@ from weights2weights.errors import InputError, ResourceError
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.models import Model
 from weights2weights.pca import TensorBlocks, fit_pca
-from weights2weights.space import WeightSpace, _coordinates, _store, find_space, verify_space
+from weights2weights.space import WeightSpace, _space, _store, find_space, verify_space
 
 LAYOUT = WeightLayout(
     (LoRAModule("up.attn1.to_q", 7, 5), LoRAModule("up.attn1.to_v", 7, 5)), 2, 27.0, "someone/base"
@@ -128,7 +128,7 @@ def test_any_float_dtype_is_accepted_and_float32_returned(space):
 def test_converting_components_in_parts_changes_nothing(space, monkeypatch):
     half = space.to(dtype=torch.float16)
     whole = half.project(rows(3)), half.to_weights(torch.ones(3, 6))
-    monkeypatch.setattr(_coordinates, "_CHUNK", 2 * PARAMETERS)
+    monkeypatch.setattr(_space, "_CHUNK", 2 * PARAMETERS)
     torch.testing.assert_close(half.project(rows(3)), whole[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(half.to_weights(torch.ones(3, 6)), whole[1])
     torch.testing.assert_close(whole[0], space.project(rows(3)), rtol=5e-3, atol=5e-3)

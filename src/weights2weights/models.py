@@ -21,7 +21,6 @@ to become weights. `load_model` also reads the LoRA files of other programs.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._files import make_folder
+from ._html import html_table
 from ._json import canonical_json, parse_json
 from ._safetensors import open_checked, write_safetensors
 from .errors import InputError, W2WError
@@ -93,11 +93,7 @@ class Model:
         return f"Model({', '.join(f'{key} {text}' for key, text in self._summary().items())})"
 
     def _repr_html_(self) -> str:
-        rows = (
-            f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>"
-            for key, text in self._summary().items()
-        )
-        return f"<table>{''.join(rows)}</table>"
+        return html_table(self._summary())
 
     def _summary(self) -> dict[str, str]:
         layout, parts = self.layout, {}

@@ -1,6 +1,5 @@
 """`Direction`: a unit normal with its scale and how well it was found."""
 
-import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._html import html_table
 from ..errors import InputError
 from ._fit import padded
 
@@ -74,24 +74,17 @@ class Direction:
 
     def _repr_html_(self) -> str:
         """Return the figures as a table, for notebooks."""
-        models = f"{self.positives:,}" + (
-            f" of {self.positives + self.negatives:,}" * bool(self.negatives)
-        )
+        total = self.positives + self.negatives
         rows = {
             "held-out models": self.quality,
-            "models with it": models,
+            "models with it": f"{self.positives:,}" + f" of {total:,}" * bool(self.negatives),
             "range": f"{self.range[0]:+.1f} to {self.range[1]:+.1f} σ",
             "σ": f"{self.std:.3g}",
             "components": f"{len(self.normal):,}",
             "method": self.method,
             "kept": ", ".join(self.kept),
         }
-        cells = "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
-            for key, value in rows.items()
-            if value
-        )
-        return f"<table><caption>{html.escape(self.name)}</caption>{cells}</table>"
+        return html_table({key: value for key, value in rows.items() if value}, self.name)
 
     def shift(self, strength: float | int, components: int) -> Float[Tensor, " m"]:
         """Return what an edit adds to a model's coefficients.

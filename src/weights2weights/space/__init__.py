@@ -3,9 +3,8 @@
 On disk a space is a folder that can be shared as a Hugging Face model repository:
 
 - `config.json`: format version, layout, hashes, how it was fitted, SHA-256 of the other files.
-- `space.safetensors`: `mean`, `std` "d", float32; `components` "m d", float32 or float16, which are
-  memory-mapped when loaded, so that pages are read as they are used; or int8 with
-  `component_scales` "m", which become float16 in memory.
+- `space.safetensors`: `mean`, `std` "d", float32; `components` "m d", float32, float16, or int8
+  with `component_scales` "m".
 - `models.safetensors`: the training models' `coefficients` "n k", float32 or float16.
 - `models.parquet`: column `name`, then one nullable column per label; one row per training model.
 - `README.md`: the model card.
@@ -14,6 +13,6 @@ On disk a space is a folder that can be shared as a Hugging Face model repositor
 from ._hub import find_space
 from ._neighbours import Neighbours
 from ._space import WeightSpace
-from ._verify import verify_space
+from ._store import verify_space
 
 __all__ = ["Neighbours", "WeightSpace", "find_space", "verify_space"]

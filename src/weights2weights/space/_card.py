@@ -1,6 +1,5 @@
-"""A space in words: the rows of its summary and its model card."""
+"""A space in words: its summary and its model card."""
 
-import html
 import json
 import math
 
@@ -8,7 +7,7 @@ from ._contents import Contents
 
 
 def summary(contents: Contents) -> dict[str, str]:
-    """Return what a reader wants to know of a space, in display order."""
+    """Return the key facts of a space, in display order."""
     layout, captured = contents.layout, contents.captured_variance
     share = f"{captured:.1%}" if math.isfinite(captured) else "unknown"
     bound = contents.metadata.get("error_bound", 0.0)
@@ -28,27 +27,16 @@ def summary(contents: Contents) -> dict[str, str]:
     }
 
 
-def html_table(contents: Contents) -> str:
-    """Return the summary as an HTML table, for notebooks."""
-    rows = "".join(
-        f"<tr><th style='text-align:left'>{name}</th>"
-        f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-        for name, value in summary(contents).items()
-    )
-    return f"<table><caption>WeightSpace</caption>{rows}</table>"
-
-
 def model_card(contents: Contents) -> str:
-    """Return the README.md of a space as a Hugging Face model repository.
-
-    It claims nothing that the space does not know; licence and provenance are the owner's to add.
-    """
+    """Return the README.md of a space; licence and provenance are the owner's to add."""
     base = contents.layout.base
     head = ["library_name: weights2weights", "tags:", "- weights2weights", "- lora"]
     if base.count("/") == 1 and base.replace("/", "").replace("-", "").replace(".", "").isascii():
         head.append(f"base_model: {json.dumps(base)}")
-    rows = summary(contents)
-    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    cells = {
+        key: " ".join(value.replace("|", "\\|").split()) for key, value in summary(contents).items()
+    }
+    table = "\n".join(f"| {key} | {cell} |" for key, cell in cells.items())
     return f"""---
 {chr(10).join(head)}
 ---
@@ -76,7 +64,3 @@ weights = space.to_weights(coefficients)  # coefficients: (n, {len(contents.comp
 The space inherits the biases of its training models: attributes that occur together in them are
 entangled here. It cannot represent subjects unlike any of them faithfully.
 """
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

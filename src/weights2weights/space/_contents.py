@@ -1,4 +1,4 @@
-"""What a space consists of, before anything is done with it: its fields, checked."""
+"""The fields of a space, checked."""
 
 import hashlib
 import math
@@ -36,13 +36,8 @@ class Contents:
 
     def __post_init__(self):
         d, m, k = self.num_parameters, len(self.components), self.coefficients.shape[1]
-        shapes = {
-            "mean": (d,),
-            "std": (d,),
-            "components": (m, d),
-            "coefficients": (len(self.names), k),
-        }
-        for name, shape in shapes.items():
+        shapes = {"mean": (d,), "std": (d,), "components": (m, d)}
+        for name, shape in {**shapes, "coefficients": (len(self.names), k)}.items():
             found = getattr(self, name).shape
             if found != shape:
                 raise InputError(
@@ -73,8 +68,7 @@ class Contents:
     def hash(self) -> str:
         """16 hex digits that identify the coordinates: layout, mean, std and `fit_id`.
 
-        Copies in another dtype and truncations have the same hash, because a point of a truncated
-        space is the same model in the whole one.
+        The same for truncations and copies in another dtype: a point is the same model in them.
         """
         return _digest(self.mean, self.std, salt=self.layout.hash + self.fit_id)
 

@@ -1,7 +1,6 @@
 """Where spaces come from and go to: folders, the embedded worlds, the Hugging Face hub.
 
-`huggingface_hub.ModelHubMixin` is not used: it has to be imported to define the class, which takes
-twice as long as all other imports of this package, and it writes a `config.json` of its own.
+Not `huggingface_hub.ModelHubMixin`, which triples the import time and writes its own `config.json`.
 """
 
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 from .._shipped import means_world, shipped
 from ..errors import InputError, ResourceError
-from ._store import CARD, CONFIG, LABELS, MODELS, TENSORS
+from ._store import CONFIG, FILES
 
 
 def find_space(source: str | Path, **download: Any) -> Path:
@@ -23,12 +22,12 @@ def find_space(source: str | Path, **download: Any) -> Path:
     """
     folder = Path(source)
     if means_world(source, CONFIG):
-        if not shipped(str(source), "space").is_dir():
+        folder = shipped(str(source), "space")
+        if not folder.is_dir():
             raise InputError(
                 f"the embedded world {str(source)!r} has no space in this installation; pass a"
                 " folder that w2w fit made, or a hub id (--space FOLDER)"
             )
-        return shipped(str(source), "space")
     if folder.is_dir():
         return folder
     if not isinstance(source, str) or source.count("/") != 1 or folder.exists():
@@ -38,9 +37,8 @@ def find_space(source: str | Path, **download: Any) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    wanted = [CONFIG, TENSORS, MODELS, LABELS, CARD]
     with _hub_errors(f"space {source!r} is not a folder and cannot be downloaded"):
-        return Path(snapshot_download(source, allow_patterns=wanted, **download))
+        return Path(snapshot_download(source, allow_patterns=list(FILES), **download))
 
 
 def upload_space(folder: str, repo_id: str, private: bool | None, token: Any, message: str) -> str:
@@ -56,20 +54,15 @@ def upload_space(folder: str, repo_id: str, private: bool | None, token: Any, me
 
 @contextmanager
 def _hub_errors(what: str) -> Iterator[None]:
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    http_error: Any = HfHubHTTPError.__bases__[0]  # that of whichever HTTP client the hub uses
+    http_error: Any = errors.HfHubHTTPError.__bases__[0]  # that of whichever client the hub uses
     try:
         yield
-    except (HFValidationError, RepositoryNotFoundError) as error:
-        raise InputError(
-            f"{what} ({type(error).__name__}); check the name and `hf auth login`"
-        ) from error
+    except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
+        kind = type(error).__name__
+        raise InputError(f"{what} ({kind}); check the name and `hf auth login`") from error
     except (http_error, OSError) as error:
-        raise ResourceError(
-            f"{what} ({type(error).__name__}); check the name, the network and `hf auth login`"
-        ) from error
+        kind = type(error).__name__
+        advice = "check the name, the network and `hf auth login`"
+        raise ResourceError(f"{what} ({kind}); {advice}") from error

@@ -1,57 +1,58 @@
 """`WeightSpace`: models as points of a linear space, and back."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 
+from .. import directions as _directions
+from .. import sampling as _sampling
+from .._html import html_table
 from ..dataset import WeightDataset
-from ..directions import Direction, FitOptions, find_direction, find_directions
 from ..errors import InputError
 from ..labels import tidy_labels
 from ..layout import WeightLayout
 from ..models import Model, require_one_base
-from ..pca import Blocks
-from ..sampling import sample
+from ..pca import Blocks, fit_pca
 from . import _store
-from ._card import html_table
+from ._card import summary
 from ._contents import Contents
-from ._coordinates import combine, project, standardise
-from ._fit import fit_contents
 from ._hub import find_space, upload_space
-from ._neighbours import Neighbours, find_neighbours
+from ._neighbours import Neighbours
 
 _BLOCK_VALUES = 2**22  # read at a time; the allocator reuses memory of such a size
+_CHUNK = 2**25  # values converted or computed at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WeightSpace(Contents):
-    """A space of models, frozen: every method returns new values.
+    """A space of models, frozen: methods return new values.
 
-    A weight vector w has coefficients c = ((w − mean) / std) @ componentsᵀ; a point c is the model
-    c @ components · std + mean. Coefficients are not rescaled: along component j those of the
-    training models have standard deviation `coefficient_std[j]`.
+    Weights w have coefficients c = ((w − mean) / std) @ componentsᵀ; a point c is the model
+    c @ components · std + mean. Coefficients are not rescaled: those of the training models have
+    standard deviation `coefficient_std[j]` along component j.
 
     Attributes:
         layout: the meaning of each of the d parameters of a weight vector; names the base.
         mean: float32, of the training models.
         std: float32, unbiased, 1 where a parameter never varies.
-        components: orthonormal rows by falling variance, float32 or float16; up to rounding if
-            they were stored as int8.
+        components: orthonormal rows by falling variance, float32 or float16; rounded if stored as
+            int8.
         coefficients: of the training models on the first k components; k = m unless the space was
             imported with fewer.
         names: of the training models.
-        labels: one row per training model, indexed by name; nullable booleans and floats. Any
-            DataFrame indexed by name is accepted. Default: no labels.
+        labels: one row per training model, nullable booleans and floats, made from any DataFrame
+            indexed by name; default: no labels.
         base_hash: content hash of the base model, "" if unknown.
-        fit_id: identifies the fit, the same in truncations and copies of another dtype. Default:
-            hash of the first component.
+        fit_id: identifies the fit, also in truncations and copies of another dtype; default: hash
+            of the first component.
         metadata: how the space was fitted, JSON values: `of`, `captured_variance`, `error_bound`, …
 
     Raises:
@@ -66,16 +67,10 @@ class WeightSpace(Contents):
     """
 
     @classmethod
-    def _of(cls, contents: Contents) -> "WeightSpace":
-        return cls(**{field.name: getattr(contents, field.name) for field in fields(contents)})
-
-    @classmethod
     def fit(
         cls, dataset: WeightDataset, components: int = 1000, labels: Any = None, **options: Any
     ) -> "WeightSpace":
-        """Fit a space to a dataset of models.
-
-        Reads the dataset about seven times; see `fit_pca` for time and memory.
+        """Fit a space to a dataset of models, reading it about seven times; see `fit_pca`.
 
         Args:
             dataset: the training models, with their labels.
@@ -108,13 +103,13 @@ class WeightSpace(Contents):
         base_hash: str = "",
         **options: Any,
     ) -> "WeightSpace":
-        """Fit a space to any stream of weight vectors; see `fit`.
+        """Fit a space to any stream of weight vectors.
 
         Args:
-            blocks: the rows, in the order of `names` (default: 0, 1, 2, …).
-            components: m.
+            blocks: the rows.
+            components: m; fewer are returned if the rows span fewer.
             layout: of the rows.
-            names: of the rows.
+            names: of the rows; default: 0, 1, 2, …
             labels: a table indexed by name.
             base_hash: content hash of the base model.
             options: any of `fit_pca`.
@@ -122,9 +117,20 @@ class WeightSpace(Contents):
         Raises:
             InputError: rows of another length than the layout's; as in `fit_pca`.
         """
-        return cls._of(
-            fit_contents(blocks, components, layout, names, labels, base_hash, **options)
+        if blocks.columns != (d := layout.num_parameters):
+            raise InputError(f"rows of {blocks.columns} values, expected the {d} of the layout")
+        pca = fit_pca(blocks, components, **options)
+        facts = ("captured_variance", "error_bound", "total_variance", "passes")
+        metadata = {"of": "weights", **{fact: getattr(pca, fact) for fact in facts}}
+        space = cls(
+            layout, pca.mean, pca.std, pca.components, base_hash=base_hash, metadata=metadata
         )
+        coefficients, row = torch.empty(blocks.rows, len(space)), 0
+        for block in blocks:
+            coefficients[row : row + len(block)] = space.project(block)
+            row += len(block)
+        names = list(map(str, range(blocks.rows))) if names is None else names
+        return space.with_models(coefficients, names, labels)
 
     def __len__(self) -> int:
         """Number m of components."""
@@ -138,7 +144,7 @@ class WeightSpace(Contents):
         )
 
     def _repr_html_(self) -> str:
-        return html_table(self)
+        return html_table(summary(self), "WeightSpace")
 
     @cached_property
     def coefficient_mean(self) -> Float[Tensor, " k"]:
@@ -164,11 +170,9 @@ class WeightSpace(Contents):
     def project(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """Return the coefficients of LoRA weight vectors: c = ((w − mean) / std) @ components.T.
 
-        The part of w outside the space is lost; see `residual`.
-
         Args:
             weights: flattened LoRAs in the order of `layout`, any floating dtype; plain A and B
-                entries, before the alpha/r factor.
+                entries, before the alpha/r factor. What lies outside the space is lost.
 
         Returns:
             float32 coefficients on the device of `components`.
@@ -178,12 +182,11 @@ class WeightSpace(Contents):
 
         Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2. Inverse: `to_weights`.
         """
-        return project(self._standardise(weights), self.components)
+        standard = self._standardise(weights)
+        return torch.cat([standard @ part.mT for part in _parts(self.components)], dim=-1)
 
     def to_weights(self, coefficients: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch d"]:
-        """Return the weight vectors of points: w = c @ components · std + mean.
-
-        Differentiable in the coefficients.
+        """Return the weight vectors of points: w = c @ components · std + mean, differentiable.
 
         Args:
             coefficients: on the first j ≤ m components; the others count as 0.
@@ -196,21 +199,22 @@ class WeightSpace(Contents):
         """
         count = coefficients.shape[-1]
         if count > len(self):
-            raise InputError(
-                f"{count} coefficients, expected at most {len(self)}, one per component of this"
-                " space"
-            )
-        return combine(coefficients, self.components[:count]) * self.std + self.mean
+            raise InputError(f"{count} coefficients, expected at most {len(self)}")
+        points = coefficients.to(self.components.device).float()
+        rows, first = points.new_zeros(*points.shape[:-1], self.num_parameters), 0
+        for part in _parts(self.components[:count]):
+            rows = rows + points[..., first : first + len(part)] @ part
+            first += len(part)
+        return rows * self.std + self.mean
 
     def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return what `project` loses: w − to_weights(project(w))."""
         return weights.to(self.components.device).float() - self.to_weights(self.project(weights))
 
     def relative_residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """Return how much of weight vectors lies outside the space, from 0 (a point of it) to 1.
+        """Return the share of weights outside the space, from 0 to 1, by standardised norms.
 
-        The norm of the standardised residual over that of the standardised weights. For points of
-        a space that was stored as int8 it is about 0.01, the rounding.
+        About 0.01 for points of a space that was stored as int8.
         """
         residual = self.residual(weights) / self.std
         return residual.norm(dim=-1) / self._standardise(weights).norm(dim=-1).clamp(min=1e-30)
@@ -219,16 +223,15 @@ class WeightSpace(Contents):
         if weights.shape[-1:] != (self.num_parameters,):
             raise InputError(
                 f"weights have shape {list(weights.shape)}, expected a last axis of"
-                f" {self.num_parameters}; use models of the layout that this space was fitted to"
+                f" {self.num_parameters}; use models of this space's layout"
             )
-        return standardise(weights, self.mean, self.std)
+        return (weights.to(self.mean.device).float() - self.mean) / self.std
 
     def neighbours(self, coefficients: Float[Tensor, "*batch j"], count: int = 5) -> Neighbours:
-        """Find the training models nearest to points, by cosine similarity of coefficients, exact.
+        """Find the training models nearest to points, by cosine similarity of coefficients.
 
         Args:
-            coefficients: the points; compared on the components that both they and the training
-                models have coefficients for.
+            coefficients: the points; only components that the training models have too count.
             count: how many to find, at most as many as there are models.
 
         Raises:
@@ -239,9 +242,14 @@ class WeightSpace(Contents):
         if not self.names:
             raise InputError("this space has no training models to find neighbours among")
         width = min(coefficients.shape[-1], self.coefficients.shape[1])
-        return find_neighbours(
-            coefficients[..., :width], self.coefficients[:, :width], self.names, count
-        )
+        points = normalize(coefficients[..., :width].cpu().float(), dim=-1, eps=1e-30)
+        training = normalize(self.coefficients[:, :width].float(), dim=-1, eps=1e-30)
+        shape = (*points.shape[:-1], min(count, len(training)))
+        parts = points.reshape(-1, width).split(max(_CHUNK // len(training), 1))
+        found = [(part @ training.T).topk(shape[-1]) for part in parts]
+        similarities = torch.cat([part.values for part in found]).reshape(shape)
+        indices = torch.cat([part.indices for part in found]).reshape(shape)
+        return Neighbours(similarities, indices, self.names)
 
     # Other spaces of the same coordinates.
 
@@ -288,41 +296,11 @@ class WeightSpace(Contents):
             components=self.components.to(device=device, dtype=dtype),
         )
 
-    # Samples and directions.
+    # Functions of a space as its methods.
 
-    def sample(
-        self,
-        count: int,
-        *,
-        seed: int = 0,
-        components: int | None = None,
-        scale: float | None = None,
-        first: int = 0,
-    ) -> Float[Tensor, "n m"]:
-        """Draw new points; see `sampling.sample`."""
-        return sample(self, count, seed=seed, components=components, scale=scale, first=first)
-
-    def direction(
-        self,
-        label: Any,
-        *,
-        name: str | None = None,
-        keep: Sequence[str | Direction] = (),
-        **options: Unpack[FitOptions],
-    ) -> Direction:
-        """Find the direction of a label; see `directions.find_direction`."""
-        return find_direction(self, label, name=name, keep=keep, **options)
-
-    def directions(
-        self,
-        names: Sequence[str] | None = None,
-        *,
-        labels: Any = None,
-        keep: Sequence[str | Direction] = (),
-        **options: Unpack[FitOptions],
-    ) -> dict[str, Direction]:
-        """Find the directions of several labels; see `directions.find_directions`."""
-        return find_directions(self, names, labels=labels, keep=keep, **options)
+    sample = _sampling.sample
+    direction = _directions.find_direction
+    directions = _directions.find_directions
 
     # Model files.
 
@@ -333,10 +311,9 @@ class WeightSpace(Contents):
             InputError: coefficients of another space and no weights, or another layout or base.
         """
         self._require_own(model)
-        if model.coefficients is not None and self._is_ours(model):
-            point = torch.zeros(max(len(self), len(model.coefficients)))
-            point[: len(model.coefficients)] = model.coefficients
-            return point[: len(self)]
+        spaces = (self.hash, self.metadata.get("imported"))
+        if model.coefficients is not None and model.space in spaces:
+            return pad(model.coefficients.cpu(), (0, len(self) - len(model.coefficients)))
         if model.weights is not None:
             return self.project(model.weights)
         raise InputError(
@@ -348,25 +325,19 @@ class WeightSpace(Contents):
         """Return the weight vector of a model: its own weights, or those of its point.
 
         Raises:
-            InputError: coefficients of another space and no weights, or another layout or base;
-                more coefficients than this space has components.
+            InputError: as `coefficients_of`; more coefficients than this space has components.
         """
         self._require_own(model)
         if model.weights is not None:
             return model.weights.to(self.components.device)
-        coefficients = model.coefficients
-        if coefficients is None or not self._is_ours(model):
-            return self.to_weights(self.coefficients_of(model))
-        if len(coefficients) > len(self) and coefficients[len(self) :].any():
+        point, coefficients = self.coefficients_of(model), model.coefficients
+        assert coefficients is not None
+        if coefficients[len(self) :].any():
             raise InputError(
                 f"a model with {len(coefficients)} coefficients: this space was truncated to"
                 f" {len(self)} components; pass the whole space"
             )
-        return self.to_weights(coefficients[: len(self)])
-
-    def _is_ours(self, model: Model) -> bool:
-        """Return whether a model is a point of this space, or of the one it was imported from."""
-        return model.space in (self.hash, self.metadata.get("imported"))
+        return self.to_weights(point[: len(coefficients)])
 
     def _require_own(self, model: Model) -> None:
         self.layout.require_equal(model.layout, "the model")
@@ -385,19 +356,16 @@ class WeightSpace(Contents):
     # Saving and sharing.
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Save the space to a folder, with its model card; see the package's text.
+        """Save the space to a folder, with its model card, and return the folder.
 
-        `config.json` is written last, so a folder that has one is whole. Saving the same space
-        twice gives the same files, byte for byte.
+        `config.json` is written last: a folder that has one is complete. Equal spaces give equal
+        files.
 
         Args:
             folder: made if absent; a space in it is replaced.
             dtype: of the components and coefficients on disk; default: as they are. float16 halves
                 the files and changes a reconstructed model by a relative 3e-4. int8, with a scale
                 per component and float16 coefficients, quarters them and changes it by 1e-2.
-
-        Returns:
-            the folder.
 
         Raises:
             InputError: another dtype, names or metadata that cannot be stored.
@@ -410,20 +378,17 @@ class WeightSpace(Contents):
     def from_pretrained(cls, source: str | Path, **download: Any) -> "WeightSpace":
         """Load a space from a folder, the Hugging Face hub, or the package ("people").
 
-        Tensors are memory-mapped: memory is used as they are read, never more than the files' size.
-        Only int8 components are converted, to float16.
+        Tensors are memory-mapped; only int8 components are converted, to float16.
 
         Args:
             source: a folder, a hub id such as "someone/space", or the name of an embedded world.
-            download: for hub ids, options of `huggingface_hub.snapshot_download`: `revision`,
-                `token`, `cache_dir`, `local_files_only`, …
+            download: options of `huggingface_hub.snapshot_download`, such as `revision`.
 
         Raises:
-            InputError: nothing there, a later format version, or files that are damaged or
-                contradict each other.
+            InputError: nothing there, a later format version, or damaged files.
             ResourceError: the hub cannot be reached.
         """
-        return cls._of(_store.read(find_space(source, **download)))
+        return _store.read(cls, find_space(source, **download))
 
     def push_to_hub(
         self,
@@ -434,17 +399,14 @@ class WeightSpace(Contents):
         token: str | bool | None = None,
         commit_message: str = "Upload space",
     ) -> str:
-        """Upload the space and its card to the Hugging Face hub, creating the repository if absent.
+        """Upload the space and its card to the Hugging Face hub; return the URL of the commit.
 
         Args:
-            repo_id: "user/name".
+            repo_id: "user/name"; created if absent.
             dtype: see `save_pretrained`.
             private: whether a new repository is private.
             token: of the hub; default: that of the login.
             commit_message: of the upload.
-
-        Returns:
-            the URL of the commit.
 
         Raises:
             InputError: the hub has no such name.
@@ -453,3 +415,10 @@ class WeightSpace(Contents):
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, dtype=dtype)
             return upload_space(folder, repo_id, private, token, commit_message)
+
+
+def _parts(components: Tensor) -> Iterator[Tensor]:
+    """Yield components in float32: all at once, or in parts if they have to be converted."""
+    plain = components.dtype == torch.float32
+    height = max(len(components) if plain else _CHUNK // components.shape[1], 1)
+    return (part.float() for part in components.split(height))

@@ -1,14 +1,13 @@
-"""The folder of a space: written so that it is whole once it has a config, read with suspicion."""
+"""Writing, reading and checking the folder of a space."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 from torch import Tensor
 
-from .._files import make_folder, readable_errors, write_atomic
+from .._files import checksum, make_folder, readable_errors, write_atomic
 from .._json import canonical_json, parse_json
 from .._safetensors import Streamed, open_checked, write_safetensors
 from ..errors import InputError
@@ -17,10 +16,12 @@ from ..layout import WeightLayout
 from ._card import model_card
 from ._contents import Contents
 
+AnySpace = TypeVar("AnySpace", bound=Contents)
+
 FORMAT = "weights2weights-space"
 FORMAT_VERSION = 1
 
-CONFIG, TENSORS, MODELS, LABELS, CARD = (
+FILES = CONFIG, TENSORS, MODELS, LABELS, CARD = (
     "config.json",
     "space.safetensors",
     "models.safetensors",
@@ -29,12 +30,9 @@ CONFIG, TENSORS, MODELS, LABELS, CARD = (
 )
 
 _FLOATS = (torch.float32, torch.float16)
-
-DTYPES = (*_FLOATS, torch.int8)
-"""What components can be stored in."""
-
+_DTYPES = (*_FLOATS, torch.int8)  # of stored components
 _SCALES = "component_scales"  # of int8 components: the value of one unit in each row
-_CHUNK_BYTES = 64 << 20  # converted at a time
+_CHUNK_BYTES = 64 << 20  # of float32 copies made at a time
 _CONFIG_TYPES = {"layout": dict, "metadata": dict, "sha256": dict}
 _CONFIG_TYPES |= dict.fromkeys(("hash", "fit_id", "base_hash"), str)
 _AGAIN = "download or save the space again"
@@ -42,19 +40,17 @@ _AGAIN = "download or save the space again"
 
 def write(folder: Path, contents: Contents, dtype: torch.dtype | None) -> None:
     """Write a space; see `WeightSpace.save_pretrained`."""
-    if dtype not in (None, *DTYPES):
-        raise InputError(f"dtype is {dtype}, expected {', '.join(map(str, DTYPES))}")
+    if dtype not in (None, *_DTYPES):
+        raise InputError(f"dtype is {dtype}, expected {', '.join(map(str, _DTYPES))}")
     make_folder(folder)
     with readable_errors("replace", folder / CONFIG):  # which declares a space whole
         (folder / CONFIG).unlink(missing_ok=True)
     tensors = {"mean": contents.mean.float(), "std": contents.std.float()}
     tensors |= _stored_components(contents.components, dtype)
-    coefficients = contents.coefficients
-    half = (dtype or coefficients.dtype) in (torch.float16, torch.int8)
-    if half and coefficients.half().isfinite().all():
-        coefficients = coefficients.half()
-    else:
-        coefficients = coefficients.float()
+    half = (dtype or contents.coefficients.dtype) in (torch.float16, torch.int8)
+    coefficients = contents.coefficients.to(torch.float16 if half else torch.float32)
+    if not coefficients.isfinite().all():  # too large for float16
+        coefficients = contents.coefficients.float()
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -76,36 +72,27 @@ def write(folder: Path, contents: Contents, dtype: torch.dtype | None) -> None:
 def _stored_components(
     components: Float[Tensor, "m d"], dtype: torch.dtype | None
 ) -> dict[str, Tensor | Streamed]:
-    """Return the components as they are stored, converted part by part while they are written."""
-    dtype = dtype or (components.dtype if components.dtype in DTYPES else torch.float32)
-    parts = components.split(rows_at_once(components))
-    shape = tuple(components.shape)
+    """Return the components as stored, to be converted part by part while they are written."""
+    dtype = dtype or (components.dtype if components.dtype in _DTYPES else torch.float32)
+    height, shape = _rows_at_once(components), tuple(components.shape)
+    parts = components.split(height)
     if dtype != torch.int8:
         return {"components": Streamed(dtype, shape, (part.to(dtype) for part in parts))}
     scales = torch.cat([part.detach().float().abs().amax(1).cpu() for part in parts]) / 127
     scales = scales.clamp(min=1e-30)
-
-    def rounded() -> Iterator[Int8[Tensor, "rows d"]]:
-        first = 0
-        for part in parts:
-            units = part.detach().float().cpu() / scales[first : first + len(part), None]
-            yield units.round().to(torch.int8)
-            first += len(part)
-
-    return {"components": Streamed(dtype, shape, rounded()), _SCALES: scales}
+    rounded = (
+        (part.detach().float().cpu() / scale[:, None]).round().to(torch.int8)
+        for part, scale in zip(parts, scales.split(height), strict=True)
+    )
+    return {"components": Streamed(dtype, shape, rounded), _SCALES: scales}
 
 
-def rows_at_once(tensor: Tensor) -> int:
-    """Return how many rows to convert at a time, so that their float32 copies stay small."""
+def _rows_at_once(tensor: Tensor) -> int:
+    """Return how many rows to convert at a time."""
     return max(_CHUNK_BYTES // max(4 * tensor[:1].numel(), 1), 1)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check `config.json`.
-
-    Raises:
-        InputError: there is none, or it is damaged or of a later version.
-    """
+def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():  # opening a named pipe would wait forever
         raise InputError(f"{folder} is not a space: it has no {CONFIG}; make one with w2w fit")
@@ -126,21 +113,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read(folder: Path) -> Contents:
+def read(kind: type[AnySpace], folder: Path) -> AnySpace:
     """Read a space; see `WeightSpace.from_pretrained`."""
-    config = read_config(folder)
+    config = _read_config(folder)
     tensors = _read_tensors(folder / TENSORS, "mean", "std", "components")
-    models = _read_tensors(folder / MODELS, "coefficients")
+    tensors |= _read_tensors(folder / MODELS, "coefficients")
     if not (folder / LABELS).is_file():
         raise InputError(f"{folder / LABELS} is missing; {_AGAIN}")
     labels = read_labels(folder / LABELS)
     try:
-        contents = Contents(
+        contents = kind(
             WeightLayout.from_dict(config["layout"]),
             mean=tensors["mean"].float(),
             std=tensors["std"].float(),
             components=_loaded_components(tensors["components"], tensors.get(_SCALES)),
-            coefficients=models["coefficients"],
+            coefficients=tensors["coefficients"],
             names=tuple(map(str, labels.index)),
             labels=labels,
             base_hash=config["base_hash"],
@@ -155,18 +142,17 @@ def read(folder: Path) -> Contents:
 
 
 def _loaded_components(components: Tensor, scales: Tensor | None) -> Float[Tensor, "m d"]:
-    """Return components as they are mapped, or int8 ones in float16, converted part by part."""
+    """Return components as they are mapped, or int8 ones converted to float16."""
     if (components.dtype == torch.int8) != (scales is not None):
         raise InputError(f"expected {_SCALES} if and only if components are int8")
     if scales is None:
         return components
     if len(scales) != len(components):
         raise InputError(f"{len(scales)} {_SCALES} for {len(components)} components")
-    result = torch.empty(components.shape, dtype=torch.float16)
-    height = rows_at_once(components)
-    for first in range(0, len(components), height):
-        part = slice(first, first + height)
-        result[part] = components[part] * scales[part, None]
+    height, result = _rows_at_once(components), torch.empty(components.shape, dtype=torch.float16)
+    parts = (tensor.split(height) for tensor in (result, components, scales))
+    for out, part, scale in zip(*parts, strict=True):
+        out.copy_(part * scale[:, None])
     return result
 
 
@@ -182,10 +168,36 @@ def _read_tensors(path: Path, *required: str) -> dict[str, Tensor]:
         raise InputError(f"{path} holds {', '.join(tensors)}: expected {', '.join(required)}")
     for name, tensor in tensors.items():
         axes = 2 if name in ("components", "coefficients") else 1
-        dtypes = DTYPES if name == "components" else _FLOATS
+        dtypes = _DTYPES if name == "components" else _FLOATS
         if tensor.ndim != axes or tensor.dtype not in dtypes:
             raise InputError(
                 f"{path} holds {name} as {tensor.dtype} {list(tensor.shape)}: expected {axes} axes"
                 f" of {' or '.join(map(str, dtypes))}; {_AGAIN}"
             )
     return tensors
+
+
+def verify_space(folder: str | Path) -> list[str]:
+    """Read everything a space's folder holds and return the problems; empty if there are none.
+
+    Raises:
+        InputError: it is not a space, or its `config.json` cannot be read.
+    """
+    folder = Path(folder)
+    sums = _read_config(folder)["sha256"]
+    problems = []
+    for name in (TENSORS, MODELS, LABELS):
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+        elif checksum(folder / name) != sums.get(name):
+            problems.append(f"{name} has changed since it was saved")
+    if problems:
+        return problems
+    space = read(Contents, folder)
+    for name in ("mean", "std", "components", "coefficients"):
+        tensor = getattr(space, name)
+        if not all(part.isfinite().all() for part in tensor.split(_rows_at_once(tensor))):
+            problems.append(f"{name} has NaN or infinite values")
+    if not (space.std > 0).all():
+        problems.append("std has zeros or negative values")
+    return problems

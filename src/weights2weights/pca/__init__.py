@@ -7,21 +7,18 @@ correlation matrix C = ZᵀZ / (N − 1). Neither Z nor C is ever formed.
 Method
     1. One pass gives mean and unbiased std of every column: two-pass sums within small groups of
        rows, merged in float64 (Chan, Golub and LeVeque 1979).
-    2. If one side of the matrix is small, the eigenproblem of that side is solved exactly, in
-       float64, in one more pass.
+    2. If one side of the matrix is small, its eigenproblem is solved exactly, in float64, in one
+       more pass.
     3. Otherwise a block Krylov method: from l = m + oversampling random directions Q, each pass
-       reads every block once and computes C Q = Zᵀ(Z Q) / (N − 1) for a new orthonormal block Q.
-       The l best Ritz vectors of all blocks together are then multiplied once more, in float32,
-       and everything that is reported is computed from this last product. If the bound below is
-       not yet small enough, the residual of that product is the next block (a thick restart).
-       Memory: d × l values for each of about six blocks, of which all but two may be bfloat16;
-       independent of N.
+       computes C Q = Zᵀ(Z Q) / (N − 1) for a new orthonormal block Q. The l best Ritz vectors of
+       all blocks together are multiplied once more, in float32, and everything that is reported is
+       computed from this last product. If the bound below is not yet small enough, its residual is
+       the next block (a thick restart). Memory: about six blocks of d × l values, of which all but
+       two may be bfloat16; independent of N.
 
-Reduced precision
-    Where the processor multiplies bfloat16 matrices natively, large problems use it in the passes
-    that only *search* for the subspace: rounding there tilts it by about 1e-3, which costs a
-    relative 1e-6 of captured variance. It cannot go unnoticed, because variances, components and
-    error bound are measured afterwards in float32 on the subspace that is returned.
+Where the processor multiplies bfloat16 matrices natively, large problems use it in the passes that
+only *search* for the subspace: rounding there tilts it by about 1e-3, which costs a relative 1e-6
+of captured variance. The last product, in float32, measures the subspace that is returned.
 
 Error bound
     Let θ be the Ritz values and R = C V − V diag(θ) the residual of the l Ritz vectors V of the
@@ -29,9 +26,8 @@ Error bound
     inertia of the Schur complement of C − tI, every eigenvalue of C satisfies
     λ_i ≤ max(t, λ_i(diag(θ) + RᵀR / (t − ε))) for every t > ε. With the best t for each i, the sum
     over i ≤ m bounds how much more variance *any* m directions could capture. All of it is computed
-    except ε, which is estimated by the first Ritz value that was left out plus the norm of its
-    residual, or by θ_l if larger; that estimate is the bound's only assumption. A flat tail, in
-    which many subspaces are about equally good, has a looser bound than one with a gap.
+    except ε, estimated by the first Ritz value that was left out plus the norm of its residual, or
+    by θ_l if larger: the bound's only assumption. It is looser for a flat tail than for a gap.
 
 Guarantees
     * A column without variance (std below float32's resolution of its mean) counts as constant: its
@@ -39,7 +35,6 @@ Guarantees
     * N < m, or a rank below m: as many components are returned as there are directions of variance
       (at most N − 1). Check `len(pca.components)`.
     * N = 1, NaN or infinite values: an `InputError` that names the rows.
-    * A duplicate row counts as often as it occurs.
     * Row order and block size do not matter beyond rounding; same seed, same result.
     * Signs: among the entries of a component within 0.1 % of its largest magnitude, the first is
       positive.
@@ -49,8 +44,8 @@ inertia of a Schur complement, Haynsworth 1968.
 """
 
 from ._blocks import Blocks, TensorBlocks
-from ._bound import variance_bound
 from ._fit import PCA, fit_pca
+from ._krylov import variance_bound
 from ._statistics import ColumnStatistics, column_statistics
 
 __all__ = [

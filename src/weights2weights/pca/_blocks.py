@@ -32,35 +32,25 @@ class Blocks(Protocol):
 
 @dataclass(frozen=True)
 class TensorBlocks:
-    """A matrix in memory as `Blocks`.
-
-    Attributes:
-        matrix: any floating dtype, one row per model.
-        rows_per_block: height of every block but the last.
-    """
+    """A matrix in memory, one row per model, as `Blocks` of some height."""
 
     matrix: Float[Tensor, "n d"]
     rows_per_block: int = 1024
 
     @property
     def rows(self) -> int:
-        """Number of rows, N."""
         return len(self.matrix)
 
     @property
     def columns(self) -> int:
-        """Number of columns, d."""
         return self.matrix.shape[1]
 
     def __iter__(self) -> Iterator[Tensor]:
-        yield from self.matrix.split(self.rows_per_block)
+        return iter(self.matrix.split(self.rows_per_block))
 
 
 def checked(blocks: Blocks, title: str | None = None) -> Iterator[Tensor]:
-    """Yield the blocks; raise `InputError` unless they add up to the promised shape.
-
-    A title shows a progress bar of that name on stderr.
-    """
+    """Yield the blocks, with a progress bar if titled; require the promised shape."""
     rows = 0
     with tqdm(total=blocks.rows, desc=title, unit="row", disable=title is None) as bar:
         for block in blocks:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._device import usable_device
 from ..errors import InputError
 from ._blocks import Blocks
 from ._exact import solve_exactly
@@ -22,12 +23,11 @@ class PCA:
         mean: float32 column means.
         std: float32 unbiased standard deviations; 1 where a column is constant.
         components: float32, orthonormal rows, by falling variance.
-        variances: float32, variance of the training rows along each component (the eigenvalues of
-            the correlation matrix).
+        variances: float32, of the training rows along each component: eigenvalues of C.
         total_variance: number of columns that are not constant, as each has variance 1.
         captured_variance: fraction of the total that the components hold, measured in float32.
-        error_bound: no other m directions hold more than `captured_variance + error_bound`; see
-            the package's text for the one assumption. 0 if the solution is exact.
+        error_bound: no other m directions hold more than `captured_variance + error_bound`; 0 if
+            the solution is exact. See the package's text for the one assumption.
         rows: N.
         passes: how often the matrix was read, including the pass for the statistics.
     """
@@ -55,16 +55,15 @@ def fit_pca(
     search_dtype: torch.dtype | None = None,
     progress: bool = False,
 ) -> PCA:
-    """Find the leading principal components of standardised columns.
+    """Find the leading principal components of standardised columns; see the package's text.
 
     Costs 4·N·d·(m + oversampling) operations per pass, typically five or six passes, plus one for
-    the statistics. See the package's text for the method, the bound and the special cases.
+    the statistics.
 
     Args:
         blocks: the matrix, any floating dtype; it is read once per pass.
         components: m, how many are wanted.
-        oversampling: further directions carried along, which speed up convergence; default:
-            a tenth of m, at least 10.
+        oversampling: further directions, which speed up convergence; default: m / 10, at least 10.
         tolerance: stop when `error_bound` is at most this fraction of the captured variance.
         max_passes: stop then in any case; the bound reports how far the search got. At least 4.
         generator: of the random start, on the CPU; default: seed 0.
@@ -78,8 +77,7 @@ def fit_pca(
 
     Raises:
         InputError: fewer than one component or two rows, no column with variance, NaN or infinite
-            values (the message names their rows), blocks that change between passes, a device
-            that is absent or lacks float64.
+            values, blocks that change between passes, a device that is absent or lacks float64.
 
     Example:
         >>> rows = torch.randn(100, 8) @ torch.randn(8, 30) + 5
@@ -93,7 +91,7 @@ def fit_pca(
         raise InputError(f"components is {components}, expected at least 1")
     if max_passes < 4:
         raise InputError(f"max_passes is {max_passes}, expected at least 4")
-    device = _usable(device)
+    device = usable_device(device, torch.float64)
     statistics = column_statistics(blocks, progress)
     if statistics.rows < 2:
         raise InputError("a single model has no variance; a space needs at least two models")
@@ -123,16 +121,6 @@ def fit_pca(
         rows=statistics.rows,
         passes=matrix.passes,
     )
-
-
-def _usable(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=device, dtype=torch.float64).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {str(device)!r} is not usable here ({reason}); use cpu"
-        ) from error
 
 
 def _signs(components: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from ._bound import variance_bound
 from ._linear import combine, eigen, gram, orthonormal, reject, resolved
 from ._matrix import StandardisedMatrix
 
@@ -16,27 +16,20 @@ _DEPTH = 4  # Krylov blocks kept between two float32 products; a fifth gained le
 
 @dataclass(frozen=True)
 class KrylovSearch:
-    """The search for the leading `components` directions with `width` of them carried along.
-
-    Attributes:
-        matrix: the standardised matrix.
-        components: m.
-        width: l ≥ m, rows of one Krylov block.
-        tolerance: stop when the bound is at most this fraction of the captured variance.
-        max_passes: stop then in any case.
-        dtype: of the passes that only search.
-    """
+    """The search for the leading `components` directions; see `fit_pca` for the settings."""
 
     matrix: StandardisedMatrix
     components: int
-    width: int
+    width: int  # rows of one Krylov block, l ≥ m
     tolerance: float
     max_passes: int
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the passes that only search
 
     def run(self, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
         """Return variances, components and the bound on the missed variance."""
-        block = self._first_block(generator)
+        block = torch.randn(self.width, self.matrix.columns, generator=generator)
+        block = block.to(self.matrix.device, self.dtype).mul_(self.matrix.varies)
+        block = orthonormal(self.matrix.product(block))
         basis: list[Tensor] = []
         projected = torch.zeros(0, 0, dtype=torch.float64, device=self.matrix.device)
         while True:
@@ -59,25 +52,13 @@ class KrylovSearch:
             block = _next_block(image, basis)
             del found, image
 
-    def _first_block(self, generator: torch.Generator) -> Tensor:
-        """Return orthonormal rows that span C times random directions."""
-        matrix = self.matrix
-        block = torch.randn(self.width, matrix.columns, generator=generator)
-        block = matrix.product(block.to(matrix.device, self.dtype).mul_(matrix.varies))
-        return orthonormal(block)
-
     def _expand(
         self, basis: list[Tensor], projected: Tensor, block: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Grow a Krylov basis, in place, until another block promises less than the tolerance.
 
-        Args:
-            basis: blocks of orthonormal rows, l × d each.
-            projected: basis · C · basisᵀ in float64.
-            block: orthonormal rows, orthogonal to the basis, that join next.
-
-        Returns:
-            C in the longer basis, and the Gram matrix of the part of C · (last block) outside it.
+        Given basis · C · basisᵀ and the orthonormal block that joins next, return C in the longer
+        basis, and the Gram matrix of the part of C · (last block) outside it.
         """
         leading = projected.diagonal()[: self.components]
         history = [float(leading.sum())] if len(leading) else []
@@ -101,6 +82,34 @@ class KrylovSearch:
         missed = variance_bound(values, residual_gram, self.components, rest)
         captured = float(values[: self.components].sum())
         return max(min(missed, self.matrix.total_variance - captured), 0.0)
+
+
+def variance_bound(
+    values: Float[Tensor, " l"], residual_gram: Float[Tensor, "l l"], components: int, rest: float
+) -> float:
+    """Bound how much more variance any `components` directions could hold than the Ritz vectors.
+
+    Args:
+        values: Ritz values θ of l ≥ `components` orthonormal Ritz vectors, falling.
+        residual_gram: RᵀR of their residuals R = C V − V diag(θ).
+        components: m.
+        rest: ε, the largest eigenvalue of C in the complement of the Ritz vectors, or an estimate.
+
+    Returns:
+        A bound on Σ_{i ≤ m} (λ_i − θ_i), in units of variance; infinite if `rest` is.
+
+    Source: see the package's text.
+    """
+    if not math.isfinite(rest):
+        return math.inf
+    leading = values[:components]
+    best = torch.full_like(leading, math.inf)
+    # every t > ε gives a bound on every λ_i; one of these is near the best for each i
+    for step in range(33):
+        gap = float(values[0]) * 2.0 ** (-step / 2)
+        lifted = torch.linalg.eigvalsh(torch.diag(values) + residual_gram / gap).flip(0)
+        best = torch.minimum(best, lifted[:components].clamp(min=rest + gap))
+    return max(float((best - leading).sum()), 0.0)
 
 
 def _first_left_out(values: Tensor, vectors: Tensor, coupling: Tensor, width: int) -> float:

@@ -9,36 +9,18 @@ from ._blocks import Blocks, checked
 from ._linear import panels
 from ._statistics import ColumnStatistics
 
-EXACT_SIDE = 4096
-"""A matrix whose shorter side is at most this long is decomposed exactly if it fits."""
-
-EXACT_VALUES = 2**28
-"""... and it fits if it has at most this many values (1 GiB in float32)."""
-
+EXACT_SIDE = 4096  # longest short side of a matrix that is decomposed exactly, if it fits
+EXACT_VALUES = 2**28  # values of a matrix that fits: 1 GiB in float32
 _STEP_VALUES = 2**19  # standardised together: they stay in the cache
 _HEIGHT = 1024  # rows multiplied together
 _LOW_PRECISION_VALUES = 2**29  # below this many values, bfloat16 saves nothing worth having
 
 
 class StandardisedMatrix:
-    """Z, known only by its row blocks and its products with other matrices.
-
-    Attributes:
-        rows: N.
-        columns: d.
-        rank: largest rank that Z can have.
-        total_variance: number of columns that vary, as each has variance 1.
-        varies: which columns vary, a boolean of length d on `device`.
-        device: where products are computed.
-        passes: how often the matrix was read.
-    """
+    """Z, known by its row blocks and its products; `passes` counts how often it was read."""
 
     def __init__(
-        self,
-        blocks: Blocks,
-        statistics: ColumnStatistics,
-        device: torch.device,
-        progress: bool,
+        self, blocks: Blocks, statistics: ColumnStatistics, device: torch.device, progress: bool
     ):
         std = statistics.std
         self.blocks = blocks
@@ -67,30 +49,24 @@ class StandardisedMatrix:
         return side <= 64 or (side <= EXACT_SIDE and fits)
 
     def row_blocks(self, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Yield standardised blocks of equal height, however the stream is cut.
-
-        Each block overwrites the one before.
-        """
+        """Yield standardised blocks of equal height; each overwrites the one before."""
         self.passes += 1
-        height = max(min(_HEIGHT, self.rows), 1)
+        height = min(_HEIGHT, self.rows)
         buffer = torch.empty(height, self.columns, dtype=dtype, device=self.device)
         filled = 0
         for block in checked(self.blocks, f"pass {self.passes}" if self.progress else None):
             while len(block):
                 group = block[: min(self.step, height - filled)]
                 block = block[len(group) :]
-                self._standardise(group, buffer[filled : filled + len(group)])
+                mean = self.mean if group.dtype == torch.float64 else self.mean_single
+                standard = (group.to(self.device) - mean).mul_(self.inverse_std)
+                buffer[filled : filled + len(group)] = standard
                 filled += len(group)
                 if filled == height:
                     yield buffer
                     filled = 0
         if filled:
             yield buffer[:filled]
-
-    def _standardise(self, rows: Tensor, out: Tensor) -> None:
-        rows = rows.to(self.device)
-        mean = self.mean if rows.dtype == torch.float64 else self.mean_single
-        out.copy_((rows - mean).mul_(self.inverse_std))
 
     def product(self, directions: Tensor) -> Tensor:
         """Return C Q, one row per direction, float32: one pass, in the dtype of `directions`."""

@@ -14,13 +14,7 @@ _GROUP_VALUES = 2**21  # whose statistics are taken together, in float32
 
 @dataclass(frozen=True)
 class ColumnStatistics:
-    """Mean and scatter of every column; the statistics of two sets of rows can be merged.
-
-    Attributes:
-        rows: number of rows seen.
-        mean: float64.
-        scatter: float64, sum of squared deviations from the mean.
-    """
+    """Float64 mean and scatter, the sum of squared deviations, of every column of some rows."""
 
     rows: int
     mean: Float[Tensor, " d"]
@@ -44,7 +38,7 @@ class ColumnStatistics:
 
 
 def column_statistics(blocks: Blocks, progress: bool = False) -> ColumnStatistics:
-    """Compute mean and scatter of every column in one pass, in float64, stable for any offset.
+    """Compute mean and scatter of every column in one pass, stable for any offset.
 
     Raises:
         InputError: a value is NaN or infinite; the message names the rows.

@@ -42,14 +42,6 @@ def test_failures_of_the_system_are_one_line(tmp_path):
         _files.write_atomic(tmp_path / "absent" / "file", [b""])
 
 
-def test_folders_are_listed_without_folders(tmp_path):
-    (tmp_path / "b").touch()
-    (tmp_path / "a").touch()
-    (tmp_path / "c").mkdir()
-    assert _files.list_files(tmp_path) == [tmp_path / "a", tmp_path / "b"]
-    assert _files.list_files(tmp_path / "absent") == []
-
-
 def test_what_dead_writers_left_is_removed_and_living_ones_keep_theirs(tmp_path):
     (tmp_path / f"{_files.TEMPORARY}dead").touch()
     (tmp_path / "kept").touch()

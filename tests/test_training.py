@@ -450,6 +450,30 @@ def test_a_batch_resumes_from_its_checkpoint(tmp_path, base, subjects, monkeypat
     assert not checkpoint.exists()
 
 
+def test_a_damaged_row_is_trained_again_and_no_other_file_is_touched(
+    tmp_path, base, subjects, cache, caplog
+):
+    def identities():
+        stats = {path.name: path.stat() for path in out.iterdir() if path.is_file()}
+        return {name: (found.st_ino, found.st_mtime_ns) for name, found in stats.items()}
+
+    out, labels = tmp_path / "out", {"eve": {"Young": 1}}
+    whole = train(
+        base, subjects, out, QUICK, subjects_per_batch=2, labels=labels, cache=cache
+    ).path_of("eve")
+    before, written = files(out), identities()
+    damaged = bytearray(whole.read_bytes())
+    damaged[-5] ^= 0x10
+    whole.write_bytes(damaged)
+    assert list(WeightDataset.open(out).verify()) == ["eve"]
+    healed = train(base, subjects, out, QUICK, labels=labels, cache=cache)
+    assert healed.verify() == {}
+    assert "is damaged" in caplog.text and "trained again" in caplog.text
+    assert files(out) == {**before, "broken/eve.safetensors": bytes(damaged)}
+    changed = {name for name, found in identities().items() if found != written[name]}
+    assert changed == {"eve.safetensors"}
+
+
 def test_a_damaged_checkpoint_costs_time_only(tmp_path, base, subjects, monkeypatch):
     cache = tmp_path / "cache"
     train(base, subjects[:2], tmp_path / "whole", QUICK, cache=cache)

@@ -1,12 +1,8 @@
 """Files that are never half written.
 
-A crash, a full disk or a power cut at any moment leaves either the old file or the new one: bytes
-go to a temporary file in the same folder, are flushed to the disk, take their name by one rename,
-and the folder is flushed so that the name survives too. Everything the package keeps goes through
-here; nothing else renames or flushes.
-
-A temporary file is locked (flock) while its writer lives, so any later writer can recognise and
-delete what a killed one left behind, on this machine or another.
+Bytes go to a temporary file in the same folder, are flushed to the disk and take their name by one
+rename, and the folder is flushed: a crash, a full disk or a power cut leaves the old file or the
+new one. Nothing else in the package renames or flushes.
 """
 
 import fcntl
@@ -31,19 +27,13 @@ _tidied: set[tuple[int, Path]] = set()  # (process, folder) in which leftovers w
 
 
 def write_atomic(path: Path, chunks: Iterable[Chunk]) -> str:
-    """Replace a file by new bytes, all or nothing.
+    """Replace a file by new bytes, all or nothing; return their SHA-256 in hex.
 
-    Args:
-        path: the file; its folder must exist.
-        chunks: the bytes in order; written as they arrive, so they need not fit in memory together.
-
-    Returns:
-        SHA-256 of the bytes, in hex.
+    The folder must exist. Chunks are written as they arrive and need not fit in memory together.
 
     Raises:
-        ResourceError: the disk is full, the folder is read-only, or another failure of the system.
-            The old file, if there was one, is untouched, unless only the last flush of the folder
-            failed, in which case the new one is in its place.
+        ResourceError: a failure of the system. The old file is intact, unless only the last flush
+            of the folder failed: then the new one is in its place.
     """
     folder = path.parent
     with readable_errors("write", path):
@@ -55,15 +45,14 @@ def write_atomic(path: Path, chunks: Iterable[Chunk]) -> str:
                 digest = _write_flushed(file, chunks)
                 os.replace(file.name, path)
             except BaseException:
-                with suppress(OSError):
-                    os.unlink(file.name)
+                remove(Path(file.name))
                 raise
         sync_folder(folder)
     return digest
 
 
 def read_regular(path: Path, limit: int = 64 << 20) -> bytes:
-    """Return the bytes of a small regular file; anything else, such as a pipe, is refused.
+    """Return the bytes of a small regular file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -109,11 +98,7 @@ def make_folder(path: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex, in memory for one megabyte.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -125,23 +110,11 @@ def remove(path: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete what killed writers left unfinished; files of living writers stay."""
-    for path in list_files(folder):
-        if path.name.startswith(TEMPORARY):
-            with suppress(OSError), path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if its writer lives
-                os.unlink(path)
-
-
-def list_files(folder: Path) -> list[Path]:
-    """Return the files directly in a folder, sorted by name; none if there is no such folder."""
-    with (
-        suppress(FileNotFoundError),
-        readable_errors("list", folder),
-        os.scandir(folder) as entries,
-    ):
-        return sorted(Path(entry.path) for entry in entries if entry.is_file())
-    return []
+    """Delete what killed writers left unfinished; living writers hold a lock on their files."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if its writer lives
+            os.unlink(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -185,13 +158,9 @@ def _write_flushed(file: BinaryIO, chunks: Iterable[Chunk]) -> str:
         file.write(chunk)
         digest.update(chunk)
     file.flush()
-    _flush_to_disk(file)
-    return digest.hexdigest()
-
-
-def _flush_to_disk(file: BinaryIO) -> None:
-    if sys.platform == "darwin":  # fsync there stops at the drive's cache
+    if sys.platform == "darwin":  # where fsync stops at the drive's cache
         with suppress(OSError):
             fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
-            return
+            return digest.hexdigest()
     os.fsync(file.fileno())
+    return digest.hexdigest()

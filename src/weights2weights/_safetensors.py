@@ -1,23 +1,19 @@
 """Safetensors files: the library's own reader behind a guard, and the package's one writer.
 
-Files come from strangers. `open_checked` refuses what must not be opened at all (pickles, pipes,
-absurd headers) and leaves the format to the reference library, which checks it in full.
-
-`write_safetensors` exists because the library writes metadata in random order
-(https://github.com/huggingface/safetensors/issues/584): here equal contents give equal bytes,
-the file appears whole or not at all, and tensors may be produced while they are written.
+The library writes metadata in random order (github.com/huggingface/safetensors/issues/584); here
+equal contents give equal bytes, and tensors may be produced while they are written.
 """
 
 import json
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,28 +23,14 @@ from ._files import write_atomic
 from .errors import InputError, shown
 
 MAX_HEADER = 4 * 2**20
-"""Largest header, in bytes, that is read or written: ten times that of a rank-64 LoRA of every
-layer of SDXL."""
+"""Bytes of the largest header read or written: ten times that of a rank-64 LoRA of all of SDXL."""
 
-MAX_NAME = 512
-"""Longest tensor name, in characters."""
-
+_MAX_NAME = 512  # characters
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8": torch.int8}
+"""What the package writes."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +43,16 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """An open safetensors file.
-
-    Attributes:
-        metadata: the strings of the header, verbatim.
-        places: tensor name → dtype and shape, in the order of the file.
-    """
+    """An open file: its header strings, its tensors in their order, and a function to map one."""
 
     metadata: dict[str, str]
     places: dict[str, TensorFacts]
-    _handle: Any
-
-    def read(self, name: str) -> Tensor:
-        """Return one tensor, mapped from the file."""
-        return self._handle.get_tensor(name)
+    read: Callable[[str], Tensor]
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """A tensor that is produced while it is written, so that it need not fit in memory.
-
-    Attributes:
-        dtype: of every block.
-        shape: of the whole.
-        blocks: its consecutive parts along the first axis.
-    """
+    """A tensor to write part by part along its first axis; it need not fit in memory."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -105,14 +72,14 @@ def open_checked(path: Path) -> Iterator[CheckedFile]:
         with safe_open(path, framework="pt") as handle:
             places = {}
             for name in handle.offset_keys():
-                if len(name) > MAX_NAME or not (name.isascii() and name.isprintable()):
+                if len(name) > _MAX_NAME or not (name.isascii() and name.isprintable()):
                     raise InputError(
-                        f"names a tensor {shown(name)}: expected at most {MAX_NAME} plain ASCII"
+                        f"names a tensor {shown(name)}: expected at most {_MAX_NAME} plain ASCII"
                         " characters"
                     )
                 part = handle.get_slice(name)
                 places[name] = TensorFacts(part.get_dtype(), tuple(part.get_shape()))
-            yield CheckedFile(handle.metadata() or {}, places, handle)
+            yield CheckedFile(handle.metadata() or {}, places, handle.get_tensor)
     except SafetensorError as error:
         reason = shown(str(error).removeprefix("Error while deserializing header: "))
         raise InputError(f"is not valid safetensors: {reason}; download it again") from error
@@ -130,26 +97,21 @@ def _guard(path: Path) -> None:
         raise InputError(f"is {status.st_size} bytes long: expected safetensors; download it again")
     (length,) = struct.unpack("<Q", start)
     if length > MAX_HEADER:
-        if start.startswith(_PICKLE_STARTS):
-            _refuse_pickle("is a pickle by its first bytes")
+        refuse_pickle(path, start)
         raise InputError(
             f"states a header of {length:,} bytes: expected at most {MAX_HEADER:,}; the file is"
             " damaged or not safetensors: download it again"
         )
-    if 8 + length > status.st_size:
-        raise InputError(
-            f"is cut short: {status.st_size:,} bytes, and the header alone needs {8 + length:,};"
-            " download it again"
-        )
 
 
-def refuse_pickle(path: Path) -> None:
-    """Raise InputError if the name says that a file is a pickle."""
+def refuse_pickle(path: Path, start: bytes = b"") -> None:
+    """Raise InputError if a file is a pickle by its name or by its first bytes."""
     if path.suffix.lower() in _PICKLE_SUFFIXES:
-        _refuse_pickle(f"is named like a pickle ({path.suffix})")
-
-
-def _refuse_pickle(what: str) -> NoReturn:
+        what = f"is named like a pickle ({path.suffix})"
+    elif start.startswith(_PICKLE_STARTS):
+        what = "is a pickle by its first bytes"
+    else:
+        return
     raise InputError(
         f"{what}, and opening a pickle can run any program: expected .safetensors; ask its author"
         " for one, or convert it in a sandbox with torch.load(…, weights_only=True) and"
@@ -173,13 +135,14 @@ def write_safetensors(
     """
     # Widest dtype first, as the library does, so that each tensor is aligned.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    dtypes = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
     for name in order:
         tensor = tensors[name]
         begin, end = end, end + torch.Size(tensor.shape).numel() * tensor.dtype.itemsize
         header[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "dtype": dtypes[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [begin, end],
         }
@@ -193,10 +156,14 @@ def write_safetensors(
             f"{path}: a header of {len(raw):,} bytes: expected at most {MAX_HEADER:,}; pass less"
             " metadata"
         )
-    data = chain.from_iterable(_bytes(tensors[name]) for name in order)
-    return write_atomic(path, chain([struct.pack("<Q", len(raw)) + raw], data))
+    parts = chain.from_iterable(
+        tensor.blocks if isinstance(tensor, Streamed) else (tensor,)
+        for tensor in map(tensors.__getitem__, order)
+    )
+    start = [struct.pack("<Q", len(raw)) + raw]
+    return write_atomic(path, chain(start, map(tensor_bytes, parts)))
 
 
-def _bytes(tensor: Tensor | Streamed) -> Iterator[memoryview]:
-    for part in [tensor] if isinstance(tensor, Tensor) else tensor.blocks:
-        yield part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor, row-major; its own memory if it is contiguous on the CPU."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import make_folder
-from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle
+from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, tensor_bytes
 from ..errors import InputError, W2WError, shown
 from ..layout import WeightLayout
 from . import kohya, peft
@@ -142,8 +142,7 @@ def write_lora_file(
 
 def digest(weights: Float[Tensor, "..."]) -> str:
     """Return the SHA-256 of a tensor's bytes, row-major, in hex."""
-    data = weights.detach().cpu().contiguous().view(-1).view(torch.uint8)
-    return hashlib.sha256(data.numpy().data).hexdigest()
+    return hashlib.sha256(tensor_bytes(weights)).hexdigest()
 
 
 def require_digest(found: str, stated: str | None) -> None:

@@ -124,22 +124,18 @@ def write_safetensors(
     tensors: Mapping[str, Tensor | Streamed],
     metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Write tensors and header strings all at once; equal contents give equal bytes.
-
-    Returns:
-        SHA-256 of the file, in hex.
+    """Write tensors and header strings all at once, and return the SHA-256 of the file in hex.
 
     Raises:
         InputError: metadata that is not text, or so long that the header exceeds `MAX_HEADER`.
         ResourceError: the file cannot be written.
     """
     # Widest dtype first, as the library does, so that each tensor is aligned.
-    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    order = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     dtypes = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     end = 0
-    for name in order:
-        tensor = tensors[name]
+    for name, tensor in order:
         begin, end = end, end + torch.Size(tensor.shape).numel() * tensor.dtype.itemsize
         header[name] = {
             "dtype": dtypes[tensor.dtype],
@@ -157,8 +153,7 @@ def write_safetensors(
             " metadata"
         )
     parts = chain.from_iterable(
-        tensor.blocks if isinstance(tensor, Streamed) else (tensor,)
-        for tensor in map(tensors.__getitem__, order)
+        tensor.blocks if isinstance(tensor, Streamed) else (tensor,) for _, tensor in order
     )
     start = [struct.pack("<Q", len(raw)) + raw]
     return write_atomic(path, chain(start, map(tensor_bytes, parts)))

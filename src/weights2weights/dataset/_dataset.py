@@ -1,5 +1,6 @@
 """`WeightDataset`: a folder of LoRA files as a table with one row of weights per model."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,44 +16,41 @@ from torch import Tensor
 from .._files import make_folder, remove, sync_folder
 from .._json import canonical_json
 from ..errors import InputError, W2WError, shown
-from ..formats import load_lora
+from ..formats import DIGEST, load_lora, write_lora_file
 from ..labels import find_labels, read_labels, tidy_labels, write_labels
 from ..layout import WeightLayout
 from . import _folder
-from ._folder import Facts
+from ._folder import Facts, file_stem
 from ._rows import (
     BASE,
     INFO,
+    LAYOUT,
     RECIPE,
     SEED,
     SUBJECT,
     Place,
     RowReader,
-    hash_recipe,
     read_info,
     read_metadata,
-    write_row,
 )
 from ._shards import list_packed
-from ._stream import READERS, WeightBlocks, start_reading
+from ._stream import READERS, WeightBlocks, read_rows
 
 if TYPE_CHECKING:
     import pandas
 
 _BLOCK_BYTES = 64 << 20
-_FEW = 8  # rows that are not worth a pool of threads
 
 
 class WeightDataset:
     """Models of one layout and base, kept as LoRA files in a folder.
 
     `open` reads any folder of LoRAs (PEFT, diffusers or kohya files of one layout); `create` makes
-    one to write to. The object lists the folder once, when it is opened; what it writes itself it
-    knows, what other processes write it sees when it is opened again.
+    one to write to. The object lists the folder when it is opened: rows that other processes write
+    later are seen when it is opened again.
 
-    A row that `write` has returned from is on the disk. Reading a row checks its digest, so damage
-    is an error and never other weights. A dataset serves as a map-style dataset for
-    `torch.utils.data.DataLoader`, worker processes included.
+    Reading a row checks its digest, so damage is an error and never other weights. A dataset serves
+    as a map-style dataset for `torch.utils.data.DataLoader`, worker processes included.
 
     Attributes:
         path: the folder.
@@ -80,8 +78,8 @@ class WeightDataset:
     def open(cls, path: str | Path) -> "WeightDataset":
         """Open the dataset in a folder.
 
-        Without a `dataset.json` the first LoRA sets the layout and every file is read once to see
-        that it has the same.
+        Without a `dataset.json`, the first LoRA sets the layout and all files are read to check
+        that they have the same.
 
         Raises:
             InputError: no LoRA is there, LoRAs of several layouts, a damaged `dataset.json`.
@@ -95,14 +93,12 @@ class WeightDataset:
             raise InputError(f"{path} holds no dataset; expected {_folder.FACTS} or LoRA files")
         first = next(iter(rows.values()))
         lora = load_lora(first)
-        facts = Facts(lora.layout, lora.metadata.get(BASE, ""))
-        dataset = cls(path, facts, rows)
-        others = {n: why for n, why in dataset.verify().items() if "another layout" in why}
+        dataset = cls(path, Facts(lora.layout, lora.metadata.get(BASE, "")), rows)
+        others = [why for why in dataset.verify().values() if "another layout" in why]
         if others:
-            listed = "; ".join(list(others.values())[:5])
             raise InputError(
-                f"{len(others)} of {len(rows)} LoRAs differ from {first.name} ({listed}); expected"
-                " one layout; move them elsewhere"
+                f"{len(others)} of {len(rows)} LoRAs differ from {first.name}"
+                f" ({'; '.join(others[:5])}); expected one layout; move them elsewhere"
             )
         return dataset
 
@@ -155,6 +151,9 @@ class WeightDataset:
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
+    def __repr__(self) -> str:
+        return f"WeightDataset({str(self.path)!r}, {len(self):,} × {self.layout.num_parameters:,})"
+
     @property
     def labels(self) -> "pandas.DataFrame":
         """The labels, one row per model in the order of `names`; see `tidy_labels` for the columns.
@@ -180,8 +179,19 @@ class WeightDataset:
         """Return the JSON facts with which a model was written; often none."""
         return read_info(self.place(name))
 
-    def __repr__(self) -> str:
-        return f"WeightDataset({str(self.path)!r}, {len(self):,} × {self.layout.num_parameters:,})"
+    def place(self, name: str) -> Place:
+        """Return where a row is: its file, or its place in a shard."""
+        try:
+            return self._places[name]
+        except KeyError:
+            known = ", ".join(map(repr, self.names[:3])) or "none"
+            raise InputError(
+                f"{self.path} has no model called {shown(name)}; it has {len(self):,} ({known}, …)"
+            ) from None
+
+    def path_of(self, name: str) -> Path:
+        """Return the LoRA file of a name; raises InputError if no file can have that name."""
+        return self.path / f"{file_stem(name)}{_folder.SUFFIX}"
 
     # Reading.
 
@@ -196,17 +206,11 @@ class WeightDataset:
             InputError: no such name, or its file is damaged.
             IndexError: no such index.
         """
-        if isinstance(rows, str):
-            return self._read([rows])[0]
-        if isinstance(rows, slice):
-            return self._read(self.names[rows])
-        if hasattr(rows, "__index__") and not getattr(rows, "ndim", 0):
-            return self._read([self.names[rows]])[0]
-        return self._read([row if isinstance(row, str) else self.names[row] for row in rows])
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
-        """Read a batch for `torch.utils.data.DataLoader`."""
-        return list(self[indices])
+        one = isinstance(rows, str) or (hasattr(rows, "__index__") and not getattr(rows, "ndim", 0))
+        chosen = self.names[rows] if isinstance(rows, slice) else [rows] if one else rows
+        names = (row if isinstance(row, str) else self.names[row] for row in chosen)
+        found = read_rows(self._reader, [self.place(name) for name in names])
+        return found[0] if one else found
 
     def __iter__(self) -> Iterator[Float[Tensor, " d"]]:
         for block in self.blocks():
@@ -222,25 +226,18 @@ class WeightDataset:
         return WeightBlocks(self._reader, tuple(self._places[n] for n in self.names), rows)
 
     def verify(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Read rows, all by default, and return name → what is wrong with it; empty if all is well.
-
-        Costs one read of the files, in memory for a few rows.
-        """
+        """Read rows, all by default, and return name → what is wrong; empty if all is well."""
         names = self.names if names is None else names
-        buffers = [torch.empty(self.layout.num_parameters) for _ in range(READERS)]
 
-        def check(share: int) -> dict[str, str]:
-            broken = {}
-            for name in names[share::READERS]:
-                try:
-                    self._reader.read_into(self.place(name), buffers[share])
-                except W2WError as error:
-                    broken[name] = str(error)
-            return broken
+        def problem(name: str) -> str | None:
+            try:
+                self._reader.read_into(self.place(name), torch.empty(self.layout.num_parameters))
+            except W2WError as error:
+                return str(error)
 
         with ThreadPoolExecutor(READERS) as pool:
-            found = {n: why for part in pool.map(check, range(READERS)) for n, why in part.items()}
-        return {name: found[name] for name in names if name in found}
+            found = zip(names, pool.map(problem, names), strict=True)
+            return {name: why for name, why in found if why}
 
     # Writing.
 
@@ -278,25 +275,20 @@ class WeightDataset:
         metadata = {
             SUBJECT: name,
             SEED: "" if seed is None else str(seed),
-            RECIPE: hash_recipe(self.recipe),
+            RECIPE: hashlib.sha256(canonical_json(self.recipe)).hexdigest()[:16],
             BASE: self.base_hash,
             INFO: canonical_json(dict(info)).decode() if info else "",
+            LAYOUT: self.layout.hash,
+            DIGEST: "",
         }
-        remove(self.path / _folder.FAILED / f"{_folder.file_stem(name)}.json")
+        remove(self.path / _folder.FAILED / f"{file_stem(name)}.json")
         try:
-            write_row(path, weights, self.layout, metadata)
+            write_lora_file(path, weights, self.layout, "diffusers", metadata)
         except InputError as error:
             raise InputError(f"{name!r}: {error}") from error
-        self._note(name, path)
+        self._places[name] = path
+        self.__dict__.pop("names", None)
         return path
-
-    def path_of(self, name: str) -> Path:
-        """Return the LoRA file that `write` would write for a name.
-
-        Raises:
-            InputError: a name that no file can have.
-        """
-        return self.path / f"{_folder.file_stem(name)}{_folder.SUFFIX}"
 
     def write_failure(
         self, name: str, reason: str, *, info: Mapping[str, Any] | None = None
@@ -321,15 +313,19 @@ class WeightDataset:
         place = self.place(name)
         if not isinstance(place, Path):
             raise InputError(f"{name!r} is packed in {place.path}: expected a file of its own")
-        aside = self.path / _folder.BROKEN
-        make_folder(aside)
-        os.replace(place, aside / place.name)
+        aside = self.path / _folder.BROKEN / place.name
+        make_folder(aside.parent)
+        os.replace(place, aside)
         sync_folder(self.path)
-        self._note(name, None)
-        return aside / place.name
+        del self._places[name]
+        self.__dict__.pop("names", None)
+        return aside
 
     def label(self, labels: Any) -> None:
         """Add labels, replacing those known for the same name and column.
+
+        Reads the table of the folder and writes it back: of two processes that add different
+        labels at the same moment, one may lose its own.
 
         Args:
             labels: a DataFrame indexed by name, or {name: {label: value}}. Values are 0 and 1, −1
@@ -354,35 +350,6 @@ class WeightDataset:
                 return
         write_labels(path or self.path / "labels.csv", new.sort_index())
 
-    # Inside.
-
-    def _note(self, name: str, place: Path | None) -> None:
-        if place is None:
-            del self._places[name]
-        else:
-            self._places[name] = place
-        self.__dict__.pop("names", None)
-
-    def place(self, name: str) -> Place:
-        """Return where a row is: its file, or its place in a shard."""
-        try:
-            return self._places[name]
-        except KeyError:
-            known = ", ".join(map(repr, self.names[:3])) or "none"
-            raise InputError(
-                f"{self.path} has no model called {shown(name)}; it has {len(self):,} ({known}, …)"
-            ) from None
-
-    def _read(self, names: Sequence[str]) -> Float[Tensor, "n d"]:
-        places = [self.place(name) for name in names]
-        if len(places) > _FEW:
-            with ThreadPoolExecutor(READERS) as pool:
-                return start_reading(pool, self._reader, places)()
-        rows = torch.empty(len(places), self.layout.num_parameters)
-        for place, row in zip(places, rows, strict=True):
-            self._reader.read_into(place, row)
-        return rows
-
     def _require_settings(self, wanted: Facts) -> None:
         self.layout.require_equal(wanted.layout, str(self.path))
         ours = {"base_hash": self.base_hash, **self.recipe}
@@ -391,16 +358,15 @@ class WeightDataset:
             if ours.get(key) != theirs.get(key):
                 raise InputError(
                     f"{self.path} holds a dataset made with {key} {shown(ours.get(key))}, and"
-                    f" {shown(theirs.get(key))} is wanted: expected the same settings; use another"
-                    " folder, or those settings"
+                    f" {shown(theirs.get(key))} is wanted; use those settings or another folder"
                 )
 
 
 def _require_ours(path: Path, layout: WeightLayout) -> None:
     """Refuse a folder that holds anything but LoRAs of the layout and their labels."""
-    known = {_folder.FAILED, _folder.BROKEN, "labels.csv", "labels.parquet"}
     rows = _folder.list_rows(path)
-    ours = {place.name for place in rows.values()} | known
+    ours = {place.name for place in rows.values()}
+    ours |= {_folder.FAILED, _folder.BROKEN, "labels.csv", "labels.parquet"}
     foreign = sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")
     if foreign:
         raise InputError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from .._files import TEMPORARY, make_folder, read_regular, write_atomic
+from .._files import make_folder, read_regular, write_atomic
 from .._json import canonical_json, parse_json
 from .._safetensors import open_checked
 from ..errors import InputError, shown
@@ -19,7 +19,6 @@ FACTS, FAILED, BROKEN, SHARDS = "dataset.json", "failed", "broken", "shards"
 SUFFIX = ".safetensors"
 
 _MAX_NAME = 200  # bytes; file systems take 255, and a suffix and some escapes must fit
-_MAX_FACTS = 64 << 20
 # Separators, wildcards and control characters; a dot in front hides a file, and a dot or space at
 # the end is lost on some file systems.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|%]|^\.|[. ]$')
@@ -59,8 +58,8 @@ def read_facts(folder: Path) -> Facts | None:
     """
     path = folder / FACTS
     try:
-        facts = parse_json(read_regular(path, _MAX_FACTS), str(path))
-    except (FileNotFoundError, NotADirectoryError):
+        facts = parse_json(read_regular(path), str(path))
+    except FileNotFoundError:
         return None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(f"{path} does not describe a dataset; expected the format {FORMAT}")
@@ -69,21 +68,20 @@ def read_facts(folder: Path) -> Facts | None:
             f"{path} has version {shown(facts.get('version'))}: expected {VERSION}; a newer"
             " weights2weights may read it"
         )
-    shards = facts.get("shards", [])
-    kinds = {"layout": dict, "layout_hash": str, "base_hash": str, "recipe": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
-    if wrong or not isinstance(shards, list) or not all(map(_is_shard, shards)):
-        raise InputError(
-            f"{path} is damaged (at {(wrong or ['shards'])[0]}); restore it, or delete it: the LoRA"
-            " files can be read without it"
-        )
-    layout = WeightLayout.from_dict(facts["layout"])
-    if layout.hash != facts["layout_hash"]:
-        raise InputError(
-            f"{path} is damaged: its layout has hash {layout.hash}, expected"
-            f" {shown(facts['layout_hash'])}; restore it, or delete it"
-        )
-    return Facts(layout, facts["base_hash"], facts["recipe"], tuple(shards))
+    kinds = {"layout": dict, "layout_hash": str, "base_hash": str, "recipe": dict, "shards": list}
+    facts = {"shards": [], **facts}
+    damaged = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
+    if not damaged and not all(map(_is_shard, facts["shards"])):
+        damaged = ["shards"]
+    if not damaged:
+        layout = WeightLayout.from_dict(facts["layout"])
+        if layout.hash == facts["layout_hash"]:
+            return Facts(layout, facts["base_hash"], facts["recipe"], tuple(facts["shards"]))
+        damaged = [f"layout_hash: {layout.hash}, expected {shown(facts['layout_hash'])}"]
+    raise InputError(
+        f"{path} is damaged (at {damaged[0]}); restore it, or delete it: the LoRA files can be read"
+        " without it"
+    )
 
 
 def _is_shard(name: Any) -> bool:
@@ -109,9 +107,9 @@ def file_stem(name: str) -> str:
     return stem
 
 
-def row_name(stem: str) -> str:
-    """Return the row name of a file name without suffix."""
-    return unquote(stem)
+def row_name(file: str) -> str:
+    """Return the row name of a file name, with or without suffix."""
+    return unquote(file.removesuffix(SUFFIX))
 
 
 def list_rows(folder: Path) -> dict[str, Path]:
@@ -123,13 +121,13 @@ def list_rows(folder: Path) -> dict[str, Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entry.name for entry in entries if _is_lora(entry))
+            files = sorted(entry.name for entry in entries if _is_lora(entry))
     except OSError as error:
         raise InputError(f"{folder} cannot be listed ({error.strerror}); check the path") from error
     rows: dict[str, Path] = {}
-    for file in found:
-        name = row_name(file.removesuffix(SUFFIX))
-        if not all(ord(c) < 0xD800 or ord(c) > 0xDFFF for c in name):
+    for file in files:
+        name = row_name(file)
+        if any("\ud800" <= character <= "\udfff" for character in name):
             raise InputError(f"{folder} holds a file whose name is not text, {file!a}: rename")
         if name in rows:
             raise InputError(
@@ -140,26 +138,25 @@ def list_rows(folder: Path) -> dict[str, Path]:
 
 
 def _is_lora(entry: os.DirEntry) -> bool:
-    if entry.name.startswith((".", TEMPORARY)):
+    if entry.name.startswith("."):  # unfinished files, among others
         return False
     if entry.name.endswith(SUFFIX):
         return entry.is_file()
-    if not entry.is_dir() or entry.name in (FAILED, BROKEN, SHARDS):
-        return False
-    return any(os.path.isfile(os.path.join(entry.path, name)) for name in IN_FOLDERS)
+    own = entry.name in (FAILED, BROKEN, SHARDS)
+    return not own and any(os.path.isfile(os.path.join(entry, name)) for name in IN_FOLDERS)
 
 
 def is_dataset(path: str | Path) -> bool:
     """Say whether a path is a dataset: it has a `dataset.json`, or is a folder of several LoRAs."""
     path = Path(path)
     if not path.is_dir() or (path / FACTS).exists():
-        return (path / FACTS).exists()
-    if any((path / name).exists() for name in IN_FOLDERS):
-        return False
+        return path.is_dir()
     try:
         places = list(list_rows(path).values())
-        if len(places) < 2 or places[0].is_dir():
-            return len(places) > 1
+        if len(places) < 2 or any((path / name).exists() for name in IN_FOLDERS):
+            return False
+        if places[0].is_dir():
+            return True
         with open_checked(places[0]) as file:
             return any("lora" in name for name in file.places)
     except (InputError, OSError):
@@ -177,16 +174,11 @@ def write_failure(folder: Path, name: str, reason: str, info: dict[str, Any]) ->
 def read_failures(folder: Path) -> dict[str, dict[str, Any]]:
     """Return name → {"reason", "info"} of subjects without a model; damaged notes say so."""
     failures: dict[str, dict[str, Any]] = {}
-    try:
-        files = sorted((folder / FAILED).glob("[!.]*.json"))
-    except OSError:
-        return {}
-    for path in files:
-        name = row_name(path.name.removesuffix(".json"))
+    for path in sorted((folder / FAILED).glob("[!.]*.json")):
         try:
             facts = parse_json(read_regular(path), str(path))
             reason, info = str(facts["reason"]), dict(facts["info"])
         except (InputError, FileNotFoundError, KeyError, TypeError, ValueError):
             reason, info = f"{path} is damaged and no longer says why", {}
-        failures[name] = {"reason": reason, "info": info}
+        failures[unquote(path.stem)] = {"reason": reason, "info": info}
     return failures

@@ -15,7 +15,7 @@ from ..formats import LoRAFile, load_lora
 from ..labels import find_labels, read_labels
 from ..models import require_one_base
 from ._dataset import WeightDataset
-from ._folder import FACTS, IN_FOLDERS, SUFFIX, row_name
+from ._folder import FACTS, IN_FOLDERS, list_rows, row_name
 from ._rows import BASE, SEED, read_info
 
 
@@ -88,11 +88,10 @@ def import_loras(
         except InputError as error:
             outcome.refused[file] = str(error)
     if outcome.dataset is not None:
-        for folder in paths:
-            if folder.is_dir() and (table := find_labels(folder)):
-                outcome.dataset.label(read_labels(table))
-        if labels is not None:
-            outcome.dataset.label(labels)
+        tables = filter(None, (find_labels(folder) for folder in paths if folder.is_dir()))
+        for table in (*map(read_labels, tables), labels):
+            if table is not None:
+                outcome.dataset.label(table)
     return outcome
 
 
@@ -120,28 +119,21 @@ def _expand(paths: Iterable[Path]) -> list[Path]:
     """Put what is in a folder of LoRAs in the place of the folder, in the order of the names."""
     files: list[Path] = []
     for path in paths:
-        if not path.is_dir() or _is_lora_folder(path):
-            files.append(path)
-            continue
-        inside = sorted(path.iterdir())
-        loras = [p for p in inside if p.suffix == SUFFIX or _is_lora_folder(p)]
-        if not loras:
+        folder = path.is_dir() and not any((path / name).is_file() for name in IN_FOLDERS)
+        inside = list(list_rows(path).values()) if folder else [path]
+        if not inside:
             raise InputError(f"{path} is a folder without LoRAs: expected .safetensors files in it")
-        files += loras
+        files += inside
     if not files:
         raise InputError("no files to import: expected LoRA files or folders")
     return list({os.path.abspath(file): file for file in files}.values())
-
-
-def _is_lora_folder(path: Path) -> bool:
-    return any((path / name).is_file() for name in IN_FOLDERS)
 
 
 def _names(files: Sequence[Path]) -> dict[str, Path]:
     """Name every file by its stem, with its folder in front where that is not unique."""
     whole = [Path(os.path.abspath(file)) for file in files]
     named = [path.parent if path.name in IN_FOLDERS else path for path in whole]
-    stems = [row_name(path.name.removesuffix(SUFFIX)) for path in named]
+    stems = [row_name(path.name) for path in named]
     count = Counter(stems)
     names: dict[str, Path] = {}
     for file, path, stem in zip(files, named, stems, strict=True):

@@ -27,10 +27,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import open_regular
-from .._json import canonical_json, parse_json
-from .._safetensors import MAX_HEADER
+from .._json import parse_json
+from .._safetensors import MAX_HEADER, tensor_bytes
 from ..errors import InputError
-from ..formats import DIGEST, load_lora, require_digest, write_lora_file
+from ..formats import DIGEST, load_lora, require_digest
 from ..layout import WeightLayout
 from ..models import require_one_base
 from ._folder import SUFFIX
@@ -55,29 +55,11 @@ class PackedRow:
 Place = Path | PackedRow
 
 
-def hash_recipe(recipe: Mapping[str, Any]) -> str:
-    """Return 16 hex digits that stand for a recipe."""
-    return hashlib.sha256(canonical_json(dict(recipe))).hexdigest()[:16]
-
-
-def byte_view(weights: Tensor) -> memoryview:
-    """Return the memory of a contiguous CPU tensor."""
-    return weights.view(-1).view(torch.uint8).numpy().data
-
-
-def write_row(path: Path, weights: Tensor, layout: WeightLayout, metadata: dict[str, str]) -> None:
-    """Write one LoRA file with its digest, all or nothing; equal arguments give equal bytes."""
-    write_lora_file(
-        path, weights, layout, "diffusers", {**metadata, LAYOUT: layout.hash, DIGEST: ""}
-    )
-
-
 class RowReader:
     """Reads rows of one layout and base.
 
-    Files that this package wrote differ in their numbers and little else. Once one of them has been
-    parsed in full, an equal header is recognised and the numbers go straight to where they are
-    wanted, checked by their digest.
+    Files that this package wrote differ in little but their numbers. Once one has been parsed in
+    full, an equal header is recognised and the numbers go straight to where they are wanted.
     """
 
     def __init__(self, layout: WeightLayout, base_hash: str):
@@ -88,8 +70,7 @@ class RowReader:
         """Read a row into contiguous float32 memory.
 
         Raises:
-            InputError: it is missing, damaged, not finite, or of another layout or base; the
-                message begins with the path.
+            InputError: it is missing, damaged, not finite, or of another layout or base.
         """
         path = place.path if isinstance(place, PackedRow) else place
         try:
@@ -118,7 +99,7 @@ class RowReader:
                 return
             weights = self._parse(path, out)
             file.seek(start)
-            if DIGEST in metadata and file.read() == byte_view(weights):
+            if DIGEST in metadata and file.read() == tensor_bytes(weights):
                 self._known[frame] = weights.dtype
 
     def _parse(self, path: Path, out: Tensor) -> Tensor:
@@ -132,7 +113,7 @@ class RowReader:
 
 
 def read_metadata(place: Place) -> dict[str, str]:
-    """Return the header strings of a row, as far as they can be read."""
+    """Return the header strings of a row; none if they cannot be read."""
     if isinstance(place, PackedRow):
         return dict(place.metadata)
     try:
@@ -144,8 +125,7 @@ def read_metadata(place: Place) -> dict[str, str]:
 
 def read_info(place: Place) -> dict[str, Any]:
     """Return the JSON facts with which a row was written; empty if there are none."""
-    text = read_metadata(place).get(INFO, "")
-    info = parse_json(text, f"{INFO} of {place}") if text else {}
+    info = parse_json(read_metadata(place).get(INFO) or "{}", f"{INFO} of {place}")
     return info if isinstance(info, dict) else {}
 
 
@@ -166,7 +146,7 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], tuple]:
 
 
 def _read_checked(file: BinaryIO, out: Tensor, sha256: str, path: Path) -> None:
-    view, done = byte_view(out), 0
+    view, done = tensor_bytes(out), 0
     while done < len(view):
         count = file.readinto(view[done:])  # type: ignore[attr-defined]
         if not count:

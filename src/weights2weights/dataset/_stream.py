@@ -1,8 +1,7 @@
 """Rows in blocks of fixed memory, the next one read while the last one is used."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,10 +15,8 @@ from ._rows import Place, RowReader
 READERS = min(4, os.cpu_count() or 1)  # hashing and reading release Python's lock
 
 
-def start_reading(
-    pool: ThreadPoolExecutor, reader: RowReader, places: Sequence[Place]
-) -> Callable[[], Float[Tensor, "n d"]]:
-    """Start to read rows in the background; returns a function that waits for them."""
+def read_rows(reader: RowReader, places: Sequence[Place]) -> Float[Tensor, "n d"]:
+    """Read rows with several threads."""
     # NumPy asks the system for huge pages, torch does not: a fifth of the time for a block.
     rows = torch.from_numpy(np.empty((len(places), reader.layout.num_parameters), np.float32))
 
@@ -27,26 +24,16 @@ def start_reading(
         for index in range(begin, len(places), READERS):
             reader.read_into(places[index], rows[index])
 
-    futures: list[Future[None]] = [pool.submit(read, begin) for begin in range(READERS)]
-
-    def finish() -> Tensor:
-        for future in futures:
-            future.result()
-        return rows
-
-    return finish
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(read, range(min(READERS, len(places)))))
+    return rows
 
 
 @dataclass(frozen=True)
 class WeightBlocks:
     """Rows as float32 tensors "b d", one block at a time, to be iterated as often as needed.
 
-    Memory: two blocks.
-
-    Attributes:
-        reader: reads a row.
-        places: where each row is.
-        rows_per_block: height of every block but the last.
+    Memory: two blocks. Every block but the last has `rows_per_block` rows.
     """
 
     reader: RowReader
@@ -67,12 +54,12 @@ class WeightBlocks:
         return -(-self.rows // self.rows_per_block)
 
     def __iter__(self) -> Iterator[Float[Tensor, "b d"]]:
-        waiting: deque[Callable[[], Tensor]] = deque()
-        with ThreadPoolExecutor(READERS) as pool:
+        ready: Future[Tensor] | None = None
+        with ThreadPoolExecutor(1) as background:
             for start in range(0, self.rows, self.rows_per_block):
                 block = self.places[start : start + self.rows_per_block]
-                waiting.append(start_reading(pool, self.reader, block))
-                if len(waiting) > 1:
-                    yield waiting.popleft()()
-            while waiting:
-                yield waiting.popleft()()
+                ready, last = background.submit(read_rows, self.reader, block), ready
+                if last:
+                    yield last.result()
+            if ready:
+                yield ready.result()

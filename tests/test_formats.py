@@ -421,7 +421,7 @@ REFUSED = {
         put(f"{KOHYA}.lora_down.weight", 2, 4, 3, 3),
         r"\[2, 4, 3, 3\] adapts a conv",
     ),
-    "B missing": ("kohya", drop(f"{KOHYA}.lora_up.weight"), "without its lora_B"),
+    "B missing": ("kohya", drop(f"{KOHYA}.lora_up.weight"), "has only lora_A"),
     "alpha missing": (
         "kohya",
         drop(f"{KOHYA}.alpha"),

@@ -295,7 +295,7 @@ def test_damage_to_a_model_gives_the_same_numbers_or_one_line(tmp_path):
         ("mean.pt", torch.full((NUMBERS,), torch.nan), "NaN"),
         ("std.pt", {"a": torch.zeros(1)}, r"holds a dict; expected 120 numbers"),
         ("proj_1000pc.pt", torch.zeros(MODELS + 1, 8), "25 rows; expected 26"),
-        ("weight_dimensions.pt", {"x": [[1], [1]]}, "no LoRA weight"),
+        ("weight_dimensions.pt", {"x": [[1], [1]]}, "is not a LoRA weight"),
         ("weight_dimensions.pt", {"x": 3}, "name → "),
         ("weight_dimensions.pt", torch.zeros(1), r"float32 \[1\]; expected names and shapes"),
     ],

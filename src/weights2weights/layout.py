@@ -1,15 +1,9 @@
-"""A LoRA is a point: the fixed order in which its tensors become one weight vector.
+"""The layout of a LoRA: the fixed order in which its tensors become one weight vector.
 
-LoRAs of the same shape on the same base model are vectors of the same length: the tensors A and B
-of every adapted layer, row-major, one after the other. A `WeightLayout` states which layers are
-adapted, their widths, the rank and alpha, and hence the offset of every weight in the vector.
-
-The order is the sorted order of the tensors' PEFT keys, A before B within a module: the order in
-which a PEFT file lists its tensors, and that of the published dataset of Dravid et al. 2024. The
-update of a layer is (alpha / rank) · B · A; **that factor is never part of the vector**.
-
-This module is the only home of tensor names and of their order. Two vectors may be compared,
-averaged or decomposed together only if their layouts have the same `hash`.
+The vector holds the tensors A and B of every adapted layer, row-major, in the sorted order of their
+PEFT keys (A before B): the order of PEFT files and of the dataset published by Dravid et al. 2024.
+A layer's update is (alpha / rank) · B · A; **that factor is never part of the vector**. No other
+module defines tensor names or their order; only vectors whose layouts share a `hash` may be mixed.
 """
 
 import hashlib
@@ -59,11 +53,6 @@ class LoRAModule:
     in_features: int
     out_features: int
 
-    @property
-    def target(self) -> str:
-        """The last part of the name, "to_q"; with the part before it if a number, "to_out.0"."""
-        return _target(self.name)
-
 
 class Entry(NamedTuple):
     """One LoRA tensor and its place in the weight vector."""
@@ -77,15 +66,14 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class LayoutDifference:
-    """How something differs from what a layout expects; falsy if it does not.
+    """How tensors or a layout differ from the layout expected; falsy if they do not.
 
     Attributes:
         missing: PEFT keys that were expected and are absent.
         left_over: PEFT keys that were not expected.
-        reshaped: (key, actual shape, expected shape) of tensors present in both. A difference in
-            rank is reported once, by `rank`, and not repeated here.
+        reshaped: (key, actual shape, expected shape), apart from what `rank` explains.
         rank: (actual, expected), or None if equal.
-        alpha: the same for alpha.
+        alpha: (actual, expected), or None if equal.
     """
 
     missing: tuple[str, ...] = ()
@@ -95,21 +83,16 @@ class LayoutDifference:
     alpha: tuple[float, float] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.left_over or self.reshaped or self.rank or self.alpha)
+        return self != LayoutDifference()
 
     def __str__(self) -> str:
-        parts = []
-        if self.rank:
-            parts.append("rank {}, expected {}".format(*self.rank))
+        shapes = [f"{key} is {_times(got)}, not {_times(due)}" for key, got, due in self.reshaped]
+        keys = {"missing": self.missing, "left over": self.left_over, "of another shape": shapes}
+        parts = [f"{len(k)} {what} ({_shorten(k)})" for what, k in keys.items() if k]
         if self.alpha:
-            parts.append("alpha {:g}, expected {:g}".format(*self.alpha))
-        if self.missing:
-            parts.append(f"{len(self.missing)} missing ({_shorten(self.missing)})")
-        if self.left_over:
-            parts.append(f"{len(self.left_over)} left over ({_shorten(self.left_over)})")
-        if self.reshaped:
-            shapes = [f"{k} is {_times(came)}, not {_times(due)}" for k, came, due in self.reshaped]
-            parts.append(f"{len(shapes)} of another shape ({_shorten(shapes)})")
+            parts.insert(0, "alpha {:g}, expected {:g}".format(*self.alpha))
+        if self.rank:
+            parts.insert(0, "rank {}, expected {}".format(*self.rank))
         return "; ".join(parts) or "no difference"
 
 
@@ -117,18 +100,15 @@ class LayoutDifference:
 class WeightLayout:
     """The meaning of each of the d weights of a LoRA vector.
 
-    Immutable. Modules are put into canonical order on construction, so two layouts of the same
-    layers are equal however they were listed.
-
     Attributes:
-        modules: the adapted layers, in the order of their PEFT keys.
-        rank: of every LoRA.
+        modules: the adapted layers; put in the order of their PEFT keys on construction.
+        rank: rank of every LoRA.
         alpha: LoRA alpha of every module; its update is (alpha / rank) · B · A.
-        base: a name for the base model ("" if unknown). Not part of `hash`, because one base goes
+        base: a name for the base model ("" if unknown); not part of `hash`, because one base goes
             by many names.
 
     Raises:
-        InputError: no modules, a module twice, a name or width that no LoRA can have.
+        InputError: no modules, a duplicate module, or an invalid name, width, rank or alpha.
     """
 
     modules: tuple[LoRAModule, ...]
@@ -138,22 +118,27 @@ class WeightLayout:
 
     def __post_init__(self):
         if not self.modules:
-            raise InputError("a layout of no modules: expected at least one adapted layer")
-        if self.rank < 1 or not math.isfinite(self.alpha) or self.alpha <= 0:
+            raise InputError("a layout with no modules; expected at least one adapted layer")
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
             raise InputError(
                 f"rank {self.rank}, alpha {self.alpha}: expected a rank of at least 1 and a finite"
                 " alpha above 0"
             )
         for module in self.modules:
-            _check_module(module)
-        for text in (self.base, *(module.name for module in self.modules)):
-            if not _is_unicode(text):
-                raise InputError(f"name {text!r}: expected text that can be written as UTF-8")
+            parts = module.name.split(".")
+            # A part such as "lora_A" would let another module's key sort between an A and its B.
+            if not all(parts) or any(part.startswith("lora_") for part in parts):
+                raise InputError(f"module name {module.name!r}: expected the path of a plain layer")
+            if min(module.in_features, module.out_features) < 1:
+                raise InputError(f"{module}: expected widths of at least 1")
         ordered = tuple(sorted(self.modules, key=lambda module: peft_key(module.name, "A")))
         names = [module.name for module in ordered]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise InputError(f"modules listed twice: {_shorten(twice)}; expected each once")
+        try:
+            "".join([self.base, *names]).encode()
+        except UnicodeEncodeError as error:  # half a surrogate pair
+            raise InputError(f"name {error.object!a:.120} cannot be encoded as UTF-8") from error
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"duplicate modules: {_shorten(twice)}; list each once")
         object.__setattr__(self, "modules", ordered)
         object.__setattr__(self, "alpha", float(self.alpha))
 
@@ -168,17 +153,15 @@ class WeightLayout:
     ) -> "WeightLayout":
         """Adapt every linear layer of a denoiser whose name ends in one of the targets.
 
-        Only names and widths are read, so the network may be on torch's meta device.
-
         Args:
-            denoiser: a UNet or transformer of diffusers, or any network with named linear layers.
+            denoiser: any network with named linear layers; may be on torch's meta device.
             targets: last parts of module names, as in PEFT: "to_q", "to_out.0".
             rank: LoRA rank.
             alpha: LoRA alpha.
             base: a name for the base model.
 
         Raises:
-            InputError: a target that matches no layer, or one that is not `nn.Linear`.
+            InputError: a target matches no layer, or one that is not `nn.Linear`.
         """
         modules, unmatched = [], set(targets)
         for name, layer in denoiser.named_modules():
@@ -187,8 +170,8 @@ class WeightLayout:
                 continue
             if not isinstance(layer, nn.Linear):
                 raise InputError(
-                    f"target {min(matched)!r} matches {name}, a {type(layer).__name__}: expected"
-                    " nn.Linear; name targets that match linear layers only"
+                    f"target {min(matched)!r} matches {name}, a {type(layer).__name__}; expected"
+                    " targets that match only nn.Linear"
                 )
             unmatched -= matched
             modules.append(LoRAModule(name, layer.in_features, layer.out_features))
@@ -196,8 +179,8 @@ class WeightLayout:
             layers = denoiser.named_modules()
             linear = {_target(name) for name, layer in layers if isinstance(layer, nn.Linear)}
             raise InputError(
-                f"targets {sorted(unmatched)} match no layer of {type(denoiser).__name__}: expected"
-                f" some of its linear layers ({_shorten(sorted(linear), 12)})"
+                f"targets {sorted(unmatched)} match no layer of {type(denoiser).__name__}; its"
+                f" linear layers are {_shorten(sorted(linear), 12)}"
             )
         return cls(tuple(modules), rank, alpha, base)
 
@@ -205,11 +188,11 @@ class WeightLayout:
     def from_shapes(
         cls, shapes: Mapping[str, Shape], alpha: float, base: str = ""
     ) -> "WeightLayout":
-        """Read the layout off the shapes of LoRA tensors, such as those in a safetensors header.
+        """Infer the layout from the shapes of LoRA tensors.
 
         Args:
             shapes: PEFT key → shape, in any order.
-            alpha: of every LoRA; tensors do not state it.
+            alpha: LoRA alpha, which tensors do not state.
             base: a name for the base model.
 
         Raises:
@@ -219,41 +202,28 @@ class WeightLayout:
         pairs: dict[str, dict[str, Shape]] = {}
         for key, shape in shapes.items():
             match = _PEFT_KEY.fullmatch(key)
-            if match is None:
+            if match is None or len(shape) != 2:
                 raise InputError(
-                    f"key {key!r} is no LoRA weight: expected {peft_key('<module>', 'A')} or lora_B"
+                    f"{key!r} of shape {_times(shape)} is not a LoRA weight; expected a matrix"
+                    f" named {peft_key('<module>', 'A')} or lora_B"
                 )
-            if len(shape) != 2:
-                raise InputError(f"{key} has shape {_times(shape)}: expected a matrix")
             pairs.setdefault(match["module"], {})[match["part"]] = shape
-        return cls._from_pairs(pairs, alpha, base)
-
-    @classmethod
-    def _from_pairs(
-        cls, pairs: dict[str, dict[str, Shape]], alpha: float, base: str
-    ) -> "WeightLayout":
         modules, ranks = [], set()
         for name, pair in pairs.items():
             if len(pair) < 2:
-                present, absent = ("A", "B") if "A" in pair else ("B", "A")
+                raise InputError(f"{name} has only lora_{min(pair)}; expected lora_A and lora_B")
+            (rank, width_in), (width_out, rank_of_B) = A, B = pair["A"], pair["B"]
+            if rank != rank_of_B:
                 raise InputError(
-                    f"{peft_key(name, present)} comes without its lora_{absent}: expected both;"
-                    " the file is not complete"
-                )
-            (rank, width_in), (width_out, rank_out) = pair["A"], pair["B"]
-            if rank != rank_out:
-                raise InputError(
-                    f"{name} has A of {_times(pair['A'])} and B of {_times(pair['B'])}: expected"
-                    " rank × in and out × rank"
+                    f"{name} has A of {_times(A)} and B of {_times(B)}; expected rank × in and"
+                    " out × rank"
                 )
             ranks.add(rank)
             modules.append(LoRAModule(name, width_in, width_out))
         if len(ranks) > 1:
-            raise InputError(
-                f"modules of ranks {', '.join(map(str, sorted(ranks)))}: expected one rank; resize"
-                " the LoRA to a single rank first"
-            )
-        return cls(tuple(modules), ranks.pop() if ranks else 1, alpha, base)
+            found = ", ".join(map(str, sorted(ranks)))
+            raise InputError(f"modules of ranks {found}; resize the LoRA to one rank first")
+        return cls(tuple(modules), max(ranks, default=1), alpha, base)
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -262,11 +232,9 @@ class WeightLayout:
         for module in self.modules:
             shapes = {"A": (self.rank, module.in_features), "B": (module.out_features, self.rank)}
             for part, shape in shapes.items():
-                entry = Entry(
-                    peft_key(module.name, part), module.name, offset, math.prod(shape), shape
-                )
-                entries.append(entry)
-                offset += entry.count
+                key, count = peft_key(module.name, part), math.prod(shape)
+                entries.append(Entry(key, module.name, offset, count, shape))
+                offset += count
         return tuple(entries)
 
     @cached_property
@@ -282,12 +250,12 @@ class WeightLayout:
     @property
     def targets(self) -> tuple[str, ...]:
         """Last name parts of the modules, sorted: what PEFT calls target modules."""
-        return tuple(sorted({module.target for module in self.modules}))
+        return tuple(sorted({_target(module.name) for module in self.modules}))
 
     @cached_property
     def hash(self) -> str:
         """16 hex digits of SHA-256 over names, widths, order, rank and alpha; not over `base`."""
-        facts = self.to_dict(with_base=False)
+        facts = {key: value for key, value in self.to_dict().items() if key != "base"}
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -305,20 +273,27 @@ class WeightLayout:
 
         Args:
             state_dict: exactly the tensors of this layout under their PEFT keys, in any order,
-                torch or NumPy, any floating dtype; each may have the same leading batch axes before
-                its two own.
+                torch or NumPy, floating-point, all with the same leading batch axes.
 
         Returns:
-            vectors of length d, on the device and in the dtype of the tensors (the common dtype
-            that holds all of them, if they differ).
+            vectors of length d, on the device of the tensors and in their common dtype.
 
         Raises:
             InputError: tensors are missing, left over, of another shape or not floating-point.
         """
-        self._require_tensors(state_dict)
-        tensors = (state_dict[entry.key] for entry in self.entries)
-        rows = [tensor.reshape(*tensor.shape[:-2], -1) for tensor in tensors]
-        return _concatenate(rows)
+        shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+        batch = shapes.get(self.entries[0].key, ())[:-2]
+        expected = {entry.key: (*batch, *entry.shape) for entry in self.entries}
+        if difference := _compare_shapes(shapes, expected):
+            raise InputError(f"the LoRA tensors do not fit their layout: {difference}")
+        rows: list[Any] = []
+        for entry in self.entries:
+            tensor = state_dict[entry.key]
+            torches = isinstance(tensor, Tensor)
+            if not (tensor.is_floating_point() if torches else tensor.dtype.kind == "f"):
+                raise InputError(f"{entry.key} is {tensor.dtype}; expected floating-point numbers")
+            rows.append(tensor.reshape(*batch, entry.count))
+        return torch.cat(rows, -1) if isinstance(rows[0], Tensor) else np.concatenate(rows, -1)
 
     def unflatten(self, weights: Float[Array, "*batch d"]) -> dict[str, Array]:
         """Split weight vectors into LoRA tensors under PEFT keys, as views. Inverse of `flatten`.
@@ -327,8 +302,7 @@ class WeightLayout:
             weights: vectors of length d with any leading batch axes, torch or NumPy.
 
         Returns:
-            PEFT key → tensor of shape (*batch, rank, in) or (*batch, out, rank), in the order of
-            the vector.
+            PEFT key → (*batch, rank, in) or (*batch, out, rank), in the order of the vector.
 
         Raises:
             InputError: the last axis is not d.
@@ -337,64 +311,42 @@ class WeightLayout:
             raise InputError(
                 f"weights of shape {_times(weights.shape)}: expected a last axis of"
                 f" {self.num_parameters}, rank {self.rank} on {len(self.modules)} modules;"
-                " use the layout that they were made with"
+                " use the layout they were made with"
             )
         batch = weights.shape[:-1]
         return {
-            entry.key: weights[..., entry.offset : entry.offset + entry.count].reshape(
-                *batch, *entry.shape
-            )
-            for entry in self.entries
+            key: weights[..., offset : offset + count].reshape(*batch, *shape)
+            for key, _, offset, count, shape in self.entries
         }
-
-    def _require_tensors(self, state_dict: Mapping[str, Any]) -> None:
-        shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-        batch = shapes.get(self.entries[0].key, ())[:-2]
-        expected = {entry.key: (*batch, *entry.shape) for entry in self.entries}
-        if difference := _compare_shapes(shapes, expected):
-            raise InputError(f"LoRA tensors that do not fit their layout: {difference}")
-        for key, tensor in state_dict.items():
-            floating = (
-                tensor.is_floating_point()
-                if isinstance(tensor, Tensor)
-                else np.issubdtype(tensor.dtype, np.floating)
-            )
-            if not floating:
-                raise InputError(f"{key} holds {tensor.dtype}: expected floating-point numbers")
 
     def difference(self, other: "WeightLayout") -> LayoutDifference:
         """Return how another layout differs from this one; `base` is ignored."""
         at_our_rank = replace(other, rank=self.rank)
-        came = {entry.key: entry.shape for entry in at_our_rank.entries}
-        expected = {entry.key: entry.shape for entry in self.entries}
         return replace(
-            _compare_shapes(came, expected),
+            _compare_shapes(
+                {entry.key: entry.shape for entry in at_our_rank.entries},
+                {entry.key: entry.shape for entry in self.entries},
+            ),
             rank=(other.rank, self.rank) if other.rank != self.rank else None,
             alpha=(other.alpha, self.alpha) if other.alpha != self.alpha else None,
         )
 
     def require_equal(self, other: "WeightLayout", what: str) -> None:
-        """Raise InputError unless `other` gives every weight the same meaning as this layout.
-
-        Args:
-            other: the layout to check.
-            what: whose layout it is, for the message: "adam.safetensors".
-        """
+        """Raise InputError if `other`, which `what` names, gives any weight another meaning."""
         if difference := self.difference(other):
             raise InputError(
-                f"{what} has another layout: {difference}; only LoRAs of one base, rank, alpha and"
-                " set of layers share a space"
+                f"{what} has another layout: {difference}; LoRAs share a space only if they have"
+                " the same base, rank, alpha and layers"
             )
 
-    def to_dict(self, *, with_base: bool = True) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the layout as JSON values. Inverse of `from_dict`."""
         modules = [[m.name, m.in_features, m.out_features] for m in self.modules]
-        facts = {"modules": modules, "rank": self.rank, "alpha": self.alpha}
-        return {**facts, "base": self.base} if with_base else facts
+        return {"modules": modules, "rank": self.rank, "alpha": self.alpha, "base": self.base}
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> "WeightLayout":
-        """Read a layout back from JSON values, which may come from an untrusted file.
+        """Restore a layout from JSON values, which may come from an untrusted file.
 
         Raises:
             InputError: a field is missing or of another type.
@@ -408,57 +360,29 @@ class WeightLayout:
             base = str(facts.get("base", ""))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
-                f"a stored layout that cannot be read ({type(error).__name__}: {error}): expected"
+                f"the stored layout cannot be read ({type(error).__name__}: {error}); expected"
                 " modules as [name, in, out], rank, alpha and base"
             ) from error
         return cls(modules, rank, alpha, base)
 
 
 def _target(name: str) -> str:
+    """Return the last part of a name, or two if the last is a number: "to_q", "to_out.0"."""
     parts = name.split(".")
     return ".".join(parts[-2:] if parts[-1].isdecimal() else parts[-1:])
 
 
-def _check_module(module: LoRAModule) -> None:
-    parts = module.name.split(".")
-    # A part such as "lora_A" would let another module's key sort between an A and its B.
-    if not all(parts) or any(part.startswith("lora_") for part in parts):
-        raise InputError(
-            f"module name {module.name!r}: expected the path of a layer without a LoRA"
-        )
-    if module.in_features < 1 or module.out_features < 1:
-        raise InputError(
-            f"{module.name} is {module.in_features} wide in, {module.out_features} out: expected"
-            " at least 1"
-        )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair
-        return False
-    return True
-
-
 def _compare_shapes(came: Mapping[str, Shape], expected: Mapping[str, Shape]) -> LayoutDifference:
+    both = [key for key in expected if key in came]
     return LayoutDifference(
         missing=tuple(key for key in expected if key not in came),
-        left_over=tuple(sorted(key for key in came if key not in expected)),
-        reshaped=tuple(
-            (key, came[key], shape)
-            for key, shape in expected.items()
-            if key in came and came[key] != shape
-        ),
+        left_over=tuple(sorted(came.keys() - expected.keys())),
+        reshaped=tuple((k, came[k], expected[k]) for k in both if came[k] != expected[k]),
     )
 
 
-def _concatenate(rows: list[Any]) -> Any:
-    return torch.cat(rows, -1) if isinstance(rows[0], Tensor) else np.concatenate(rows, -1)
-
-
 def _integer(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise TypeError(f"{value!r} is not an integer")
     return value
 

@@ -195,7 +195,7 @@ def test_harm_inside_an_otherwise_good_table_is_refused(tmp_path):
 def test_names_that_are_allowed_are_not_called_either(tmp_path):
     """ndarray((10**12,)) would take all memory; here it is a record and then no table."""
     huge = Old("numpy", "ndarray", ((10**12,),))
-    with pytest.raises(W2WError, match="holds no pandas table"):
+    with pytest.raises(W2WError, match="where DataFrame should be"):
         read_pickled_table(store(tmp_path / "t.pt", old(huge)))
 
 
@@ -253,10 +253,10 @@ def slices(*limits) -> Old:
         (block(np.ones((2, 3)), old_array(np.array([1, 1]))), "outside the table"),
         (block(np.ones((2, 3), "c16"), slices(0, 2, 1)), "dtype 'c16'"),
         ({"axes": [old_index(["a", "b"])]}, "1 axes"),
-        ({"axes": [old_index(["a", "b"]), 3]}, "not a plain list of names"),
+        ({"axes": [old_index(["a", "b"]), 3]}, "where _new_Index should be"),
         (
             {"axes": [old_index(["a", "b"]), old_index(["x", None, "z"])]},
-            "something else than names",
+            "something other than names",
         ),
     ],
 )

@@ -206,7 +206,7 @@ def test_one_model_of_the_authors(tmp_path):
         assert torch.equal(vector, torch.arange(6.0))
         assert layout.hash == LAYOUT.hash
     torch.save(torch.zeros(2, 6), path)
-    with pytest.raises(W2WError, match=r"holds float32 \[2, 6\]; expected one model, \[1, any\]"):
+    with pytest.raises(W2WError, match=r"holds float32 \[2, 6\]; expected one row of numbers"):
         load_authors_model(path)
 
 

@@ -1,7 +1,5 @@
 """The authors' published files, as a `WeightSpace` or a `WeightDataset`.
 
-Dravid et al. published their space as files of `torch.save`:
-
 | file | shape | used for |
 |---|---|---|
 | `V.pt` | d × m, float32 | components, as its columns |
@@ -11,8 +9,8 @@ Dravid et al. published their space as files of `torch.save`:
 | `identity_df.pt` | pickled pandas table of n rows | names and labels |
 | `all_weights.pt` | n × d | rows of the dataset; coefficients on all m components |
 
-They are looked for in the folder, its `files/` and its `weights_datasets/identities/`. Nothing in
-them is run; see `formats.authors` and `formats.pickled_table`.
+They may lie in the folder, its `files/` or its `weights_datasets/identities/`. Nothing in them is
+run; see `formats.authors` and `formats.pickled_table`.
 """
 
 from pathlib import Path
@@ -59,8 +57,7 @@ def import_published(
 ) -> WeightSpace:
     """Read a folder of the authors' files as a space.
 
-    Components stay memory-mapped, so the only memory needed is the page cache of `V.pt`, and of
-    `all_weights.pt` if it is there. Save the space to have it laid out for use.
+    Components stay memory-mapped; save the space to have it laid out for use.
 
     Args:
         folder: where the files are; see the table above.
@@ -73,26 +70,28 @@ def import_published(
         as in the table, or by row number where there is no table.
 
     Raises:
-        W2WError: a file is missing, is damaged, has another shape, holds numbers that are not
-            finite or anything but tensors, or the table is not a plain pandas table.
+        W2WError: a file is missing or damaged, has another shape, holds numbers that are not finite
+            or anything but tensors, or the table is not a plain pandas table.
     """
     folder = Path(folder)
     layout = read_layout(_find(folder, LAYOUT_FILE), alpha, base)
-    mean, std = (
-        load_vector(_find(folder, f"{name}.pt"), layout.num_parameters) for name in ("mean", "std")
-    )
+    d = layout.num_parameters
+    mean, std = (load_vector(_find(folder, name), d) for name in ("mean.pt", "std.pt"))
+    path = _find(folder, "V.pt")
+    columns = load_matrix(path, rows=d)
+    if components is not None and not 1 <= components <= columns.shape[1]:
+        raise InputError(f"{components} components: expected 1 to {columns.shape[1]} of {path}")
+    columns = columns[:, :components]
+    require_finite(columns, path)
+    stored = columns.dtype in (torch.float32, torch.float16)
+    metadata = {
+        "of": "weights",
+        "imported": PUBLISHED_SPACE,
+        "sampling": {"components": PAPER_COMPONENTS},
+    }
     std = torch.where(std > 0, std, 1.0)
-    space = WeightSpace(
-        layout,
-        mean,
-        std,
-        _components(_find(folder, "V.pt"), layout.num_parameters, components),
-        metadata={
-            "of": "weights",
-            "imported": PUBLISHED_SPACE,
-            "sampling": {"components": PAPER_COMPONENTS},
-        },
-    )
+    axes = (columns if stored else columns.float()).mT
+    space = WeightSpace(layout, mean, std, axes, metadata=metadata)
     coefficients = _coefficients(folder, space)
     names, labels = _models(folder, len(coefficients))
     return space.with_models(coefficients, names, labels)
@@ -125,9 +124,7 @@ def import_published_dataset(
     stated = _find_any(folder, LAYOUT_FILE)
     layout = read_layout(stated, alpha, base) if stated else published_layout(alpha, base)
     rows = load_matrix(weights, columns=layout.num_parameters)
-    names, labels = _row_numbers(len(rows)), None
-    if not source.is_file():
-        names, labels = _models(folder, len(rows))
+    names, labels = _models(None if source.is_file() else folder, len(rows))
     recipe = {"origin": PUBLISHED_SPACE}
     dataset = WeightDataset.create(path, layout, labels=labels, recipe=recipe)
     for start in tqdm(range(0, len(rows), _ROWS), unit_scale=_ROWS, disable=not progress):
@@ -139,15 +136,6 @@ def import_published_dataset(
     return dataset
 
 
-def _components(path: Path, numbers: int, count: int | None) -> Float[Tensor, "m d"]:
-    columns = load_matrix(path, rows=numbers)
-    if count is not None and not 1 <= count <= columns.shape[1]:
-        raise InputError(f"{count} components: expected 1 to {columns.shape[1]} of {path}")
-    columns = columns[:, :count]
-    require_finite(columns, path)
-    return (columns if columns.dtype in (torch.float32, torch.float16) else columns.float()).mT
-
-
 def _coefficients(folder: Path, space: WeightSpace) -> Float[Tensor, "n k"]:
     weights = _find_any(folder, "all_weights.pt")
     if weights is None:
@@ -157,18 +145,17 @@ def _coefficients(folder: Path, space: WeightSpace) -> Float[Tensor, "n k"]:
         return projected.float().clone()
     rows = load_matrix(weights, columns=space.num_parameters)
     coefficients = torch.empty(len(rows), len(space))
-    for start in range(0, len(rows), _ROWS):
-        part = rows[start : start + _ROWS]
+    for part, out in zip(rows.split(_ROWS), coefficients.split(_ROWS), strict=True):
         require_finite(part, weights)
-        coefficients[start : start + _ROWS] = space.project(part)
+        out.copy_(space.project(part))
     return coefficients
 
 
-def _models(folder: Path, count: int) -> tuple[list[str], "pandas.DataFrame | None"]:
+def _models(folder: Path | None, count: int) -> tuple[list[str], "pandas.DataFrame | None"]:
     """Return the names and labels of the training models."""
-    path = _find_any(folder, "identity_df.pt")
+    path = folder and _find_any(folder, "identity_df.pt")
     if path is None:
-        return _row_numbers(count), None
+        return list(map(str, range(count))), None
     table = read_pickled_table(path)
     if len(table) != count:
         raise InputError(f"{path} has {len(table)} rows; expected {count}, one per model")
@@ -176,16 +163,11 @@ def _models(folder: Path, count: int) -> tuple[list[str], "pandas.DataFrame | No
     return names, tidy_labels(table.set_axis(names, axis=0), names)
 
 
-def _row_numbers(count: int) -> list[str]:
-    return [str(row) for row in range(count)]
-
-
 def _find(folder: Path, name: str) -> Path:
     if found := _find_any(folder, name):
         return found
     raise InputError(
-        f"{folder} holds no {name}; expected the authors' files in it, in files/ or in"
-        " weights_datasets/identities/"
+        f"{folder} holds no {name}; expected it there or in {' or '.join(_FOLDERS[1:])}"
     )
 
 

@@ -7,11 +7,9 @@
 | kohya | one safetensors file | a scalar for each module | A1111, ComfyUI, diffusers |
 | authors | one `.pt` file, read only | nowhere: 27, unless given | the paper's code |
 
-Alpha is the part that goes missing: without it, other programs load a file at another strength and
-say nothing. Here, reading a safetensors file without alpha is an error until the caller states it.
-
-Files are untrusted: a file is checked in full before any of it is returned, and what is not a plain
-LoRA of one rank and one alpha on a UNet's linear layers is refused, never trimmed.
+Other programs silently load a file without alpha at another strength; here it is an error until the
+caller states alpha. Files are untrusted: anything but a plain LoRA of one rank and one alpha on a
+UNet's linear layers is refused, never trimmed.
 """
 
 from ._files import (

@@ -1,9 +1,7 @@
 """One LoRA file of any format: which it is, its checks, and its weights as one vector."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,8 +15,8 @@ from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, ten
 from ..errors import InputError, W2WError, shown
 from ..layout import WeightLayout
 from . import kohya, peft
-from ._keys import Described, refuse_key
-from .authors import MODEL_SUFFIX, load_authors_model
+from ._keys import refuse_key
+from .authors import MODEL_SUFFIX, load_authors_model, require_finite
 
 LoRAFormat = Literal["peft", "diffusers", "kohya", "authors"]
 FORMATS: tuple[LoRAFormat, ...] = ("peft", "diffusers", "kohya")
@@ -27,8 +25,7 @@ FORMATS: tuple[LoRAFormat, ...] = ("peft", "diffusers", "kohya")
 _PREFIXES = {"peft": peft.PREFIX, "diffusers": peft.DIFFUSERS_PREFIX, "kohya": kohya.PREFIX}
 _DESCRIBE = {"peft": peft.describe, "diffusers": peft.describe_diffusers, "kohya": kohya.describe}
 _WRITE = {"peft": peft.write, "diffusers": peft.write_diffusers, "kohya": kohya.write}
-_FLOATS = ("F32", "F16", "BF16")
-
+_FLOATS = {name: DTYPES[name] for name in ("F32", "F16", "BF16")}
 
 DIGEST = "w2w_sha256"
 """Header entry with the `digest` of the weights, which `load_lora` checks where it is present."""
@@ -61,31 +58,28 @@ def load_lora(path: str | Path, alpha: float | None = None) -> LoRAFile:
 
     Args:
         path: the file, or a folder that holds one.
-        alpha: the LoRA alpha of a file that does not state it. Many programs take such a file for
-            alpha = rank; the caller has to decide.
+        alpha: the LoRA alpha of a file that does not state it; many programs assume the rank.
 
     Raises:
         AlphaMissing: the file states no alpha and none is given.
-        W2WError: anything else than one whole, finite LoRA of one rank and one alpha; a given
-            alpha that contradicts the file.
+        W2WError: anything but one whole, finite LoRA of one rank and one alpha; a given alpha that
+            contradicts the file.
     """
     path = Path(path)
     if path.suffix == MODEL_SUFFIX and path.is_file():
-        return _load_authors(path, alpha)
-    with _naming(path):
-        weights_path = _locate(path)
-        with open_checked(weights_path) as file:
-            kind = _format_of(file)
-            described = _DESCRIBE[kind](file, weights_path)
-            shapes = {key: file.places[name].shape for key, name in described.names.items()}
-            _require_matrices(described.names, shapes)
-            # Shapes and ranks first: an alpha cannot make up for them.
-            unscaled = WeightLayout.from_shapes(shapes, alpha=1.0)
-            stated = _alpha(described, alpha, unscaled.rank)
-            layout = WeightLayout(unscaled.modules, unscaled.rank, stated, described.base)
-            weights = _read_weights(file, layout, described.names)
-            require_digest(digest(weights), file.metadata.get(DIGEST))
-            return LoRAFile(layout, weights, kind, file.metadata)
+        layout, vector = load_authors_model(path, alpha)
+        if len(vector) == layout.num_parameters:
+            return LoRAFile(layout, vector, "authors")
+        raise InputError(
+            f"{path} holds {len(vector)} coefficients of the published space, which become weights"
+            " only with that space (--space)"
+        )
+    try:
+        return _load(path, alpha)
+    except W2WError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def write_lora_file(
@@ -105,9 +99,9 @@ def write_lora_file(
         weights: (d,), in the order of `layout`; float32, float16 or bfloat16, written as they are.
         layout: names, rank and alpha; its base, if it has one, is named in the file.
         format: "peft", "diffusers" or "kohya".
-        metadata: further strings for the header. Entries that state rank, alpha or base are
-            always those of the layout, so the metadata of a file that was read may be passed on. An
-            entry `w2w_sha256`, whatever it holds, becomes the `digest` of the weights.
+        metadata: further strings for the header, such as those of a file that was read. Entries
+            for rank, alpha and base come from the layout; an entry `w2w_sha256`, whatever it
+            holds, becomes the `digest` of the weights.
 
     Returns:
         the path to hand to the other program: the folder for peft, the file otherwise.
@@ -127,10 +121,19 @@ def write_lora_file(
     if format not in FORMATS:
         raise InputError(f"format {shown(format)}: expected one of {', '.join(FORMATS)}")
     if format != "peft" and not path.is_dir() and path.suffix != ".safetensors":
-        raise InputError(f"{path} would not be recognised: expected a name ending in .safetensors")
+        raise InputError(f"{path}: expected a name ending in .safetensors")
     if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
-        raise InputError("metadata holds something else than strings: expected text to text")
-    tensors = _writable_tensors(weights, layout)
+        raise InputError("metadata must map strings to strings")
+    if weights.dtype not in _FLOATS.values():
+        raise InputError(f"weights of {weights.dtype}: expected float32, float16 or bfloat16")
+    if weights.shape != (layout.num_parameters,):
+        raise InputError(
+            f"weights of shape {list(weights.shape)}: expected [{layout.num_parameters}], one LoRA"
+            " of the layout; write the rows of a batch one by one"
+        )
+    tensors = layout.unflatten(weights.detach().cpu())
+    for key, tensor in tensors.items():
+        require_finite(tensor, key)
     # What any format states by itself would be stale in a file of another format.
     stated = peft.OWN_METADATA | kohya.OWN_METADATA
     metadata = {key: value for key, value in metadata.items() if key not in stated}
@@ -154,46 +157,37 @@ def require_digest(found: str, stated: str | None) -> None:
         )
 
 
-def _load_authors(path: Path, alpha: float | None) -> LoRAFile:
-    layout, vector = load_authors_model(path, alpha)
-    if len(vector) != layout.num_parameters:
-        raise InputError(
-            f"{path} holds {len(vector)} coefficients of the published space, which are weights"
-            " only together with that space; give it (--space)"
-        )
-    return LoRAFile(layout, vector, "authors")
-
-
-def _writable_tensors(weights: Tensor, layout: WeightLayout) -> dict[str, Tensor]:
-    """Cut one weight vector into its tensors, after checking that they can be read back."""
-    if weights.shape != (layout.num_parameters,):
-        raise InputError(
-            f"weights of shape {list(weights.shape)}: expected [{layout.num_parameters}], one LoRA"
-            " of the layout; write the rows of a batch one by one"
-        )
-    if weights.dtype not in [DTYPES[name] for name in _FLOATS]:
-        raise InputError(f"weights of {weights.dtype}: expected float32, float16 or bfloat16")
-    tensors = layout.unflatten(weights.detach().cpu())
-    for key, tensor in tensors.items():
-        _require_finite(tensor, key)
-    return tensors
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Start the messages of failures inside with the path that the caller gave."""
-    try:
-        yield
-    except W2WError as error:
-        raise type(error)(f"{path}: {error}") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{os.fspath(path)}: cannot be read ({reason}); check the path") from error
+def _load(path: Path, alpha: float | None) -> LoRAFile:
+    path = _locate(path)
+    with open_checked(path) as file:
+        kind = _format_of(file)
+        lora = _DESCRIBE[kind](file, path)
+        shapes = {key: file.places[name].shape for key, name in lora.names.items()}
+        for key, shape in shapes.items():
+            if len(shape) != 2 or 0 in shape:
+                adapts = "adapts a convolution" if len(shape) == 4 else "is not a matrix"
+                raise InputError(
+                    f"{lora.names[key]} of shape {list(shape)} {adapts}; expected LoRAs of linear"
+                    " layers only; train or extract one without it"
+                )
+        # Shapes and ranks first: an alpha cannot make up for them.
+        plain = WeightLayout.from_shapes(shapes, alpha=1.0)
+        stated = alpha if lora.alpha is None else lora.alpha
+        if stated is None:
+            raise AlphaMissing(
+                "states no alpha, so its strength is unknown; pass alpha=… (--alpha), which is"
+                f" {plain.rank}, the rank, if other programs showed it right"
+            )
+        if alpha not in (None, stated):
+            raise InputError(f"states alpha {stated:g}, and {alpha:g} was given")
+        layout = WeightLayout(plain.modules, plain.rank, stated, lora.base)
+        weights = _read_weights(file, layout, lora.names)
+        require_digest(digest(weights), file.metadata.get(DIGEST))
+        return LoRAFile(layout, weights, kind, file.metadata)
 
 
 def _locate(path: Path) -> Path:
     """Return the safetensors file that a file or folder stands for."""
-    refuse_pickle(path)
     if not path.is_dir():
         return path
     known = [n for n in (peft.WEIGHTS_NAME, peft.DIFFUSERS_NAME) if (path / n).exists()]
@@ -201,83 +195,46 @@ def _locate(path: Path) -> Path:
     if len(names) == 1:
         return path / names[0]
     if names:
-        raise InputError(
-            f"a folder with {len(names)} LoRA files ({shown(', '.join(names))}): name one of them"
-        )
+        raise InputError(f"a folder with {len(names)} LoRA files ({shown(', '.join(names))})")
     for entry in sorted(path.iterdir()):
         refuse_pickle(entry)
     raise InputError(
-        f"a folder without a LoRA: expected {peft.WEIGHTS_NAME} or {peft.DIFFUSERS_NAME} in it"
+        f"a folder without a LoRA; expected {peft.WEIGHTS_NAME} or {peft.DIFFUSERS_NAME} in it"
     )
 
 
 def _format_of(file: CheckedFile) -> LoRAFormat:
     if not file.places:
-        raise InputError("holds no tensors: expected a LoRA; export it again")
+        raise InputError("holds no tensors; expected a LoRA; export it again")
     found: dict[LoRAFormat, str] = {}
     for key in file.places:
         found |= {kind: key for kind in FORMATS if key.startswith(_PREFIXES[kind])}
     if len(found) > 1:
         keys = " and ".join(map(shown, found.values()))
-        raise InputError(f"mixes the formats {', '.join(found)} ({keys}): expected one in a file")
+        raise InputError(f"mixes the formats {', '.join(found)} ({keys})")
     if not found:
         prefixes = ", ".join(f"{prefix}… ({kind})" for kind, prefix in _PREFIXES.items())
         refuse_key(file, next(iter(file.places)), f"keys such as {prefixes}")
     return next(iter(found))
 
 
-def _require_matrices(names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for key, shape in shapes.items():
-        if len(shape) != 2 or 0 in shape:
-            adapts = "adapts a convolution" if len(shape) == 4 else "is not a matrix"
-            raise InputError(
-                f"{names[key]} of shape {list(shape)} {adapts}: expected matrices, LoRAs of linear"
-                " layers only; train or extract one without it"
-            )
-
-
-def _alpha(described: Described, given: float | None, rank: int) -> float:
-    if described.alpha is None and given is None:
-        raise AlphaMissing(
-            "states no alpha, so its strength is unknown: expected alpha in the file; pass it as"
-            f" alpha=… (--alpha), which is {rank}, the rank, if other programs showed it right"
-        )
-    if described.alpha is not None and given not in (None, described.alpha):
-        raise InputError(f"states alpha {described.alpha:g}, and {given:g} was given: expected one")
-    return given if described.alpha is None else described.alpha  # type: ignore[return-value]
-
-
 def _read_weights(
     file: CheckedFile, layout: WeightLayout, names: Mapping[str, str]
 ) -> Float[Tensor, " d"]:
     """Read all tensors of a LoRA straight into one vector."""
-    first = names[layout.entries[0].key]
-    dtype = file.places[first].dtype
-    for name in names.values():
-        place = file.places[name]
-        if place.dtype not in _FLOATS:
+    by_dtype = {file.places[name].dtype: name for name in names.values()}
+    for dtype, name in by_dtype.items():
+        if dtype not in _FLOATS:
             raise InputError(
-                f"{name} of shape {list(place.shape)} holds {place.dtype}: expected F32, F16 or"
-                " BF16; convert it first"
+                f"{name} of shape {list(file.places[name].shape)} holds {dtype}; expected F32, F16"
+                " or BF16; convert it first"
             )
-        if place.dtype != dtype:
-            raise InputError(
-                f"{name} holds {place.dtype} and {first} {dtype}: expected one dtype; convert all"
-                " to the wider one"
-            )
-    weights = torch.empty(layout.num_parameters, dtype=DTYPES[dtype])
+    if len(by_dtype) > 1:
+        tensors = " and ".join(f"{dtype} ({name})" for dtype, name in by_dtype.items())
+        raise InputError(f"mixes {tensors}; expected one dtype; convert all to the wider one")
+    weights = torch.empty(layout.num_parameters, dtype=_FLOATS[next(iter(by_dtype))])
     for entry in layout.entries:
         part = weights[entry.offset : entry.offset + entry.count]
         part.copy_(file.read(names[entry.key]).flatten())
-        _require_finite(part, f"{names[entry.key]} of shape {list(entry.shape)}")
+        require_finite(part, f"{names[entry.key]} of shape {list(entry.shape)}")
     return weights
-
-
-def _require_finite(tensor: Tensor, what: str) -> None:
-    # The extremes suffice and need no temporary: a NaN anywhere makes both NaN.
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
-        count = int((~torch.isfinite(tensor)).sum())
-        raise InputError(
-            f"{what} holds {count:,} numbers that are NaN or infinite: expected finite ones; the"
-            " training diverged or the file is damaged"
-        )

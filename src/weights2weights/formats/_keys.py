@@ -45,15 +45,14 @@ _FOREIGN = {
 
 def refuse_key(file: CheckedFile, key: str, expected: str) -> NoReturn:
     """Raise the InputError for a tensor that a LoRA of a UNet's linear layers cannot have."""
-    shape = list(file.places[key].shape)
+    tensor = f"{shown(key)} of shape {list(file.places[key].shape)}"
     for fragment, what in _FOREIGN.items():
         if fragment in key:
             raise InputError(
-                f"{shown(key)} of shape {shape} {what}: expected plain LoRAs of a UNet's linear"
-                " layers and nothing else; train or extract one without it (leaving it out would"
-                " give another model)"
+                f"{tensor} {what}; expected plain LoRAs of a UNet's linear layers and nothing else;"
+                " train or extract one without it (leaving it out would change the model)"
             )
-    raise InputError(f"{shown(key)} of shape {shape} is unknown: expected {expected}")
+    raise InputError(f"{tensor} is unknown; expected {expected}")
 
 
 def read_keys(
@@ -67,10 +66,10 @@ def read_keys(
 
     Args:
         file: whose keys are read.
-        pattern: of a whole key.
-        parts: how the format calls a part → "A", "B" or "alpha".
+        pattern: matches a whole key.
+        parts: the format's name of a part → "A", "B" or "alpha".
         expected: what a key should look like, for the message.
-        respell: from the format's name of a layer to its path in the UNet; None if there is none.
+        respell: maps the format's name of a layer to its path in the UNet, or to None.
 
     Returns:
         (module, part) → key, in the order of the file.
@@ -87,11 +86,8 @@ def read_keys(
             refuse_key(file, key, expected)
         adapters.setdefault(match.groupdict().get("adapter"), key)
         if len(adapters) > 1:
-            first, second = list(adapters.values())[:2]
-            raise InputError(
-                f"{first} and {second} belong to two adapters: expected one in a file; save each"
-                " on its own"
-            )
+            keys = " and ".join(adapters.values())
+            raise InputError(f"{keys} belong to two adapters; save each to a file of its own")
         place = module, parts[match["part"]]
         if place in names:
             raise InputError(f"{names[place]} and {key} are one tensor; expected it once")

@@ -1,14 +1,10 @@
 """Kohya's names of layers, to and from the paths of a UNet.
 
-Every dot of a path has become an underscore, so `attn1.to_q` is `attn1_to_q`, and the way back has
-to know which underscores belong to a word. `WORDS` holds every word in the path of a linear layer
-of Stable Diffusion 1, 2 and XL, the UNets that this format knows. Where one of them continues
-another (`proj_in` and `proj`), what follows (`in`) begins no word and is not an index. So at each
-place only the longest word that fits can lead to the end: a name has one reading or none, and
-`dotted` finds it.
-
-Names in the older LDM spelling (`input_blocks_4_1_…`), in which most SDXL files come, are respelled
-on reading. That counts two resnets per block, as those UNets have.
+Every dot of a path becomes an underscore, so reading a name back takes the list of all words in the
+paths of linear layers of Stable Diffusion 1, 2 and XL. Where one word continues another (`proj_in`
+and `proj`), the rest (`in`) begins no word and is not an index, so only the longest word that fits
+can lead to the end: a name has one reading or none. The older LDM spelling (`input_blocks_4_1_…`)
+of most SDXL files is respelled on reading, counting two resnets per block, as those UNets have.
 """
 
 import re
@@ -22,45 +18,8 @@ WORDS = {
     "to_k", "to_out", "to_q", "to_v", "transformer_blocks", "up_blocks",
 }
 # fmt: on
-_MOST_PARTS = max(word.count("_") for word in WORDS) + 1
-
-
-def underscored(module: str) -> str:
-    """Return the kohya name of a layer.
-
-    Raises:
-        W2WError: the name does not come back from `dotted`, so that no program could know it again.
-    """
-    name = module.replace(".", "_")
-    # The one spelling of SDXL's size embedding that diffusers understands is the older one.
-    name = _TO_LDM.get(name, name)
-    if dotted(name) != module:
-        raise InputError(
-            f"layer {shown(module)} has no kohya name that leads back to it: expected the linear"
-            " layers of Stable Diffusion 1, 2 or XL; export it as peft or diffusers"
-        )
-    return name
-
-
-def dotted(name: str) -> str | None:
-    """Return the layer of a kohya name, diffusers or LDM spelling; None if it names none."""
-    name = _from_ldm(name)
-    parts, words, start = name.split("_"), [], 0
-    while start < len(parts):
-        for stop in range(min(start + _MOST_PARTS, len(parts)), start, -1):
-            word = "_".join(parts[start:stop])
-            if word in WORDS or _is_index(word):
-                words.append(word)
-                start = stop
-                break
-        else:
-            return None
-    return ".".join(words)
-
-
-def _is_index(word: str) -> bool:
-    return word.isascii() and word.isdecimal() and (word == "0" or word[0] != "0")
-
+# Longest word first; an index has no leading zero.
+_WORD = re.compile(f"({'|'.join(sorted(WORDS, key=len, reverse=True))}|0|[1-9][0-9]*)(_|\\Z)")
 
 _LDM_BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d{1,3})(?:_(\d))?_(.+)")
 _LDM_LAYERS = {
@@ -69,7 +28,34 @@ _LDM_LAYERS = {
     "label_emb_0_0": "add_embedding_linear_1",
     "label_emb_0_2": "add_embedding_linear_2",
 }
+# The one spelling of SDXL's size embedding that diffusers understands is the older one.
 _TO_LDM = {ours: ldm for ldm, ours in _LDM_LAYERS.items() if ours.startswith("add_embedding")}
+
+
+def underscored(module: str) -> str:
+    """Return the kohya name of a layer.
+
+    Raises:
+        W2WError: `dotted` would not return the layer, so that no program could recognise the name.
+    """
+    name = module.replace(".", "_")
+    name = _TO_LDM.get(name, name)
+    if dotted(name) != module:
+        raise InputError(
+            f"layer {shown(module)} has no kohya name that leads back to it; expected the linear"
+            " layers of Stable Diffusion 1, 2 or XL; export it as peft or diffusers"
+        )
+    return name
+
+
+def dotted(name: str) -> str | None:
+    """Return the layer of a kohya name, diffusers or LDM spelling; None if it names none."""
+    name, words, end = _from_ldm(name), [], 0
+    while match := _WORD.match(name, end):
+        words.append(match[1])
+        end = match.end()
+    whole = words and end == len(name) and name[-1] != "_"
+    return ".".join(words) if whole else None
 
 
 def _from_ldm(name: str) -> str:

@@ -1,42 +1,26 @@
 """PEFT's LoraConfig: the alpha it states, once sure that nothing else in it has an effect."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, shown
 from ..layout import WeightLayout
 
-# Settings that do not change what a trained LoRA computes.
-_WITHOUT_EFFECT = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "megatron_config",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-}
-_CHECKED = {
-    "alpha_pattern",
-    "init_lora_weights",
-    "lora_alpha",
-    "peft_type",
-    "r",
-    "rank_pattern",
+# fmt: off
+# Settings that do not change what a trained LoRA computes, then those checked one by one.
+_ACCEPTED = {
+    "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout",
+    "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "revision",
+    "runtime_config", "task_type",
+    "alpha_pattern", "init_lora_weights", "lora_alpha", "peft_type", "r", "rank_pattern",
     "target_modules",
 }
+# fmt: on
 # Other initialisations (PiSSA, OLoRA, CorDA, LoftQ) change the base's own weights on loading.
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+
+Shapes = Mapping[tuple[str, str], tuple[int, ...]]
 
 
 def settings_of(layout: WeightLayout) -> dict[str, Any]:
@@ -56,18 +40,13 @@ def settings_of(layout: WeightLayout) -> dict[str, Any]:
     }
 
 
-def alpha_of_settings(
-    config: Mapping[str, Any], shapes: Mapping[tuple[str, str], tuple[int, ...]], where: str
-) -> float | None:
-    """Return alpha as stated by PEFT's LoraConfig.
+def alpha_of_settings(config: Mapping[str, Any], shapes: Shapes, where: str) -> float | None:
+    """Return alpha as stated by PEFT's LoraConfig, or None if the field is missing.
 
     Args:
         config: fields of LoraConfig, untrusted.
         shapes: (module, part) → shape of the tensors that it goes with.
         where: what held the fields, for messages.
-
-    Returns:
-        alpha, or None if the field is missing.
 
     Raises:
         InputError: another kind of adapter, several ranks or alphas, a rank that the tensors do not
@@ -75,35 +54,41 @@ def alpha_of_settings(
     """
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
-        raise InputError(f"{where} has peft_type {shown(kind)}: expected 'LORA'")
+        raise InputError(f"{where} has peft_type {shown(kind)}; expected 'LORA'")
     for field, value in config.items():
-        neutral = not value or value == "none"
-        if not neutral and field not in _WITHOUT_EFFECT and field not in _CHECKED:
+        if field not in _ACCEPTED and value and value != "none":
             raise InputError(
-                f"{where} sets {shown(field)} to {shown(value)}: expected a plain LoRA without it;"
+                f"{where} sets {shown(field)} to {shown(value)}; expected a plain LoRA without it;"
                 " train or extract one"
             )
     start = config.get("init_lora_weights")
-    if not any(start is plain or start == plain for plain in _PLAIN_STARTS):
+    if start not in _PLAIN_STARTS:
         raise InputError(
-            f"{where} sets 'init_lora_weights' to {shown(start)}, which changes the base: expected"
-            " a plain LoRA; convert it with PEFT's path_initial_model_for_weight_conversion"
+            f"{where} sets 'init_lora_weights' to {shown(start)}, which changes the base; convert"
+            " it with PEFT's path_initial_model_for_weight_conversion"
         )
     _check_rank(config, shapes, where)
     _check_targets(config, {module for module, _ in shapes}, where)
-    return _one_alpha(config, where)
+    if config.get("lora_alpha") is None:
+        return None
+    alpha = positive_number(config["lora_alpha"], f"lora_alpha in {where}")
+    for other in _values(config, "alpha_pattern", where):
+        if other != alpha:
+            raise InputError(
+                f"{where} states alpha {alpha:g} and also {shown(other)}; expected one alpha for"
+                " all modules; scale the B of the others to match it"
+            )
+    return alpha
 
 
-def _check_rank(
-    config: Mapping[str, Any], shapes: Mapping[tuple[str, str], tuple[int, ...]], where: str
-) -> None:
+def _check_rank(config: Mapping[str, Any], shapes: Shapes, where: str) -> None:
     ranks = {shape[0] for (_, part), shape in shapes.items() if part == "A" and shape}
     stated = [config["r"]] if config.get("r") is not None else []
     for rank in stated + _values(config, "rank_pattern", where):
         if type(rank) is not int or ranks != {rank}:
             raise InputError(
                 f"{where} states rank {shown(rank)} and its tensors have rank"
-                f" {', '.join(map(str, sorted(ranks)))}: expected one rank; resize the LoRA first"
+                f" {', '.join(map(str, sorted(ranks)))}; resize the LoRA to one rank first"
             )
 
 
@@ -112,47 +97,31 @@ def _check_targets(config: Mapping[str, Any], modules: set[str], where: str) -> 
     targets = config.get("target_modules")
     if not isinstance(targets, list):
         return
-    wanted = {target for target in targets if isinstance(target, str)}
+    wanted = tuple(f".{target}" for target in targets if isinstance(target, str))
     for module in sorted(modules):
-        parts = module.split(".")
-        if not any(".".join(parts[start:]) in wanted for start in range(len(parts))):
+        if not f".{module}".endswith(wanted):
             raise InputError(
                 f"{where} leaves {module} out of its target_modules, so that PEFT would skip its"
-                " tensors: expected every module there; add it, or drop its tensors"
+                " tensors; add it there, or drop its tensors"
             )
-
-
-def _one_alpha(config: Mapping[str, Any], where: str) -> float | None:
-    if config.get("lora_alpha") is None:
-        return None
-    alpha = positive_number(config["lora_alpha"], f"lora_alpha in {where}")
-    for other in _values(config, "alpha_pattern", where):
-        if other != alpha:
-            raise InputError(
-                f"{where} states alpha {alpha:g} and also {shown(other)}: expected one alpha for"
-                " all modules; scale the B of the others to match it"
-            )
-    return alpha
 
 
 def _values(config: Mapping[str, Any], field: str, where: str) -> list[Any]:
     pattern = config.get(field) or {}
     if not isinstance(pattern, dict):
-        raise InputError(f"{where} sets {field} to {shown(pattern)}: expected an object")
+        raise InputError(f"{where} sets {field} to {shown(pattern)}; expected an object")
     return list(pattern.values())
 
 
 def positive_number(value: Any, what: str) -> float:
-    """Return a stranger's alpha as a float.
+    """Return a stranger's number as a float.
 
     Raises:
         InputError: it is not a finite number above 0.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value) if abs(value) < 1e300 else math.inf
-        if math.isfinite(number) and number > 0:
-            return number
-    raise InputError(f"{what} is {shown(value)}: expected a finite number above 0")
+    if type(value) in (int, float) and 0 < value < 1e300:
+        return float(value)
+    raise InputError(f"{what} is {shown(value)}; expected a finite number above 0")
 
 
 def plain_number(value: float) -> int | float:

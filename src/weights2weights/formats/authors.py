@@ -6,8 +6,8 @@
 | `w2wmodel.pt` and the like | one model: 1 × m coefficients of their space, or 1 × d weights |
 | `V.pt`, `all_weights.pt`, … | large matrices; see `published` |
 
-They are read with `weights_only=True`, which builds tensors and plain containers and refuses
-anything else, and only after the checksums inside the file were found right, which torch ignores.
+They are read with `weights_only=True`, which builds only tensors and plain containers, and after
+checking the checksums inside the file, which torch ignores.
 """
 
 import zipfile
@@ -30,8 +30,6 @@ PUBLISHED_SPACE = "weights2weights, Dravid 2024"
 
 MODEL_SUFFIX = ".pt"
 LAYOUT_FILE = "weight_dimensions.pt"
-
-_CHUNK = 2**24  # numbers checked at a time; V.pt holds a billion
 
 
 def load_authors_model(
@@ -57,12 +55,7 @@ def load_authors_model(
     candidates = [path.parent / LAYOUT_FILE, path.parent / "files" / LAYOUT_FILE]
     stated = next((file for file in candidates if file.is_file()), None)
     layout = read_layout(stated, alpha) if stated else published_layout(alpha)
-    vector = load_torch(path)
-    if not _is_matrix(vector, path) or vector.numel() != vector.shape[-1]:
-        raise InputError(f"{path} holds {_describe(vector)}; expected one model, [1, any]")
-    vector = vector.reshape(-1).float().clone()
-    require_finite(vector, path)
-    return layout, vector
+    return layout, load_vector(path)
 
 
 def published_layout(alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) -> WeightLayout:
@@ -96,10 +89,7 @@ def read_layout(path: Path, alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) 
         ) from error
     layout = WeightLayout.from_shapes(shapes, alpha, base=base)
     if list(shapes) != [entry.key for entry in layout.entries]:
-        raise InputError(
-            f"{path} lists its tensors in another order than PEFT files do; a space of that order"
-            " cannot be used here"
-        )
+        raise InputError(f"{path} lists its tensors in another order than PEFT does")
     return layout
 
 
@@ -112,10 +102,8 @@ def load_torch(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
-                raise InputError(f"{path} is damaged at {shown(damaged)}; download it again")
+                raise ValueError(f"damaged at {damaged}")
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except InputError:
-        raise
     except Exception as error:  # damage can break the reader anywhere
         reason = shown(str(error).split("\n")[0])
         raise InputError(
@@ -141,25 +129,29 @@ def load_matrix(path: Path, rows: int | None = None, columns: int | None = None)
     return matrix
 
 
-def load_vector(path: Path, length: int) -> Float[Tensor, " d"]:
-    """Load a vector of finite numbers as float32.
+def load_vector(path: Path, length: int | None = None) -> Float[Tensor, " d"]:
+    """Load a vector of finite numbers, of a given length if any, as float32.
 
     Raises:
         W2WError: as `load_torch`, or it holds anything else.
     """
     vector = load_torch(path)
-    if not _is_matrix(vector, path) or vector.numel() != length:
-        raise InputError(f"{path} holds {_describe(vector)}; expected {length} numbers")
+    if not _is_matrix(vector, path) or vector.numel() != (length or vector.shape[-1]):
+        raise InputError(
+            f"{path} holds {_describe(vector)}; expected {length or 'one row of'} numbers"
+        )
     vector = vector.reshape(-1).float().clone()
     require_finite(vector, path)
     return vector
 
 
-def require_finite(tensor: Tensor, path: Path) -> None:
-    """Raise W2WError if any number is NaN or infinite; in memory for a part at a time."""
-    height = max(_CHUNK // max(tensor[0].numel(), 1), 1) if len(tensor) else 1
-    if not all(bool(part.isfinite().all()) for part in tensor.split(height)):
-        raise InputError(f"{path} holds NaN or infinite numbers; download it again")
+def require_finite(tensor: Tensor, what: str | Path) -> None:
+    """Raise InputError if any number is NaN or infinite, without a temporary copy."""
+    # A NaN anywhere makes both extremes NaN.
+    if tensor.numel() and not all(extreme.isfinite() for extreme in tensor.aminmax()):
+        raise InputError(
+            f"{what} holds NaN or infinite numbers; the training diverged or the file is damaged"
+        )
 
 
 def _is_matrix(value: Any, path: Path) -> bool:

@@ -37,54 +37,52 @@ _FAMILIES = {768: "sd_v1", 1024: "sd_v2", 2048: "sdxl_base_v1-0"}
 def describe(file: CheckedFile, path: Path) -> Described:
     """Return the LoRA of a kohya file."""
     keys = read_keys(file, _KEY, _PARTS, _EXPECTED, dotted)
-    modules = {module: key for (module, part), key in keys.items() if part != "alpha"}
     alphas = {module: key for (module, part), key in keys.items() if part == "alpha"}
+    weights = {place: key for place, key in keys.items() if place[1] != "alpha"}
     return Described(
-        names={peft_key(*place): key for place, key in keys.items() if place[1] != "alpha"},
-        alpha=_one_alpha(file, modules, alphas) if alphas else None,
+        names={peft_key(*place): key for place, key in weights.items()},
+        alpha=_one_alpha(file, {m: key for (m, _), key in weights.items()}, alphas),
         base=file.metadata.get("ss_sd_model_name", ""),
     )
 
 
-def _one_alpha(file: CheckedFile, modules: Mapping[str, str], alphas: Mapping[str, str]) -> float:
-    """Return the alpha that all modules share."""
-    for module, key in [*modules.items(), *alphas.items()]:
-        if module not in alphas:
+def _one_alpha(
+    file: CheckedFile, modules: Mapping[str, str], alphas: Mapping[str, str]
+) -> float | None:
+    """Return the alpha that all modules share, or None if there is none."""
+    if not alphas:
+        return None
+    for one, other, what in ((modules, alphas, "alpha"), (alphas, modules, "weights")):
+        if lonely := one.keys() - other.keys():
             raise InputError(
-                f"{key} has no alpha next to it and other modules have: expected one for each; the"
-                " file is not complete"
+                f"{one[min(lonely)]} has no {what} next to it; the file is incomplete: download it"
+                " again"
             )
-        if module not in modules:
+    values: dict[float, str] = {}
+    for key in alphas.values():
+        place = file.places[key]
+        if math.prod(place.shape) != 1 or place.dtype == "BOOL":
             raise InputError(
-                f"{key} has no weights next to it: expected them; download the file again"
+                f"{key} is {place.dtype} of shape {list(place.shape)}; expected one number"
             )
-    values = {key: _alpha(file, key) for key in alphas.values()}
-    first, alpha = next(iter(values.items()))
-    if other := next((key for key, value in values.items() if value != alpha), None):
+        values[positive_number(file.read(key).item(), key)] = key
+    if len(values) > 1:
+        found = ", ".join(f"{alpha:g} ({key})" for alpha, key in list(values.items())[:2])
         raise InputError(
-            f"{first} is {alpha:g} and {other} is {values[other]:g}: expected one alpha for all"
-            " modules; scale the lora_up of the others to match it"
+            f"states alpha {found}; expected one alpha for all modules; scale the lora_up of the"
+            " others to match it"
         )
-    return _unrounded(alpha, file.metadata.get("ss_network_alpha", ""))
-
-
-def _alpha(file: CheckedFile, key: str) -> float:
-    place = file.places[key]
-    if math.prod(place.shape) != 1 or place.dtype == "BOOL":
-        raise InputError(
-            f"{key} is {place.dtype} of shape {list(place.shape)}: expected one number; export the"
-            " file again"
-        )
-    return positive_number(file.read(key).item(), key)
-
-
-def _unrounded(alpha: float, text: str) -> float:
-    """Return the alpha of the header if the tensors hold its float32 rounding, else theirs."""
-    try:
-        exact = float(text)
+    (alpha,) = values
+    try:  # the header holds all digits, the tensors their float32 rounding
+        exact = float(file.metadata.get("ss_network_alpha", ""))
     except ValueError:
         return alpha
-    return exact if torch.tensor(exact, dtype=torch.float64).float().item() == alpha else alpha
+    return exact if _float32(exact).item() == alpha else alpha
+
+
+def _float32(value: float) -> Tensor:
+    """Round a float to float32; beyond its range, to infinity rather than an error."""
+    return torch.tensor(value, dtype=torch.float64).float()
 
 
 def write(
@@ -92,14 +90,16 @@ def write(
 ) -> Path:
     """Write a kohya file, with alpha as float32 in every module and exactly in the header."""
     if path.is_dir():
-        raise InputError(f"{path} is a folder: expected the name of a .safetensors file in it")
-    alpha = torch.tensor(layout.alpha, dtype=torch.float64).float()
+        raise InputError(f"{path} is a folder; expected the name of a .safetensors file in it")
     renamed: dict[str, Tensor] = {}
     for module in layout.modules:
         name = PREFIX + underscored(module.name)
         renamed[f"{name}.lora_down.weight"] = tensors[peft_key(module.name, "A")]
         renamed[f"{name}.lora_up.weight"] = tensors[peft_key(module.name, "B")]
-        renamed[f"{name}.alpha"] = alpha
+        renamed[f"{name}.alpha"] = _float32(layout.alpha)
+    readers = [m for m in layout.modules if m.name.endswith(("attn2.to_k", "attn2.to_v"))]
+    widths = {module.in_features for module in readers}
+    family = _FAMILIES.get(widths.pop(), "") if len(widths) == 1 else ""
     own = {
         "ss_network_alpha": str(plain_number(layout.alpha)),
         "ss_network_dim": str(layout.rank),
@@ -107,15 +107,9 @@ def write(
     }
     if layout.base:
         own["ss_sd_model_name"] = layout.base
-    write_safetensors(path, renamed, {**_family(layout), **metadata, **own})
+    if version := family or layout.base:
+        metadata = {"ss_base_model_version": version, **metadata}
+    if family == "sd_v2":
+        metadata = {"ss_v2": "True", **metadata}
+    write_safetensors(path, renamed, {**metadata, **own})
     return path
-
-
-def _family(layout: WeightLayout) -> dict[str, str]:
-    """Name the family under which other programs file the LoRA, as far as its layers show it."""
-    text_readers = ("attn2.to_k", "attn2.to_v")
-    widths = {m.in_features for m in layout.modules if m.name.endswith(text_readers)}
-    family = _FAMILIES.get(widths.pop(), "") if len(widths) == 1 else ""
-    named = {"ss_base_model_version": family or layout.base}
-    named["ss_v2"] = "True" if family == "sd_v2" else ""
-    return {key: value for key, value in named.items() if value}

@@ -7,9 +7,10 @@
 | settings | fields of the config | `unet.<field>` in the header, as JSON |
 | read by | `PeftModel.from_pretrained` | `pipe.load_lora_weights` |
 
-Without its settings, diffusers takes a file for alpha = rank and says nothing: 1/27 of the paper's
-strength. The authors of the paper name the adapter inside the key (`lora_A.identity1.weight`), and
-older diffusers wrote `lora.down.weight` for lora_A and no alpha; both are read.
+Without its settings, diffusers silently takes a file for alpha = rank: 1/27 of the paper's
+strength. Also read: the paper's files, which name the adapter inside the key
+(`lora_A.identity1.weight`), and older diffusers files, with `lora.down.weight` for lora_A and no
+alpha.
 """
 
 import json
@@ -39,7 +40,7 @@ DIFFUSERS_PREFIX = "unet."
 OWN_METADATA = {"format", DIFFUSERS_ENTRY}
 
 _KEY = (
-    r"\.(?P<module>.+)\.(?P<part>lora_[AB]|lora\.down|lora\.up)"
+    r"(?P<module>.+)\.(?P<part>lora_[AB]|lora\.down|lora\.up)"
     r"((?<=lora_[AB])\.(?P<adapter>[^.]+))?\.weight"
 )
 _PARTS = {"lora_A": "A", "lora.down": "A", "lora_B": "B", "lora.up": "B"}
@@ -47,27 +48,30 @@ _PARTS = {"lora_A": "A", "lora.down": "A", "lora_B": "B", "lora.up": "B"}
 
 def describe(file: CheckedFile, path: Path) -> Described:
     """Return the LoRA of an `adapter_model.safetensors` and the config next to it."""
-    config_path = path.with_name(CONFIG_NAME)
+    config = path.with_name(CONFIG_NAME)
     # The config of a folder belongs to the file that PEFT reads; others are of other weights.
-    known = path.name == WEIGHTS_NAME and config_path.is_file()
-    config = _fields(config_path.read_bytes(), CONFIG_NAME) if known else {}
-    return _describe(file, PREFIX, config, CONFIG_NAME)
+    known = path.name == WEIGHTS_NAME and config.is_file()
+    return _describe(file, PREFIX, config.read_bytes() if known else "{}", CONFIG_NAME, "")
 
 
 def describe_diffusers(file: CheckedFile, path: Path) -> Described:
     """Return the LoRA of a diffusers file, which holds its settings itself."""
-    text = file.metadata.get(DIFFUSERS_ENTRY)
-    fields = _fields(text, DIFFUSERS_ENTRY) if text else {}
-    unet = {
-        name.removeprefix(DIFFUSERS_PREFIX): value
+    text = file.metadata.get(DIFFUSERS_ENTRY) or "{}"
+    return _describe(file, DIFFUSERS_PREFIX, text, DIFFUSERS_ENTRY, DIFFUSERS_PREFIX)
+
+
+def _describe(
+    file: CheckedFile, prefix: str, raw: bytes | str, where: str, of_fields: str
+) -> Described:
+    fields = parse_json(raw, where)
+    if not isinstance(fields, dict):
+        raise InputError(f"{where} holds {shown(fields)}; expected a JSON object")
+    config: dict[str, Any] = {
+        name.removeprefix(of_fields): value
         for name, value in fields.items()
-        if name.startswith(DIFFUSERS_PREFIX)
+        if name.startswith(of_fields)
     }
-    return _describe(file, DIFFUSERS_PREFIX, unet, DIFFUSERS_ENTRY)
-
-
-def _describe(file: CheckedFile, prefix: str, config: Mapping[str, Any], where: str) -> Described:
-    pattern = re.compile(re.escape(prefix.removesuffix(".")) + _KEY)
+    pattern = re.compile(re.escape(prefix) + _KEY)
     names = read_keys(file, pattern, _PARTS, f"{prefix}<module>.lora_A.weight or lora_B")
     shapes = {place: file.places[key].shape for place, key in names.items()}
     base = config.get("base_model_name_or_path")
@@ -76,13 +80,6 @@ def _describe(file: CheckedFile, prefix: str, config: Mapping[str, Any], where: 
         alpha=alpha_of_settings(config, shapes, where),
         base=base if isinstance(base, str) else "",
     )
-
-
-def _fields(raw: bytes | str, where: str) -> dict[str, Any]:
-    fields = parse_json(raw, where)
-    if not isinstance(fields, dict):
-        raise InputError(f"{where} holds {shown(fields)}: expected a JSON object")
-    return fields
 
 
 def write(

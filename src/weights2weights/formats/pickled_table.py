@@ -3,15 +3,15 @@
 Opening a pickle can run any program, and an allow-list of harmless names is not enough here:
 `torch.load(weights_only=True)` with pandas' and NumPy's constructors allowed (tried with torch 2.13
 and NumPy 2.4) *calls* them, and a pickled dtype of objects with forged flags makes NumPy follow the
-bytes of an array as pointers, which ends the process at best. Tables of pandas 3 would also need
-pyarrow's raw buffers on the list.
+bytes of an array as pointers, which ends the process at best.
 
 So this interpreter calls nothing of pandas, NumPy or Python. Every name becomes a *record* of what
 the pickle states ("a call of `pandas.Index` with these arguments"), and the records are read like
-any other foreign format. A pickle that names anything else than a table consists of is refused.
+any other foreign format. A pickle that names anything a table does not need is refused.
 """
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -49,24 +49,25 @@ def read_pickled_table(path: str | Path) -> "pandas.DataFrame":
         raise InputError(f"{path} {error}; nothing was run") from error
     except Exception as error:  # damage can break the interpreter anywhere
         raise InputError(
-            f"{path} is not a pickled pandas table that can be read ({type(error).__name__}:"
+            f"{path} is not a readable pickled pandas table ({type(error).__name__}:"
             f" {shown(str(error))}); nothing was run; save it as CSV or Parquet where you trust it"
         ) from error
 
 
 def _pickle_bytes(path: Path) -> bytes:
-    if not zipfile.is_zipfile(path):
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"is larger than {_MOST_BYTES:,} bytes, too much for a label table")
-        return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        members = [item for item in archive.infolist() if item.filename.endswith("/data.pkl")]
-        if len(members) != 1:
-            raise InputError("is not a file of torch.save; expected one data.pkl in it")
-        if members[0].file_size > _MOST_BYTES:
-            raise InputError(f"is larger than {_MOST_BYTES:,} bytes, too much for a label table")
-        with archive.open(members[0]) as member:
-            return member.read(_MOST_BYTES)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if len(names) != 1:
+                raise InputError("is not a file of torch.save; expected one data.pkl in it")
+            with archive.open(names[0]) as member:
+                data = member.read(_MOST_BYTES + 1)
+    else:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise InputError(f"is larger than {_MOST_BYTES:,} bytes, too much for a label table")
+    return data
 
 
 class _Record:
@@ -80,9 +81,6 @@ class _Record:
         record = super().__new__(cls)
         record.arguments, record.state = arguments, None
         return record
-
-    def __init__(self, *arguments: Any):
-        pass
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -128,12 +126,10 @@ class _Interpreter(_Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _RECORDS[module, name]
-        except KeyError:
-            raise InputError(
-                f"wants to use {shown(f'{module}.{name}')}, which no label table needs"
-            ) from None
+        if (module, name) not in _RECORDS:
+            name = shown(f"{module}.{name}")
+            raise InputError(f"wants to use {name}, which no label table needs")
+        return _RECORDS[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         raise InputError("refers to tensors; expected a table of labels")
@@ -172,19 +168,15 @@ class _Interpreter(_Unpickler):
 def _table(record: Any) -> "pandas.DataFrame":
     import pandas
 
-    state = record.state if _is(record, "DataFrame") and type(record.state) is dict else {}
-    manager: Any = state.get("_mgr", state.get("_data"))
-    if not _is(manager, "BlockManager"):
-        raise InputError("holds no pandas table; expected a DataFrame")
-    blocks, axes = _parts(manager)
+    state = _known(record, "DataFrame").state
+    blocks, axes = _parts(_known(state.get("_mgr", state.get("_data")), "BlockManager"))
     columns, rows = (_index(axis) for axis in axes)
     if len(rows) > _MOST_ROWS or len(columns) > _MOST_COLUMNS:
         raise InputError(f"has {len(rows):,} rows and {len(columns):,} columns, too many")
     values: list[Any] = [None] * len(columns)
-    for array, places in blocks:
-        block = _array(array)
+    for array, where in blocks:
+        block, places = _array(array), _places(where, len(columns))
         block = block[None] if block.ndim == 1 else block
-        places = _places(places, len(columns))
         if block.shape != (len(places), len(rows)):
             raise InputError(f"holds a block of shape {block.shape} for {len(rows)} rows")
         for place, column in zip(places, block, strict=True):
@@ -199,9 +191,7 @@ def _parts(manager: _Record) -> tuple[list[tuple[Any, Any]], list[Any]]:
     """Return (values, places) of the blocks, and the axes: columns, rows."""
     if len(manager.arguments) >= 2:  # since pandas 1.3: BlockManager(blocks, axes)
         blocks, axes = manager.arguments[:2]
-        if not all(_is(block, "_unpickle_block") for block in blocks):
-            raise InputError("holds a block that cannot be read")
-        found = [block.arguments[:2] for block in blocks]
+        found = [_known(block, "_unpickle_block").arguments[:2] for block in blocks]
     else:  # before: a state of four, the last of them by name
         named = manager.state[3]["0.14.1"]
         axes = named["axes"]
@@ -212,14 +202,12 @@ def _parts(manager: _Record) -> tuple[list[tuple[Any, Any]], list[Any]]:
 
 
 def _index(record: Any) -> range | list[Any]:
-    if not (_is(record, "_new_Index") and len(record.arguments) == 2):
-        raise InputError("has an index that is not a plain list of names")
-    kind, facts = record.arguments
+    kind, facts = _known(record, "_new_Index").arguments
     if kind.kind == "RangeIndex":
         return range(*(_integer(facts[key]) for key in ("start", "stop", "step")))
     names = _array(facts["data"]).tolist()
     if any(type(name) not in (str, int, bool) or name == "" for name in names):
-        raise InputError("has an index that holds something else than names and integers")
+        raise InputError("has an index of something other than names and integers")
     "".join(map(str, names)).encode()  # half a character raises: it could not be stored
     return names
 
@@ -228,9 +216,8 @@ def _places(record: Any, columns: int) -> list[int]:
     """Return the columns of a block, from a slice or an array of integers."""
     if _is(record, "slice"):
         limits = (None if part is None else _integer(part) for part in record.arguments)
-        places = list(range(columns))[slice(*limits)]
-    else:
-        places = [_integer(place) for place in _array(record).tolist()]
+        return list(range(columns)[slice(*limits)])
+    places = [_integer(place) for place in _array(record).tolist()]
     if any(not 0 <= place < columns for place in places) or len(set(places)) < len(places):
         raise InputError("places a block outside the table")
     return places
@@ -239,33 +226,27 @@ def _places(record: Any, columns: int) -> list[int]:
 def _array(record: Any) -> np.ndarray:
     """Build an array from its record: numbers from their bytes, or a list of plain objects."""
     if _is(record, "ArrowStringArray"):
-        return _strings(record.state["_pa_array"])
+        return _strings(_known(record.state["_pa_array"], "_restore_array").arguments[0])
     if _is(record, "_frombuffer"):  # protocol 5: buffer, dtype, shape, order
         data, kind, shape, order = record.arguments
         fortran = order == "F"
-    elif _is(record, "_reconstruct") and record.state:
-        _, shape, kind, fortran, data = record.state
     else:
-        raise InputError("holds an array that cannot be read")
-    count = 1
-    for size in shape:
-        count *= _integer(size)
+        _, shape, kind, fortran, data = _known(record, "_reconstruct").state
     dtype = _dtype(kind)
     if dtype.hasobject:
+        count = math.prod(map(_integer, shape))
         if type(data) is not list or len(data) != count or not all(map(_is_plain, data)):
             raise InputError("holds objects that are not a list of numbers and text")
         array = np.empty(count, dtype=object)
         array[:] = data
     else:
         array = np.frombuffer(_bytes(data), dtype)
-    return array.reshape(shape, order="F" if fortran else "C")
+    return array.reshape(tuple(map(_integer, shape)), order="F" if fortran else "C")
 
 
-def _strings(record: Any) -> np.ndarray:
+def _strings(facts: Any) -> np.ndarray:
     """Build an array of text from the offsets and characters of an Arrow array; "" if missing."""
-    if not _is(record, "_restore_array"):
-        raise InputError("holds text that cannot be read")
-    kind, length, _, offset, (_, bounds, characters), *_ = record.arguments[0]
+    kind, length, _, offset, (_, bounds, characters), *_ = facts
     if kind.arguments != ("large_string",):
         raise InputError("holds text of an unknown kind")
     start, stop = _integer(offset), _integer(offset) + _integer(length) + 1
@@ -279,13 +260,12 @@ def _strings(record: Any) -> np.ndarray:
 
 
 def _dtype(record: Any) -> np.dtype:
-    code = record.arguments[0].lstrip("<>=|") if _is(record, "dtype") else ""
+    code = _known(record, "dtype").arguments[0].lstrip("<>=|")
     if code in ("O", "O8"):
         return np.dtype(object)
     if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
         raise InputError(f"holds an array of dtype {shown(code)}; expected numbers or text")
-    order = record.state[1] if record.state else "<"
-    return np.dtype(code).newbyteorder(">" if order == ">" else "<")
+    return np.dtype(code).newbyteorder(">" if record.state and record.state[1] == ">" else "<")
 
 
 def _bytes(record: Any) -> bytes:
@@ -308,6 +288,12 @@ def _integer(value: Any) -> int:
 
 def _is(value: Any, *kinds: str) -> bool:
     return isinstance(value, _Record) and value.kind in kinds
+
+
+def _known(value: Any, kind: str) -> _Record:
+    if not _is(value, kind):
+        raise InputError(f"holds something else where {kind} should be; expected a DataFrame")
+    return value
 
 
 def _is_plain(value: Any) -> bool:

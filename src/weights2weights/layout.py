@@ -293,7 +293,8 @@ class WeightLayout:
             if not (tensor.is_floating_point() if torches else tensor.dtype.kind == "f"):
                 raise InputError(f"{entry.key} is {tensor.dtype}; expected floating-point numbers")
             rows.append(tensor.reshape(*batch, entry.count))
-        return torch.cat(rows, -1) if isinstance(rows[0], Tensor) else np.concatenate(rows, -1)
+        concatenate: Any = torch.cat if isinstance(rows[0], Tensor) else np.concatenate
+        return concatenate(rows, -1)
 
     def unflatten(self, weights: Float[Array, "*batch d"]) -> dict[str, Array]:
         """Split weight vectors into LoRA tensors under PEFT keys, as views. Inverse of `flatten`.

@@ -132,7 +132,9 @@ def test_no_images_is_a_problem_that_says_what_was_there(folder):
 def test_no_subjects_at_all_is_an_error(tmp_path, missing):
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(W2WError, match=r"is not a directory|expected one folder of"):
+    with pytest.raises(
+        W2WError, match=r"is not a directory|no subjects in .*; expected one folder of"
+    ):
         find_subjects(tmp_path / missing)
 
 
@@ -355,7 +357,7 @@ def test_captions_lie_beside_their_images(folder):
 
 def test_a_caption_in_bytes_is_refused(folder):
     (folder / "eve" / "2.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(W2WError, match=r"2\.txt of 3 bytes is not a caption: expected UTF-8 text"):
+    with pytest.raises(W2WError, match=r"2\.txt is not a caption; expected UTF-8 text"):
         read_images(find_subjects(folder)[1], 16)
 
 
@@ -364,7 +366,7 @@ def test_a_caption_that_is_too_long_is_refused(folder):
     text.write_bytes(b"x" * subjects.MOST_CAPTION_BYTES)
     assert len(read_images(find_subjects(folder)[1], 16).captions[2]) == 4096
     text.write_bytes(b"x" * (subjects.MOST_CAPTION_BYTES + 100))
-    with pytest.raises(W2WError, match=r"2\.txt of more than 4,096 bytes is not a caption"):
+    with pytest.raises(W2WError, match=r"2\.txt is too long for a caption: over 4,096 bytes"):
         read_images(find_subjects(folder)[1], 16)
 
 

@@ -22,13 +22,13 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 def decode_image(data: bytes, name: str) -> "Image":
-    """Decode an image file as upright RGB.
+    """Decode a PNG, JPEG or WebP file as upright RGB.
 
     EXIF orientation is applied, transparency laid on white, 16-bit and grey levels scaled.
 
     Args:
-        data: bytes of a PNG, JPEG or WebP.
-        name: of the file, for messages.
+        data: bytes of the file.
+        name: file name for error messages.
 
     Raises:
         InputError: another format, or an image that is damaged, animated, too large or too small.
@@ -40,8 +40,8 @@ def decode_mask(data: bytes, name: str, size: tuple[int, int]) -> "Image":
     """Decode a mask file as upright grey levels, 255 where the subject is.
 
     Args:
-        data: bytes of a PNG, JPEG or WebP.
-        name: of the file, for messages.
+        data: bytes of the file.
+        name: file name for error messages.
         size: width and height of its upright image.
 
     Raises:
@@ -49,10 +49,8 @@ def decode_mask(data: bytes, name: str, size: tuple[int, int]) -> "Image":
     """
     mask = _decode(data, name, _as_grey)
     if mask.size != size:
-        raise InputError(
-            f"{name} is {mask.width}×{mask.height} px for an image of {size[0]}×{size[1]}:"
-            " expected a mask of the same size"
-        )
+        sizes = f"{mask.width}×{mask.height} px for an image of {size[0]}×{size[1]}"
+        raise InputError(f"{name} is {sizes}; expected a mask of the same size")
     return mask
 
 
@@ -69,6 +67,8 @@ def square(image: "Image", size: int) -> "Image":
 def _decode(data: bytes, name: str, convert: Callable[["Image"], "Image"]) -> "Image":
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    kinds = f"expected a PNG, JPEG or WebP of up to {MOST_PIXELS:,} pixels"
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata; what matters is checked below
@@ -78,29 +78,24 @@ def _decode(data: bytes, name: str, convert: Callable[["Image"], "Image"]) -> "I
                 return convert(ImageOps.exif_transpose(image))
     except W2WError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        why = "not an image" if isinstance(error, UnidentifiedImageError) else "far too large"
-        raise InputError(
-            f"{name} is {why}: expected a PNG, JPEG or WebP of up to {MOST_PIXELS:,} pixels"
-        ) from error
-    except Exception as error:  # decoders meet damage with nearly any exception there is
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image; {kinds}") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} is far too large; {kinds}") from error
+    except Exception as error:  # damage can make a decoder raise nearly anything
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{name} is damaged ({reason}): expected a whole image") from error
+        raise InputError(f"{name} is damaged ({reason})") from error
 
 
 def _require_usable(image: "Image", name: str) -> None:
-    width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise InputError(
-            f"{name} has {width}×{height} pixels: expected at most {MOST_PIXELS:,}; scale it down"
-        )
-    if min(width, height) < LEAST_SIDE:
-        raise InputError(
-            f"{name} has {width}×{height} pixels: expected at least {LEAST_SIDE} a side"
-        )
+    pixels = f"{image.width}×{image.height} pixels"
+    if image.width * image.height > MOST_PIXELS:
+        raise InputError(f"{name} has {pixels}: expected at most {MOST_PIXELS:,}; scale it down")
+    if min(image.size) < LEAST_SIDE:
+        raise InputError(f"{name} has {pixels}: expected at least {LEAST_SIDE} a side")
     # MPO is what phones write as JPEG with a second view; the first is the image
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise InputError(f"{name} is animated: expected a still image; save one frame of it")
+        raise InputError(f"{name} is animated; save one frame of it")
 
 
 def _as_rgb(image: "Image") -> "Image":
@@ -109,9 +104,8 @@ def _as_rgb(image: "Image") -> "Image":
     if image.mode.startswith("I"):
         return _from_16_bits(image).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image).convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
 
 

@@ -5,7 +5,7 @@
     eve,0,,
 
 A column whose known values are all among (0, 1) or (−1, 1) holds nullable booleans, any other
-nullable floats. This is the only place that decides so, that reads tables and that writes them.
+nullable floats.
 """
 
 import csv
@@ -45,9 +45,7 @@ def find_labels(*folders: str | Path) -> Path | None:
     candidates = [Path(folder) / name for folder in folders for name in LABEL_FILES]
     found = [path for path in candidates if path.is_file()]
     if len(found) > 1:
-        raise InputError(
-            f"{len(found)} label tables ({', '.join(map(str, found))}): expected one; name it"
-        )
+        raise InputError(f"{len(found)} label tables ({', '.join(map(str, found))}); name one")
     return found[0] if found else None
 
 
@@ -56,40 +54,35 @@ def read_labels(path: str | Path) -> "pandas.DataFrame":
 
     Names are taken from a column called name, subject, id or file, else from the first column.
     Values are 0 and 1, −1 and 1, true and false, yes and no, other finite numbers, or empty (NA,
-    null, …) where a label is missing. Columns of text are left out, which is logged.
+    null, …) where a label is missing. Columns of text are left out, with a log line.
 
     Args:
         path: a CSV file in UTF-8, or a Parquet file.
 
     Returns:
-        a table indexed by name, in the order of the file, as `tidy_labels` returns it.
+        a table as of `tidy_labels`, in the order of the file.
 
     Raises:
         W2WError: the file cannot be read, a row has no name, a name or column appears twice, or a
             column of numbers holds text or infinity.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        raise InputError(f"{path} is not a label table; expected a .csv or .parquet file")
+    is_csv = _is_csv(path)
     try:
-        frame = (_read_csv if suffix == ".csv" else _read_parquet)(path)
+        frame = _read_csv(path) if is_csv else _read_parquet(path)
     except Exception as error:  # parsers raise nearly anything for damaged files
-        reason = shown(str(error) or type(error).__name__)
-        kind = "UTF-8 CSV" if suffix == ".csv" else "Parquet"
+        reason, kind = shown(str(error)), "UTF-8 CSV" if is_csv else "Parquet"
         raise InputError(f"{path} cannot be read as {kind}: {reason}") from error
     frame.columns = [str(column).strip() for column in frame.columns]
     _require_unique(frame.columns, "column", path)
     lowered = [column.lower() for column in frame.columns]
-    position = next((lowered.index(name) for name in _NAME_COLUMNS if name in lowered), 0)
     if not lowered:
         raise InputError(f"{path} has no columns; expected names and labels")
-    names = [_clean(name) for name in frame.iloc[:, position]]
-    if unnamed := [row for row, name in enumerate(names, start=1) if not name or name == "<NA>"]:
-        raise InputError(f"{path}: row {unnamed[0]} has no name; expected one per row")
-    frame = frame.drop(columns=frame.columns[position])
-    frame.index = _index(names)
-    return _tidy(frame, str(path))
+    position = next((lowered.index(name) for name in _NAME_COLUMNS if name in lowered), 0)
+    names = [_clean(name) for name in frame.pop(frame.columns[position])]
+    if unnamed := [row for row, name in enumerate(names, start=1) if name in ("", "<NA>")]:
+        raise InputError(f"{path}: row {unnamed[0]} has no name")
+    return _tidy(frame.set_axis(_index(names), axis=0), str(path))
 
 
 def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
@@ -101,8 +94,7 @@ def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
         names: of the rows to return.
 
     Returns:
-        a table indexed by `names`; each column has dtype "boolean" or "Float64", where
-        `pandas.NA` stands for missing.
+        a table indexed by `names`, with columns of dtype "boolean" or "Float64".
 
     Raises:
         W2WError: another type of table, names or labels that appear twice, or a column of numbers
@@ -116,9 +108,9 @@ def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
     if isinstance(table, Mapping):
         table = pandas.DataFrame.from_dict(dict(table), orient="index")
     if not isinstance(table, pandas.DataFrame):
+        kind = type(table).__name__
         raise InputError(
-            f"labels of type {type(table).__name__}; expected a DataFrame indexed by name, or"
-            " {name: {label: value}}"
+            f"labels of type {kind}; expected a DataFrame or {{name: {{label: value}}}}"
         )
     columns = [str(column).strip() for column in table.columns]
     if NAME in columns:
@@ -129,9 +121,7 @@ def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
 
 
 def write_labels(path: str | Path, table: "pandas.DataFrame") -> str:
-    """Write a table of `tidy_labels` as CSV or Parquet, all or nothing.
-
-    Equal tables give equal bytes. Reading the file returns the table.
+    """Write a table of `tidy_labels` as CSV or Parquet; equal tables give equal bytes.
 
     Returns:
         SHA-256 of the file, in hex.
@@ -143,23 +133,24 @@ def write_labels(path: str | Path, table: "pandas.DataFrame") -> str:
     path = Path(path)
     if changed := [name for name in table.index if not name or _clean(name) != name]:
         raise InputError(f"{path}: name {changed[0]!r}; expected {_clean(changed[0]) or 'text'!r}")
-    rows = table.rename_axis(NAME).reset_index()
-    if path.suffix == ".csv":
-        flags = rows.select_dtypes("boolean").columns
-        text = rows.astype(dict.fromkeys(flags, "Int8")).to_csv(index=False, lineterminator="\n")
-        data = text.encode()
-    elif path.suffix == ".parquet":
-        buffer = io.BytesIO()
-        rows.to_parquet(buffer, engine="pyarrow", index=False)
-        data = buffer.getvalue()
+    rows, buffer = table.rename_axis(NAME).reset_index(), io.BytesIO()
+    if _is_csv(path):
+        flags = dict.fromkeys(rows.select_dtypes("boolean").columns, "Int8")
+        rows.astype(flags).to_csv(buffer, index=False, lineterminator="\n")
     else:
-        raise InputError(f"{path} is not a label table; expected a .csv or .parquet file")
-    return write_atomic(path, [data])
+        rows.to_parquet(buffer, engine="pyarrow", index=False)
+    return write_atomic(path, [buffer.getvalue()])
 
 
 def readable_name(name: str) -> str:
     """Return a file name as text that can be stored: composed (NFC), undecodable bytes replaced."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def _is_csv(path: Path) -> bool:
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"{path} is not a label table; expected a .csv or .parquet file")
+    return path.suffix.lower() == ".csv"
 
 
 def _clean(name: Any) -> str:
@@ -169,9 +160,8 @@ def _clean(name: Any) -> str:
 def _index(names: Iterable[str]) -> "pandas.Index":
     import pandas
 
-    names = list(names)
     try:
-        return pandas.Index(names, name=NAME, dtype="str")
+        return pandas.Index(list(names), name=NAME, dtype="str")
     except UnicodeEncodeError as error:
         raise InputError(f"name {error.object!a:.60} is not valid text; rename it") from error
 
@@ -209,16 +199,15 @@ def _tidy(table: "pandas.DataFrame", source: str) -> "pandas.DataFrame":
     _require_unique(table.index, "name", source)
     _require_unique(table.columns, "label", source)
     columns = {str(label): _column(values, source) for label, values in table.items()}
-    if text := [label for label, column in columns.items() if column is None]:
+    if text := [label for label in columns if columns[label] is None]:
         _log.warning("%s: ignored columns of text: %s", source, ", ".join(map(shown, text)))
     known = {label: column for label, column in columns.items() if column is not None}
     return pandas.DataFrame(known, index=table.index)
 
 
 def _require_unique(values: "pandas.Index", what: str, source: str | Path) -> None:
-    if not values.is_unique:
-        twice = values[values.duplicated()][0]
-        raise InputError(f"{source}: {what} {twice!r} appears twice; expected each once")
+    if len(twice := values[values.duplicated()]):
+        raise InputError(f"{source}: {what} {twice[0]!r} appears twice; expected each once")
 
 
 def _column(values: "pandas.Series", source: str) -> Any:

@@ -7,14 +7,15 @@
 
 Images are PNG, JPEG or WebP of any size; the largest centred square of each is resized. A mask is
 an image named `<image>.mask.png` of the same size, white where the subject is; it is cropped alike.
-A caption is a text file, `1.txt` for `1.jpg` or else `1.jpg.txt`, that describes what surrounds the
-subject in parts between commas, such as "smiling, red shirt, on a beach". A file that cannot be
-read fails its own subject only.
+A caption is a text file, `1.txt` for `1.jpg` or else `1.jpg.txt`, that describes everything but the
+subject, separated by commas: "smiling, red shirt, on a beach". A file that cannot be read fails
+only its own subject.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,12 @@ from .errors import InputError
 from .images import decode_image, decode_mask, square
 from .labels import readable_name
 
+_KINDS = "PNG, JPEG or WebP"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MASK_SUFFIX = ".mask"
 
 MOST_CAPTION_BYTES = 4096
-"""Longer captions are refused: no text encoder reads as much."""
+"""Longer captions are refused: no text encoder reads that much."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Subject:
     """What a model is trained on: a name and its image files, not yet read.
 
     Attributes:
-        name: of the folder, in Unicode's composed form.
-        images: its image files, sorted by name.
+        name: folder name, in Unicode's composed form.
+        images: image files, sorted by name.
         masks: the mask of each image, or None.
         captions: the caption file of each image, or None; may be shorter than `images`.
         problem: why it cannot be trained on, as far as known without reading images, or "".
@@ -73,8 +75,8 @@ class Images:
 def find_subjects(*folders: str | Path) -> list[Subject]:
     """Find the subjects in folders of folders, sorted by name; no image is opened.
 
-    A folder that holds images itself and no folders is one subject. Two folders of the same name
-    are one subject with a problem.
+    A folder of images without subfolders is one subject. Two folders with the same name are one
+    subject with a problem.
 
     Raises:
         InputError: a folder does not exist, or there are no subjects at all.
@@ -84,10 +86,8 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
         for path in _subject_folders(folder):
             found.setdefault(readable_name(path.name), []).append(path)
     if not found:
-        raise InputError(
-            f"{', '.join(map(str, folders)) or 'nothing'} holds no subjects: expected one folder of"
-            " PNG, JPEG or WebP images per subject"
-        )
+        where = ", ".join(map(str, folders))
+        raise InputError(f"no subjects in {where}; expected one folder of {_KINDS} images for each")
     return [_subject(name, paths) for name, paths in sorted(found.items())]
 
 
@@ -101,26 +101,29 @@ def read_images(subject: Subject, size: int) -> Images:
     """Read the images and masks of a subject as squares of one size, and their captions.
 
     Raises:
-        InputError: the subject has a problem, or one of its files is damaged, too large or too
-            small, animated, a mask of another size than its image, or a caption that is not a short
-            text. The message names the file.
+        InputError: the subject has a problem, or one of its files, which the message names, is
+            damaged, too large or too small, animated, a mask of another size than its image, or a
+            caption that is not a short text.
     """
     if subject.problem:
         raise InputError(subject.problem)
     digest = hashlib.sha256(f"centred square, {size} px, 1\n".encode())
     pixels, masks, captions = [], [], []
-    written = subject.captions + (None,) * (len(subject.images) - len(subject.captions))
-    for image, mask, caption in zip(subject.images, subject.masks, written, strict=True):
+    for image, mask, caption in zip_longest(subject.images, subject.masks, subject.captions):
         data = _read_file(image)
         digest.update(hashlib.sha256(data).digest())
         decoded = decode_image(data, image.name)
         pixels.append(np.asarray(square(decoded, size)))
-        weights = torch.ones(size, size)
+        masks.append(torch.ones(size, size))
         if mask is not None:
             data = _read_file(mask)
             digest.update(b"mask" + hashlib.sha256(data).digest())
-            weights = _mask_weights(data, mask.name, decoded.size, size)
-        masks.append(weights)
+            levels = square(decode_mask(data, mask.name, decoded.size), size)
+            if not levels.getbbox():
+                raise InputError(
+                    f"{mask.name} is black within the centred square: paint the subject white"
+                )
+            masks[-1] = torch.from_numpy(np.array(levels, dtype=np.float32)) / 255
         captions.append("" if caption is None else _read_caption(caption))
     return Images(
         torch.from_numpy(np.stack(pixels)),
@@ -154,7 +157,7 @@ def _subject(name: str, paths: Sequence[Path]) -> Subject:
     if not images:
         others = sorted({path.suffix for path in files if path.suffix})
         seen = f" (there are files of {', '.join(others)})" if others else ""
-        return Subject(name, problem=f"no images{seen}: expected PNG, JPEG or WebP")
+        return Subject(name, problem=f"no images{seen}: expected {_KINDS}")
     texts = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
     return Subject(
         name,
@@ -173,29 +176,16 @@ def _is_image(path: Path) -> bool:
     return visible and path.suffix.lower() in IMAGE_SUFFIXES and not _is_mask(path)
 
 
-def _mask_weights(data: bytes, name: str, of: tuple[int, int], size: int) -> Tensor:
-    mask = square(decode_mask(data, name, of), size)
-    weights = torch.from_numpy(np.array(mask, dtype=np.float32)) / 255
-    if weights.max() == 0:
-        raise InputError(
-            f"{name} is black within the centred square: expected white where the subject is"
-        )
-    return weights
-
-
 def _read_caption(path: Path) -> str:
     data = _read_file(path, MOST_CAPTION_BYTES + 1)
-    size = f"{len(data):,} bytes"
+    if len(data) > MOST_CAPTION_BYTES:
+        raise InputError(
+            f"{path.name} is too long for a caption: over {MOST_CAPTION_BYTES:,} bytes"
+        )
     try:
-        if len(data) <= MOST_CAPTION_BYTES:
-            return " ".join(data.decode("utf-8-sig").split())
-        size = f"more than {MOST_CAPTION_BYTES:,} bytes"
-    except UnicodeDecodeError:
-        pass
-    raise InputError(
-        f"{path.name} of {size} is not a caption: expected UTF-8 text of up to"
-        f" {MOST_CAPTION_BYTES:,} bytes"
-    )
+        return " ".join(data.decode("utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path.name} is not a caption; expected UTF-8 text") from error
 
 
 def _read_file(path: Path, most: int = -1) -> bytes:

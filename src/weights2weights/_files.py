@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,8 +71,8 @@ def read_regular(path: Path, limit: int = 64 << 20) -> bytes:
     return data
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for unbuffered reading, without waiting for ever if it is a named pipe.
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading, without waiting for ever if it is a named pipe.
 
     Raises:
         InputError: it is not a regular file.
@@ -81,7 +82,7 @@ def open_regular(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InputError(f"{path} is not a regular file")
-    return open(descriptor, "rb", buffering=0)
+    return open(descriptor, "rb")
 
 
 def make_folder(path: Path) -> None:

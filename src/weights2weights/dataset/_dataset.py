@@ -156,7 +156,7 @@ class WeightDataset:
 
     @property
     def labels(self) -> "pandas.DataFrame":
-        """The labels, one row per model in the order of `names`; see `tidy_labels` for the columns.
+        """Labels, one row per model in the order of `names`; see `tidy_labels` for the columns.
 
         Raises:
             InputError: the label table is damaged.
@@ -199,8 +199,7 @@ class WeightDataset:
         """Read rows as float32.
 
         Args:
-            rows: a name or an index gives one row "d"; a slice, or a sequence of names or indices,
-                gives "n d" in that order.
+            rows: a name or index gives one row "d"; a slice or a sequence of them "n d".
 
         Raises:
             InputError: no such name, or its file is damaged.
@@ -249,16 +248,15 @@ class WeightDataset:
         seed: int | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Store one model, replacing any of its name; when this returns, it is on the disk.
+        """Store one model, replacing any of its name, and return the path of its LoRA file.
+
+        When this returns, the file is on the disk.
 
         Args:
             name: of the subject.
             weights: plain A and B entries in the order of `layout`, float32, float16 or bfloat16.
             seed: of its training.
             info: JSON facts to keep, such as the final loss.
-
-        Returns:
-            the path of the LoRA file.
 
         Raises:
             InputError: weights of another length or not finite; a name that no file can have, or
@@ -297,18 +295,16 @@ class WeightDataset:
 
         Raises:
             InputError: it has a model.
-            ResourceError: the note cannot be written.
         """
         if name in self._places:
             raise InputError(f"{name!r} has a model in {self.path}: expected a name without one")
         _folder.write_failure(self.path, name, reason, dict(info or {}))
 
     def move_aside(self, name: str) -> Path:
-        """Move a model's file to the folder `broken` and drop the row; returns the new path.
+        """Move a model's file to the folder `broken` and drop the row; return the new path.
 
         Raises:
             InputError: no such row, or it is inside a shard.
-            ResourceError: the file cannot be moved.
         """
         place = self.place(name)
         if not isinstance(place, Path):

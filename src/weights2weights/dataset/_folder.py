@@ -22,6 +22,7 @@ _MAX_NAME = 200  # bytes; file systems take 255, and a suffix and some escapes m
 # Separators, wildcards and control characters; a dot in front hides a file, and a dot or space at
 # the end is lost on some file systems.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|%]|^\.|[. ]$')
+_SHARD = re.compile(r"shards/[\w-]+\.safetensors")
 # A folder that holds one of these is a LoRA, named by the folder.
 IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
@@ -51,11 +52,7 @@ class Facts:
 
 
 def read_facts(folder: Path) -> Facts | None:
-    """Read `dataset.json`; None if there is none.
-
-    Raises:
-        InputError: it is damaged, of a later version or not a dataset's.
-    """
+    """Read `dataset.json`, with suspicion; None if there is none."""
     path = folder / FACTS
     try:
         facts = parse_json(read_regular(path), str(path))
@@ -71,7 +68,7 @@ def read_facts(folder: Path) -> Facts | None:
     kinds = {"layout": dict, "layout_hash": str, "base_hash": str, "recipe": dict, "shards": list}
     facts = {"shards": [], **facts}
     damaged = [name for name, kind in kinds.items() if not isinstance(facts.get(name), kind)]
-    if not damaged and not all(map(_is_shard, facts["shards"])):
+    if not damaged and not all(_SHARD.fullmatch(str(name)) for name in facts["shards"]):
         damaged = ["shards"]
     if not damaged:
         layout = WeightLayout.from_dict(facts["layout"])
@@ -84,16 +81,8 @@ def read_facts(folder: Path) -> Facts | None:
     )
 
 
-def _is_shard(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(r"shards/[\w-]+\.safetensors", name) is not None
-
-
 def file_stem(name: str) -> str:
-    """Return the file name, without suffix, of the row `name`; `row_name` is the inverse.
-
-    Raises:
-        InputError: a name that is empty, too long or not proper text.
-    """
+    """Return the file name, without suffix, of the row `name`; `row_name` is the inverse."""
     try:
         stem = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", name)
         size = len(stem.encode())
@@ -113,12 +102,7 @@ def row_name(file: str) -> str:
 
 
 def list_rows(folder: Path) -> dict[str, Path]:
-    """Return the LoRA files of a folder, and its folders that hold one LoRA, by row name.
-
-    Raises:
-        InputError: the folder is missing or unreadable, a file name is not text, or two files have
-            the same row name.
-    """
+    """Return the LoRA files of a folder, and its folders that hold one LoRA, by row name."""
     try:
         with os.scandir(folder) as entries:
             files = sorted(entry.name for entry in entries if _is_lora(entry))

@@ -54,9 +54,9 @@ def import_loras(
     listed; the rest go in. Repeating an import is safe, and continues one that was cut short.
 
     Args:
-        files: LoRA files; PEFT and diffusers folders; folders of these, of which all are taken,
-            with their label table. A row is named after its file, or its folder if the file has
-            the name that programs look for; duplicate names get their folder in front.
+        files: LoRA files, PEFT and diffusers folders, and folders of these with their label table.
+            A row is named after its file, or its folder if the file has the name that programs
+            look for; duplicate names get their folder in front.
         path: the dataset, new or not.
         alpha: LoRA alpha of files that do not state it.
         base: a name for the base model of a new dataset, in place of the one in the first file.
@@ -64,8 +64,7 @@ def import_loras(
         progress: show a bar on stderr.
 
     Raises:
-        InputError: no files; a folder at `path` that is not a dataset, or a damaged one; values
-            that are not labels.
+        InputError: no files; no usable dataset at `path`; values that are not labels.
         ResourceError: the dataset cannot be written.
     """
     paths = list(map(Path, files))
@@ -133,10 +132,10 @@ def _names(files: Sequence[Path]) -> dict[str, Path]:
     """Name every file by its stem, with its folder in front where that is not unique."""
     whole = [Path(os.path.abspath(file)) for file in files]
     named = [path.parent if path.name in IN_FOLDERS else path for path in whole]
-    stems = [row_name(path.name) for path in named]
-    count = Counter(stems)
+    count = Counter(row_name(path.name) for path in named)
     names: dict[str, Path] = {}
-    for file, path, stem in zip(files, named, stems, strict=True):
+    for file, path in zip(files, named, strict=True):
+        stem = row_name(path.name)
         name = stem if count[stem] == 1 else f"{path.parent.name}/{stem}"
         if name in names:
             raise InputError(f"{names[name]} and {file} would both be {name!r}; rename one of them")

@@ -1,17 +1,6 @@
 """One row in a file: written with a digest of its numbers, which every read checks.
 
-A row is a diffusers LoRA file whose header also says where it comes from:
-
-| header key | value |
-|---|---|
-| `w2w_subject` | name of the row |
-| `w2w_seed` | seed of its training, "" if unknown |
-| `w2w_recipe` | 16 hex digits of the SHA-256 of the recipe's canonical JSON |
-| `w2w_base` | content hash of the base model, "" if unknown |
-| `w2w_layout` | hash of the layout |
-| `w2w_sha256` | SHA-256 of the tensors' bytes, everything after the header |
-| `w2w_info` | JSON with anything else |
-
+A row is a diffusers LoRA file; docs/files.md lists the further strings of its header.
 A file without digest, from another program, is parsed in full: shapes, dtype, alpha, finite values.
 """
 
@@ -19,8 +8,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -78,10 +68,10 @@ class RowReader:
                 with open_regular(path) as file:
                     file.seek(place.offset)
                     _read_checked(file, out, place.metadata[DIGEST], path)
-            elif path.suffix != SUFFIX:  # a PEFT or diffusers folder
-                self._parse(path, out)
-            else:
+            elif path.suffix == SUFFIX:
                 self._read_file(path, out)
+            else:  # a PEFT or diffusers folder
+                self._parse(path, out)
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
@@ -94,8 +84,7 @@ class RowReader:
                 _read_checked(file, into, metadata[DIGEST], path)
                 if file.read(1):
                     raise InputError(f"{path} is longer than its header says; it is damaged")
-                if into is not out:
-                    out.copy_(into)
+                out.copy_(into)  # nothing to do where they are the same
                 return
             weights = self._parse(path, out)
             file.seek(start)
@@ -129,7 +118,7 @@ def read_info(place: Place) -> dict[str, Any]:
     return info if isinstance(info, dict) else {}
 
 
-def _read_header(file: BinaryIO) -> tuple[dict[str, str], tuple]:
+def _read_header(file: BufferedReader) -> tuple[dict[str, str], tuple]:
     """Return the header strings, and what else is in the header; nothing if it is damaged."""
     length = int.from_bytes(file.read(8), "little")
     raw = file.read(length) if length <= MAX_HEADER else b""
@@ -145,13 +134,10 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, str], tuple]:
     return {key: value for key, value in metadata.items() if isinstance(value, str)}, frame
 
 
-def _read_checked(file: BinaryIO, out: Tensor, sha256: str, path: Path) -> None:
-    view, done = tensor_bytes(out), 0
-    while done < len(view):
-        count = file.readinto(view[done:])  # type: ignore[attr-defined]
-        if not count:
-            raise InputError(f"{path} is cut short: {len(view) - done:,} bytes are missing")
-        done += count
+def _read_checked(file: BufferedReader, out: Tensor, sha256: str, path: Path) -> None:
+    view = tensor_bytes(out)
+    if (count := file.readinto(view)) < len(view):
+        raise InputError(f"{path} is cut short: {len(view) - count:,} bytes are missing")
     try:
         require_digest(hashlib.sha256(view).hexdigest(), sha256)
     except InputError as error:

@@ -1,8 +1,7 @@
 """Rows packed into a few large files, for hubs and network disks that dislike many small ones.
 
-A shard is a safetensors file of one float32 tensor `weights` (n, d). Its header holds, under
-`w2w_rows`, a JSON list with the header strings that each row has as a file of its own, digest
-included. `dataset.json` lists the shards. Rows written later stand next to them as files.
+A shard is a safetensors file of one float32 tensor "n d", with the header strings that each row
+has as a file of its own. `dataset.json` lists the shards; rows written later are files next to it.
 """
 
 from pathlib import Path
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from ._dataset import WeightDataset
 
 _ROWS, _TENSOR = "w2w_rows", "weights"
-_SHARD_BYTES = 256 << 20
 _MOST_ROWS = 1024  # whose headers fit into one header
 
 
@@ -31,7 +29,7 @@ def pack(
     dataset: "WeightDataset",
     out: str | Path,
     *,
-    shard_bytes: int = _SHARD_BYTES,
+    shard_bytes: int = 256 << 20,
     progress: bool = False,
 ) -> "WeightDataset":
     """Copy a dataset into safetensors shards, which `WeightDataset.open` reads like the files.
@@ -75,11 +73,7 @@ def pack(
 
 
 def list_packed(folder: Path, facts: Facts) -> dict[str, PackedRow]:
-    """Return the rows in the shards of a dataset by name; reads only headers.
-
-    Raises:
-        InputError: a shard is missing, damaged or of another length of rows.
-    """
+    """Return the rows in the shards of a dataset by name; reads only headers."""
     rows: dict[str, PackedRow] = {}
     for shard in facts.shards:
         path = folder / shard

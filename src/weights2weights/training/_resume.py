@@ -10,10 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 def move_broken(dataset: WeightDataset, names: Sequence[str]) -> None:
-    """Move damaged models of these subjects out of the way, and log which and why.
-
-    Reads every model of these subjects once.
-    """
+    """Read the models of these subjects, and move damaged ones out of the way, with a warning."""
     for name, reason in dataset.verify([name for name in names if name in dataset]).items():
         _log.warning("%s; moved to %s, trained again", reason, dataset.move_aside(name))
 
@@ -29,15 +26,11 @@ def plan_batches(
     """Return the batches in which to train the subjects that have no model yet.
 
     The last bits of a model depend on who was trained in the same batch, which each model's header
-    lists by `mark`. A batch of which some models are stored and others missing, because a run was
-    killed while it stored them or a file was damaged, is trained again as it was: the missing
-    models come out with the same bytes.
-
-    Raises:
-        InputError: a name that the dataset cannot store.
+    lists by `mark`. So a batch of which only some models are stored, because a run was killed or a
+    file damaged, is trained again as it was: the missing models come out with the same bytes.
     """
     for name in names:
-        dataset.path_of(name)
+        dataset.path_of(name)  # raises if the dataset cannot store it
     failures, known = dataset.failures, {mark(name): name for name in names}
     missing = dict.fromkeys(name for name in names if name not in dataset and name not in failures)
     batches: list[list[str]] = []

@@ -12,6 +12,7 @@ from PIL import Image
 
 from weights2weights import cli
 from weights2weights import inversion as room
+from weights2weights._json import plain
 from weights2weights.bases import load_base
 from weights2weights.inversion import PRESETS, _search
 from weights2weights.models import load_model
@@ -118,8 +119,13 @@ def test_every_flag_arrives(run, tmp_path, monkeypatch):
     assert given.pop("images") == (one, two)
     changed = {"components": 3, "steps": 1, "samples_per_step": 4, "learning_rate": 0.01}
     changed |= {"prior_weight": 0.5, "gradient_checkpointing": True}
-    assert given.pop("config") == replace(PRESETS["ood"], **changed)
+    origin = load_model(tmp_path / "out" / "1.safetensors").origin
+    assert (origin["preset"], origin["prompt"], origin["seed"]) == ("ood", "a dog", 7)
+    assert origin["config"] == plain(replace(PRESETS["ood"], **changed))
+    assert [image["name"] for image in origin["images"]] == ["1.png", "2.png"]
     assert given == {
+        **changed,
+        "preset": "ood",
         "subjects": [0, 0],
         "prompt": "a dog",
         "seed": 7,

@@ -52,19 +52,9 @@ class Program(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
-        return import_module(f".{module}", __name__).command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List every command with the first line of its docstring."""
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, (command.help or "").partition("\n")[0])
-                    for name, command in commands.items()
-                    if command is not None
-                ]
-            )
+        command: click.Command = import_module(f".{module}", __name__).command
+        command.short_help = (command.help or "").partition("\n")[0]  # in full, click would cut it
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -97,7 +87,11 @@ class Program(click.Group):
 @click.command(
     cls=Program,
     subcommand_metavar="COMMAND [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.version_option(__version__, message="weights2weights %(version)s")
 def main() -> None:

@@ -5,46 +5,23 @@ from typing import Any
 
 import click
 
-from ._options import base_option, device_option, dtype_option, open_base
+from ._malloc import keep_freed_memory
+from ._options import FOLDER, SEED, base_options, space_option
 from ._output import json_option, report
 
 
 @click.command()
 @click.option(
-    "--out",
-    default=Path("demo"),
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for images, models and the report.",
+    "--out", default="demo", type=FOLDER, help="Folder for images, models and the report."
 )
-@base_option
+@base_options
+@space_option
 @click.option(
-    "--space",
-    default="people",
-    show_default=True,
-    help="A space folder, a hub id, or an embedded world.",
+    "--subjects", default=8, type=click.IntRange(2), help="Number of people to fine-tune."
 )
-@click.option(
-    "--subjects",
-    default=8,
-    show_default=True,
-    type=click.IntRange(2),
-    help="Number of people to fine-tune.",
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@device_option
-@dtype_option
+@click.option("--seed", default=0, type=SEED, help="Seed of the people, the noise and the samples.")
 @json_option
-def command(
-    out: Path,
-    base: str,
-    space: str,
-    subjects: int,
-    seed: int,
-    device: str,
-    dtype: str,
-    as_json: bool,
-) -> None:
+def command(out: Path, base: Any, space: str, subjects: int, seed: int, as_json: bool) -> None:
     """Run the full demo, from images of new people to edited models and a LoRA file.
 
     Draws people, fine-tunes a model for each, projects them into the space, samples new people,
@@ -55,7 +32,8 @@ def command(
     """
     from ..evaluate import Setting, demo
 
-    setting = Setting.open(open_base(base, device, dtype), space, seed=seed, progress=True)
+    keep_freed_memory()
+    setting = Setting.open(base(), space, seed=seed, progress=True)
     facts = demo(setting, out, subjects=subjects, log=lambda text: click.echo(text, err=True))
     report({"path": out / "report.html", **(facts if as_json else _brief(facts))}, as_json)
 

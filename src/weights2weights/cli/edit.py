@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ._directions import direction_options, open_labelled
-from ._options import model_file_option, space_option
+from ._options import PATH, model_file_option, space_option
 from ._output import json_option, report
+from .directions import direction_options, facts_of, open_labelled
 
 
 class Change(click.ParamType):
@@ -34,7 +34,7 @@ class Change(click.ParamType):
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option(
     "--set",
     "changes",
@@ -52,7 +52,6 @@ def command(
     changes: tuple[tuple[str, float | str], ...],
     space: str,
     out: Path,
-    keep: tuple[str, ...],
     labels: Path | None,
     as_json: bool,
     **options: Any,
@@ -70,29 +69,27 @@ def command(
     from ..directions import edit, find_directions
     from ..models import save_model
     from ..opening import one_model
-    from .directions import facts_of
 
     strengths = dict(changes)
     if len(strengths) < len(changes):
         raise click.UsageError("--set names a label twice: give the sum of both strengths once")
-    if both := set(strengths) & set(keep):
+    if both := set(strengths) & set(options["keep"]):
         raise click.UsageError(f"--keep {min(both)} contradicts --set {min(both)}")
-    opened_model = one_model(model)
-    opened = open_labelled(space, labels)
-    directions = find_directions(opened, list(strengths), keep=list(dict.fromkeys(keep)), **options)
+    before, opened = one_model(model), open_labelled(space, labels)
+    directions = find_directions(opened, list(strengths), **options)
     begun = time.perf_counter()
     amounts = {
         directions[label]: directions[label].range[1] if strength == "paper" else float(strength)
         for label, strength in strengths.items()
     }
-    edited = edit(opened_model, amounts, space=opened)
+    edited = edit(before, amounts, space=opened)
     seconds = time.perf_counter() - begun
     residual = 0.0 if edited.weights is None else opened.relative_residual(edited.weights)
     facts = {
         "path": save_model(out, edited),
         "space": opened.hash,
         "set": {direction.name: strength for direction, strength in amounts.items()},
-        "keep": list(dict.fromkeys(keep)),
+        "keep": options["keep"],
         "directions": {label: facts_of(direction) for label, direction in directions.items()},
         "relative_residual": float(residual),
         "seconds": seconds,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ._options import FOLDER, SEED, space_option
 from ._output import json_option, report
 
 
@@ -11,18 +12,9 @@ from ._output import json_option, report
 @click.argument(
     "measure", type=click.Choice(["samples", "components", "directions", "entanglement"])
 )
-@click.option(
-    "--space",
-    default="people",
-    show_default=True,
-    help="A space folder, a hub id, or an embedded world.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for MEASURE.json.",
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@space_option
+@click.option("--out", type=FOLDER, help="Folder for MEASURE.json.")
+@click.option("--seed", default=0, type=SEED, help="Seed of the samples and of cross-validation.")
 @json_option
 def command(measure: str, space: str, out: Path | None, seed: int, as_json: bool) -> None:
     """Measure a space, given nothing but the space.

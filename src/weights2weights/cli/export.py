@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from ._options import models_space_option
+from ._options import PATH, models_space_option
 from ._output import json_option, report
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option(
     "--format",
     "kind",
@@ -18,12 +18,7 @@ from ._output import json_option, report
     type=click.Choice(["peft", "diffusers", "kohya"]),
     help="kohya for A1111 and ComfyUI, diffusers for load_lora_weights, peft for PeftModel.",
 )
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A .safetensors file; for peft a folder.",
-)
+@click.option("--out", required=True, type=PATH, help="A .safetensors file; for peft a folder.")
 @click.option("--alpha", type=float, help="LoRA alpha of a file that does not state it.")
 @models_space_option
 @json_option

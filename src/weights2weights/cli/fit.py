@@ -1,35 +1,25 @@
 """`w2w fit`: fit a space to a dataset of models."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ._options import COUNT, FILE, FOLDER, PATH, SEED
 from ._output import json_option, report
 
 
 @click.command()
-@click.argument("weights", type=click.Path(path_type=Path))
+@click.argument("weights", type=PATH)
+@click.option("--out", required=True, type=FOLDER, help="Folder of the new space.")
+@click.option("--components", type=COUNT, default=1000, help="Number of components to keep.")
 @click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the new space.",
-)
-@click.option(
-    "--components",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Number of components to keep.",
-)
-@click.option(
-    "--labels",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV or Parquet table to use in place of the labels of WEIGHTS.",
+    "--labels", type=FILE, help="CSV or Parquet table to use in place of the labels of WEIGHTS."
 )
 @click.option(
     "--sampling",
-    type=(click.IntRange(1), click.FloatRange(0)),
+    type=(COUNT, click.FloatRange(0)),
     metavar="COMPONENTS SCALE",
     help="Sampling defaults to store with the space; see w2w sample.  [default: all, 1]",
 )
@@ -42,29 +32,22 @@ from ._output import json_option, report
     "--tolerance",
     type=click.FloatRange(0),
     default=1e-3,
-    show_default=True,
     help="Stop when at most this fraction of the captured variance can be missing.",
 )
 @click.option(
     "--max-passes",
     type=click.IntRange(4),
     default=16,
-    show_default=True,
     help="Maximum number of passes over the data.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the random start."
-)
+@click.option("--seed", type=SEED, default=0, help="Seed of the random start.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "int8"]),
     default="float32",
-    show_default=True,
     help="Storage of the components; coefficients take float16 or float32.",
 )
-@click.option(
-    "--device", default="cpu", show_default=True, help="Device to compute on: cpu, cuda or cuda:1."
-)
+@click.option("--device", default="cpu", help="Device to compute on: cpu, cuda or cuda:1.")
 @json_option
 def command(
     weights: Path,
@@ -72,13 +55,10 @@ def command(
     components: int,
     labels: Path | None,
     sampling: tuple[int, float] | None,
-    oversampling: int | None,
-    tolerance: float,
-    max_passes: int,
     seed: int,
     dtype: str,
-    device: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Fit a space to a dataset of models.
 
@@ -88,7 +68,6 @@ def command(
     \b
     Example: w2w fit weights --components 1000 --out space
     """
-    import time
     from dataclasses import replace
 
     import torch
@@ -98,17 +77,9 @@ def command(
     from ..space import WeightSpace
 
     start = time.perf_counter()
-    space = WeightSpace.fit(
-        WeightDataset.open(weights),
-        components,
-        read_labels(labels) if labels else None,
-        oversampling=oversampling,
-        tolerance=tolerance,
-        max_passes=max_passes,
-        generator=torch.Generator().manual_seed(seed),
-        device=device,
-        progress=True,
-    )
+    dataset, table = WeightDataset.open(weights), read_labels(labels) if labels else None
+    options["generator"] = torch.Generator().manual_seed(seed)
+    space = WeightSpace.fit(dataset, components, table, progress=True, **options)
     if sampling is not None:
         defaults = {"components": sampling[0], "scale": sampling[1]}
         space = replace(space, metadata={**space.metadata, "sampling": defaults})

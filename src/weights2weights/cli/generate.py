@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ._options import base_option, device_option, dtype_option, models_space_option, open_base
+from ._options import FOLDER, PATH, base_options, models_space_option
 from ._output import json_option, report
 
 MAX_SEEDS = 10_000
@@ -46,31 +47,25 @@ class ImageFile(click.Path):
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL]...", type=click.Path(path_type=Path))
+@click.argument("models", nargs=-1, metavar="[MODEL]...", type=PATH)
 @click.option("--prompt", "prompts", required=True, multiple=True, help="Prompt; repeatable.")
-@click.option(
-    "--seeds", type=Seeds(), default="0-3", show_default=True, help="Seeds, such as 0-3,7."
-)
+@click.option("--seeds", type=Seeds(), default="0-3", help="Seeds, such as 0-3,7.")
 @click.option(
     "--out", required=True, type=ImageFile(dir_okay=False), help="A .png, .jpg or .webp file."
 )
 @click.option(
-    "--each",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Also write every image into this folder, as a PNG file of its own.",
+    "--each", type=FOLDER, help="Also write every image into this folder, as a PNG file of its own."
 )
-@base_option
+@base_options
 @models_space_option
+@click.option("--steps", default=20, type=click.IntRange(1, 1000), help="DDIM steps.")
+@click.option("--guidance", default=3.0, help="Scale of classifier-free guidance; 1 turns it off.")
 @click.option(
-    "--steps", default=20, show_default=True, type=click.IntRange(1, 1000), help="DDIM steps."
+    "--negative-prompt",
+    default="",
+    show_default=False,
+    help="Prompt that guidance leads away from.",
 )
-@click.option(
-    "--guidance",
-    default=3.0,
-    show_default=True,
-    help="Scale of classifier-free guidance; 1 turns it off.",
-)
-@click.option("--negative-prompt", default="", help="Prompt that guidance leads away from.")
 @click.option(
     "--inject-at",
     type=click.IntRange(0, 1000),
@@ -79,12 +74,8 @@ class ImageFile(click.Path):
     " scene.",
 )
 @click.option(
-    "--original",
-    type=click.Path(path_type=Path),
-    help="Model before its edit, for --inject-at.  [default: the base]",
+    "--original", type=PATH, help="Model before its edit, for --inject-at.  [default: the base]"
 )
-@device_option
-@dtype_option
 @json_option
 def command(
     models: tuple[Path, ...],
@@ -92,11 +83,9 @@ def command(
     seeds: list[int],
     out: Path,
     each: Path | None,
-    base: str,
-    device: str,
-    dtype: str,
+    base: Any,
     as_json: bool,
-    **options: object,
+    **options: Any,
 ) -> None:
     """Draw images from models: rows are models, columns prompts and seeds.
 
@@ -115,9 +104,9 @@ def command(
     from ..sheets import image_grid, write_image, write_images
 
     found = as_models(models) if models else None
-    opened = open_base(base, device, dtype)
+    opened = base()
     begun = time.perf_counter()
-    images = generate(opened, found, prompts=prompts, seeds=seeds, progress=True, **options)  # pyright: ignore[reportArgumentType]
+    images = generate(opened, found, prompts=prompts, seeds=seeds, progress=True, **options)
     seconds = time.perf_counter() - begun
     names = [model.name for model in found or ()]
     captions = [f"{prompt}\nseed {seed}" for prompt in prompts for seed in seeds]

@@ -1,32 +1,25 @@
 """`w2w import`: LoRA files from elsewhere into a dataset."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ._options import PATH
 from ._output import json_option, one_line, report
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The dataset's folder.")
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="The dataset's folder.")
 @click.option("--alpha", type=float, help="LoRA alpha of files that do not state it.")
 @click.option(
     "--base", help="Name of the base model of a new dataset.  [default: the first file's]"
 )
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="CSV or Parquet table of labels, one row per LoRA.",
-)
+@click.option("--labels", type=PATH, help="CSV or Parquet table of labels, one row per LoRA.")
 @json_option
 def command(
-    files: tuple[Path, ...],
-    out: Path,
-    alpha: float | None,
-    base: str | None,
-    labels: Path | None,
-    as_json: bool,
+    files: tuple[Path, ...], out: Path, labels: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Copy LoRA files into a dataset.
 
@@ -41,31 +34,23 @@ def command(
     from ..dataset import import_loras
     from ..labels import read_labels
 
-    outcome = import_loras(
-        files,
-        out,
-        alpha=alpha,
-        base=base,
-        labels=None if labels is None else read_labels(labels),
-        progress=True,
-    )
-    dataset = outcome.dataset
+    table = None if labels is None else read_labels(labels)
+    outcome = import_loras(files, out, labels=table, progress=True, **options)
+    dataset, refused = outcome.dataset, outcome.refused
     facts = {
         "path": out,
         "models": 0 if dataset is None else len(dataset),
         "added": len(outcome.added),
         "known": len(outcome.known),
-        "refused": {str(file): reason for file, reason in outcome.refused.items()},
+        "refused": {str(f): why for f, why in refused.items()} if as_json else len(refused),
         "layout": None if dataset is None else dataset.layout.hash,
         "bases": dict(outcome.bases),
     }
-    if not as_json:
-        facts["refused"] = len(outcome.refused)
     report(facts, as_json)
-    for reason in outcome.refused.values():
+    for reason in refused.values():
         click.echo(f"Error: {one_line(reason)}", err=True)
-    if len(outcome.bases.keys() - {""}) > 1:
-        names = ", ".join(sorted(outcome.bases.keys() - {""}))
-        click.echo(f"Note: the files name several base models ({one_line(names)}).", err=True)
-    if outcome.refused:
+    if len(bases := sorted(outcome.bases.keys() - {""})) > 1:
+        note = f"Note: the files name several base models ({one_line(', '.join(bases))})."
+        click.echo(note, err=True)
+    if refused:
         raise SystemExit(1)

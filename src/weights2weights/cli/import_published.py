@@ -5,23 +5,21 @@ from typing import Any
 
 import click
 
+from ._options import COUNT, FOLDER, PATH
 from ._output import json_option, report
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The new space.")
-@click.option(
-    "--dataset", type=click.Path(file_okay=False, path_type=Path), help="The new dataset."
-)
-@click.option("--components", type=click.IntRange(1), help="Number of components to keep.")
-@click.option("--alpha", type=float, default=27.0, show_default=True, help="LoRA alpha.")
+@click.argument("source", type=PATH)
+@click.option("--out", type=FOLDER, help="The new space.")
+@click.option("--dataset", type=FOLDER, help="The new dataset.")
+@click.option("--components", type=COUNT, help="Number of components to keep.")
+@click.option("--alpha", type=float, default=27.0, help="LoRA alpha.")
 @click.option("--base", help="Name of the base model.  [default: that of the paper]")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
-    show_default=True,
     help="Precision of the space's components and coefficients.",
 )
 @json_option

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import click
 
-from ._options import model_file_option, models_space_option
+from ._options import PATH, model_file_option, models_space_option
 from ._output import json_option, report
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @click.option(
     "--with",
     "other",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="LoRA of another kind, such as a style, of any rank and format.",
 )
 @click.option("--weight", type=float, help="Weight of the other model.  [default: 1]")

@@ -4,22 +4,14 @@ from pathlib import Path
 
 import click
 
+from ._options import COUNT, PATH, space_option
 from ._output import json_option, one_line, report
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--space", default="people", show_default=True, help="Space: a folder, a hub id or people."
-)
-@click.option(
-    "-n",
-    "--count",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Neighbours per model.",
-)
+@click.argument("models", nargs=-1, required=True, type=PATH)
+@space_option
+@click.option("-n", "--count", type=COUNT, default=5, help="Neighbours per model.")
 @json_option
 def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> None:
     """Find the training models nearest to a model.

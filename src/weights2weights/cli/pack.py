@@ -4,21 +4,14 @@ from pathlib import Path
 
 import click
 
+from ._options import COUNT, FOLDER, PATH
 from ._output import json_option, report
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="A new folder."
-)
-@click.option(
-    "--shard-mb",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Approximate size of a shard, in MiB.",
-)
+@click.argument("dataset", type=PATH)
+@click.option("--out", required=True, type=FOLDER, help="A new folder.")
+@click.option("--shard-mb", type=COUNT, default=256, help="Approximate size of a shard, in MiB.")
 @json_option
 def command(dataset: Path, out: Path, shard_mb: int, as_json: bool) -> None:
     """Copy a dataset into a few large files, for a hub or a network disk.

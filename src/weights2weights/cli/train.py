@@ -1,26 +1,45 @@
 """`w2w train`: DreamBooth for every subject folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ._malloc import keep_freed_memory
-from ._options import base_option, device_option, dtype_option, open_base
+from ._options import COUNT, FILE, FOLDER, FRACTION, PATH, SEED, base_options, config_options
 from ._output import json_option, report
+
+_FIELDS = {  # of DreamBoothConfig
+    "instance_prompt": (str, "Prompt of the subjects' images."),
+    "caption_dropout": (
+        FRACTION,
+        "Probability of leaving each part of an image's caption out of its prompt.",
+    ),
+    "class_prompt": (str, "Prompt of the class images for prior preservation."),
+    "rank": (COUNT, "LoRA rank."),
+    "alpha": (float, "LoRA alpha."),
+    "learning_rate": (float, "Peak learning rate of AdamW."),
+    "steps": (COUNT, "Number of optimiser steps per subject."),
+    "train_batch_size": (COUNT, "Images per step and subject."),
+    "prior_loss_weight": (float, "Weight of prior preservation; 0 turns it off."),
+    "num_class_images": (COUNT, "Number of class images."),
+    "start": (
+        click.Choice(["random", "base"]),
+        "Initialise A at random, or with the one in the base's folder.",
+    ),
+    "seed": (SEED, "Seed of noise, timesteps and initial weights."),
+}
 
 
 @click.command()
-@click.argument("subjects", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("subjects", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the dataset; an existing one is continued.",
+    "--out", required=True, type=FOLDER, help="Folder of the dataset; an existing one is continued."
 )
-@base_option
 @click.option(
     "--labels",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="CSV or Parquet table of labels.  [default: labels.csv or .parquet in SUBJECTS]",
 )
 @click.option(
@@ -28,71 +47,33 @@ from ._output import json_option, report
     type=click.Choice(["paper", "people"]),
     help="Settings to start from.  [default: people for the embedded base, else paper]",
 )
-@click.option("--instance-prompt", help="Prompt of the subjects' images.")
+@config_options(_FIELDS)
 @click.option(
-    "--caption-dropout",
-    type=click.FloatRange(0, 1),
-    help="Probability of leaving each part of an image's caption out of its prompt.",
+    "--retry",
+    "retry_failed",
+    is_flag=True,
+    help="Train subjects again that failed in an earlier run.",
 )
-@click.option("--class-prompt", help="Prompt of the class images for prior preservation.")
-@click.option("--rank", type=click.IntRange(1), help="LoRA rank.")
-@click.option("--alpha", type=float, help="LoRA alpha.")
-@click.option("--learning-rate", type=float, help="Peak learning rate of AdamW.")
-@click.option("--steps", type=click.IntRange(1), help="Number of optimiser steps per subject.")
-@click.option("--train-batch-size", type=click.IntRange(1), help="Images per step and subject.")
-@click.option(
-    "--prior-loss-weight", type=float, help="Weight of prior preservation; 0 turns it off."
-)
-@click.option("--num-class-images", type=click.IntRange(1), help="Number of class images.")
-@click.option(
-    "--start",
-    type=click.Choice(["random", "base"]),
-    help="Initialise A at random, or with the one in the base's folder.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0), help="Seed of noise, timesteps and initial weights."
-)
-@click.option(
-    "--gradient-checkpointing/--no-gradient-checkpointing",
-    default=None,
-    help="Use less memory, at the cost of speed.",
-)
-@click.option(
-    "--subjects-per-batch",
-    type=click.IntRange(1),
-    help="Subjects to train at once.  [default: as many as fit into memory]",
-)
-@click.option("--retry", is_flag=True, help="Train subjects again that failed in an earlier run.")
-@device_option
-@dtype_option
 @click.option(
     "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder for latents, class images and checkpoints."
     "  [default: $W2W_CACHE, else ~/.cache/weights2weights]",
 )
-@click.option(
-    "--log",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to append losses and rates to, as lines of JSON.",
-)
+@click.option("--log", type=FILE, help="File to append losses and rates to, as lines of JSON.")
+@base_options
 @json_option
 @click.pass_context
 def command(
     context: click.Context,
     subjects: tuple[Path, ...],
     out: Path,
-    base: str,
+    base: Any,
     labels: Path | None,
     preset: str | None,
-    subjects_per_batch: int | None,
-    retry: bool,
-    device: str,
-    dtype: str,
-    cache: Path | None,
-    log: Path | None,
     as_json: bool,
-    **changes: object,
+    changes: Mapping[str, Any],
+    **options: Any,
 ) -> None:
     """Train a LoRA for every subject folder.
 
@@ -116,19 +97,15 @@ def command(
     keep_freed_memory()
     found = find_subjects(*subjects)
     table = labels or find_labels(*subjects)
-    known = None if table is None else read_labels(table)
     dataset = train(
-        open_base(base, device, dtype),
+        base(),
         found,
         out,
         None if preset is None else PRESETS[preset],
-        subjects_per_batch=subjects_per_batch,
-        labels=known,
-        cache=cache,
-        retry_failed=retry,
-        log=log,
+        labels=None if table is None else read_labels(table),
         progress=True,
-        **{name: value for name, value in changes.items() if value is not None},
+        **options,
+        **changes,
     )
     wanted = {subject.name for subject in found}
     failed = {name: why for name, why in dataset.failed.items() if name in wanted}
@@ -138,14 +115,12 @@ def command(
         "numbers": dataset.layout.num_parameters,
         "layout": dataset.layout.hash,
         "base": dataset.layout.base,
-        "failed": failed,
+        "failed": failed if as_json else len(failed),
     }
-    report(facts if as_json else {**facts, "failed": len(failed)}, as_json)
+    report(facts, as_json)
     for name, why in failed.items():
         click.echo(f"{name}: {why}", err=True)
     if failed:
-        click.echo(
-            f"{len(failed)} of {len(found)} subjects failed; fix them and rerun with --retry",
-            err=True,
-        )
+        summary = f"{len(failed)} of {len(found)} subjects failed; fix them and rerun with --retry"
+        click.echo(summary, err=True)
         context.exit(1)

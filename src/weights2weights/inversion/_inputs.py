@@ -28,12 +28,12 @@ def read_images(
         InputError: an image or mask that cannot be read, of another kind or shape, an empty mask,
             or another number of masks than of images.
     """
-    given = _as_list(images, 3)
+    given = as_list(images, 3)
     whole = [_image(value, i) for i, value in enumerate(given)]
     if not whole:
         raise InputError("no images: expected at least one")
     pixels = torch.from_numpy(np.stack([np.asarray(square(image, size)) for image in whole]))
-    of_each = [] if masks is None else _as_list(masks, 2)
+    of_each = [] if masks is None else as_list(masks, 2)
     if all(mask is None for mask in of_each):
         return pixels, None
     if len(of_each) != len(whole):
@@ -45,7 +45,7 @@ def read_images(
     return pixels, torch.from_numpy(np.stack(weights))
 
 
-def _as_list(values: Any, dimensions: int) -> list[Any]:
+def as_list(values: Any, dimensions: int) -> list[Any]:
     """Return several images as a list of them, and one as a list of one."""
     if isinstance(values, str | Path) or hasattr(values, "convert"):
         return [values]

@@ -3,22 +3,25 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from .._files import checksum
+from .._json import plain
 from .._memory import loras_that_fit, out_of_memory_explained
 from ..bases import Base
 from ..errors import InputError
-from ..models import require_one_base
+from ..models import Model, require_one_base
 from ..space import WeightSpace
 from ..training import default_config
 from ._config import PRESETS, InversionConfig
 from ._coordinates import Coordinates
 from ._images import TargetImages, check_owners
-from ._inputs import read_images
+from ._inputs import as_list, read_images
 from ._search import Search
 
 
@@ -36,6 +39,8 @@ class Inversion:
         images: the images as the search saw them: cropped and resized.
         seconds: from images to points.
         interrupted: whether Ctrl-C stopped the search; these are the best points until then.
+        origins: how each point came about, as its model file states it.
+        base_hash: content hash of the base.
     """
 
     points: Float[Tensor, "k m"]
@@ -45,6 +50,27 @@ class Inversion:
     images: UInt8[Tensor, "n h w 3"]
     seconds: float
     interrupted: bool = False
+    origins: Sequence[dict[str, Any]] = ()
+    base_hash: str = ""
+
+    def models(self, space: WeightSpace) -> list[Model]:
+        """Return the models of all subjects that took a step, for `save_model`.
+
+        Args:
+            space: that was searched.
+
+        Returns:
+            models with the name of their first image's file.
+        """
+        return [
+            replace(
+                space.model(point, origin),
+                base_hash=self.base_hash,
+                name=Path(origin["images"][0]["name"]).stem if origin["images"] else "",
+            )
+            for point, origin in zip(self.points, self.origins, strict=True)
+            if origin["steps"]
+        ]
 
 
 def invert(
@@ -103,6 +129,7 @@ def invert(
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.4.
     """
     started = time.perf_counter()
+    settings: dict[str, Any] = {"preset": preset if config is None else None}
     config = replace(config or _preset(preset), **changes)
     if seed < 0 or (subjects_per_batch is not None and subjects_per_batch < 1):
         raise InputError(
@@ -134,7 +161,24 @@ def invert(
     points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
     seconds = time.perf_counter() - started
     losses = search.loss, search.start_loss
-    return Inversion(points, *losses, search.steps, pixels, seconds, interrupted)
+    settings |= {"config": config, "prompt": prompt, "seed": seed}
+    origins = [
+        plain({"verb": "invert", "images": files, **settings, "steps": steps})
+        for files, steps in zip(_files_of(images, owners), search.steps, strict=True)
+    ]
+    return Inversion(
+        points, *losses, search.steps, pixels, seconds, interrupted, origins, base.hash
+    )
+
+
+def _files_of(images: Any, owners: Sequence[int]) -> list[list[dict[str, str]]]:
+    """Return the names and checksums of the files that show each subject."""
+    files: list[list[dict[str, str]]] = [[] for _ in set(owners)]
+    for image, owner in zip(as_list(images, 3), owners, strict=True):
+        if isinstance(image, str | Path):
+            path = Path(image).expanduser()
+            files[owner].append({"name": path.name, "sha256": checksum(path)})
+    return files
 
 
 def _preset(name: str) -> InversionConfig:

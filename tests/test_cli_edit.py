@@ -199,7 +199,7 @@ def test_edit_fails_in_one_line(space, folder, point, tmp_path):
     elsewhere = Model(LAYOUT, coefficients=torch.ones(6), space="0123456789abcdef")
     elsewhere = save_model(tmp_path / "elsewhere.safetensors", elsewhere)
     told = run("edit", elsewhere, "--set", "Bald=1", *in_space, *out, code=1)
-    assert "a model of space 0123456789abcdef" in told.stderr
+    assert "elsewhere is a point of space 0123456789abcdef, not of the given one" in told.stderr
     other = Model(LAYOUT, weights=torch.ones(20), base_hash="beef")
     other = save_model(tmp_path / "other.safetensors", other)
     told = run("edit", other, "--set", "Bald=1", *in_space, *out, code=1)

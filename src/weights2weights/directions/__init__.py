@@ -9,25 +9,20 @@ a means the same for every attribute and every space.
 Four methods:
 
 - `effect`, the default for labels: how the mean coefficients change with the label while the other
-  labels of the space are held fixed, by multiple regression of the coefficients on all labels, with
-  a penalty. A small one separates the labels completely; a very large one, or no other label, gives
-  `mean_difference`.
-- `ridge`: the normal of a ridge classifier. With n models and components j it is proportional to
-  (S + penalty)⁻¹ Δ, where S is the mean of the two classes' covariances and Δ the difference of
-  their means: what correlates with the label but is not needed to classify it drops out.
+  labels of the space are held fixed, by multiple regression on all labels with a penalty. A small
+  one separates the labels; a very large one, or no other label, gives `mean_difference`.
+- `ridge`: the normal of a ridge classifier, proportional to (S + penalty)⁻¹ Δ, where S is the mean
+  of the two classes' covariances and Δ the difference of their means: what correlates with the
+  label but is not needed to classify it drops out.
 - `least_squares`, the paper's: pinv(X) y for the coefficients X of the labelled models and their
   labels y = ±1, neither centred nor weighted by class.
 - `mean_difference`: Δ itself, which moves along everything that co-occurs with the label.
 
-All but the paper's give both classes equal weight, so that a rare label counts as much as a
-frequent one. A classifier's normal answers another question than an edit asks: how best to
-discriminate between models, not how they differ. In the people space, edits along `effect` preserve
-more of the other labels, and of the person, than edits along `ridge` that succeed as often.
+All but the paper's give both classes equal weight. A classifier's normal tells models apart; it
+does not say how they differ. In the people space, edits along `effect` preserve more of the other
+labels, and of the person, than edits along `ridge` that succeed as often.
 
 Every direction reports how well it classifies held-out models, by cross-validation.
-
-`_fit` is the maths, `_targets` gets from labels to targets, `_find` from these to a `Direction`,
-`_edit` moves models along it.
 
 Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3, 4.1 and 4.3, appendix B.
 """

@@ -25,8 +25,8 @@ class Direction:
             strengths.
         range: lowest and highest projection of a training model, relative to their mean, in units
             of `std`. The second is the strength of every edit in the paper.
-        auc: area under the ROC curve on held-out models, mean over folds; None for numbers, or with
-            too few models to hold any out.
+        auc: area under the ROC curve on held-out models, mean over folds; None for numbers, or if
+            none are held out.
         r2: fraction of a number's variance predicted for held-out models; None for a label.
         positives: number of models with the label; for numbers, of models with a value.
         negatives: number of models without the label; 0 for numbers.

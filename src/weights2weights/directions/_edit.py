@@ -49,7 +49,12 @@ def edit(models: Any, strengths: Strengths, *, space: Space | None = None) -> An
 
     Source: Dravid et al. 2024, arXiv:2406.09413, section 4.3: θ' = θ + a·n.
     """
-    _require_one_space(strengths, space)
+    spaces = {direction.space for direction in strengths} | {space.hash if space else ""}
+    if len(spaces - {""}) > 1:
+        raise InputError(
+            f"directions of the spaces {', '.join(sorted(spaces - {''}))}: expected one; find them"
+            " in the space of the model"
+        )
     if isinstance(models, list):
         return [_edit_model(model, strengths, space) for model in models]
     if isinstance(models, Model):
@@ -69,7 +74,9 @@ def _edit_rows(rows: Tensor, strengths: Strengths, space: Space | None) -> Tenso
             f"models of shape {list(rows.shape)}: expected a last axis of {len(space)}, a point of"
             f" the space, or of {space.layout.num_parameters}, weights of its layout"
         )
-    return (rows.double() + _unprojected(strengths, space).to(rows.device)).to(rows)
+    used = max((len(direction.normal) for direction in strengths), default=1)  # reads no others
+    shift = (space.to_weights(_total(strengths, used).float()) - space.mean).double()
+    return (rows.double() + shift.to(rows.device)).to(rows)
 
 
 def _edit_model(model: Model, strengths: Strengths, space: Space | None) -> Model:
@@ -97,38 +104,18 @@ def _edit_model(model: Model, strengths: Strengths, space: Space | None) -> Mode
         weights=weights,
         space=space_hash,
         base_hash=base_hash,
-        origin=_origin(model, strengths),
+        origin={
+            "verb": "edit",
+            "set": {direction.name: float(strength) for direction, strength in strengths.items()},
+            "keep": sorted({name for direction in strengths for name in direction.kept}),
+            "components": {direction.name: len(direction.normal) for direction in strengths},
+            "method": sorted({direction.method for direction in strengths}),
+            "model": dict(model.origin),
+        },
     )
-
-
-def _origin(model: Model, strengths: Strengths) -> dict[str, Any]:
-    return {
-        "verb": "edit",
-        "set": {direction.name: float(strength) for direction, strength in strengths.items()},
-        "keep": sorted({name for direction in strengths for name in direction.kept}),
-        "components": {direction.name: len(direction.normal) for direction in strengths},
-        "method": sorted({direction.method for direction in strengths}),
-        "model": dict(model.origin),
-    }
-
-
-def _require_one_space(strengths: Strengths, space: Space | None) -> None:
-    spaces = {direction.space for direction in strengths} | {space.hash if space else ""}
-    if len(spaces - {""}) > 1:
-        raise InputError(
-            f"directions of the spaces {', '.join(sorted(spaces - {''}))}: expected one; find them"
-            " in the space of the model"
-        )
 
 
 def _total(strengths: Strengths, components: int) -> Float[Tensor, " m"]:
     """Sum the shifts in float64."""
     shifts = (direction.shift(strength, components) for direction, strength in strengths.items())
     return sum(shifts, torch.zeros(components, dtype=torch.float64))
-
-
-def _unprojected(strengths: Strengths, space: Space) -> Float[Tensor, " d"]:
-    """Return the shift as weights, reading only the components that are needed."""
-    used = max((len(direction.normal) for direction in strengths), default=1)
-    shift = _total(strengths, used).float()
-    return (space.to_weights(shift) - space.mean).double()

@@ -25,7 +25,19 @@ MOST_COMPONENTS = 1000
 
 
 class FitOptions(TypedDict, total=False):
-    """How a direction is found; see `find_direction`."""
+    """How a direction is found.
+
+    Attributes:
+        components: number of leading components to use. Default: half the number of labelled
+            models, at most 1,000.
+        method: "effect" (default), "ridge", "least_squares" or "mean_difference"; see the package
+            docstring. For the effect, models that lack one of the other labels count as its mean.
+        penalty: for ridge regression, in units of the labelled models' variance, summed over the
+            components used, divided by the number of models (default 11); for the effect, in units
+            of a label's variance (default 0.5).
+        folds: folds of cross-validation (default 5); fewer if a class has fewer models.
+        seed: seed of the assignment to folds (default 0); same seed, same direction.
+    """
 
     components: int | None
     method: Method
@@ -40,11 +52,7 @@ def find_direction(
     *,
     name: str | None = None,
     keep: Sequence[str | Direction] = (),
-    components: int | None = None,
-    method: Method = "effect",
-    penalty: float | None = None,
-    folds: int = 5,
-    seed: int = 0,
+    **options: Unpack[FitOptions],
 ) -> Direction:
     """Find the direction of a label among the training models of a space.
 
@@ -59,16 +67,7 @@ def find_direction(
         keep: labels or directions that the edit must leave alone: they are removed from the normal
             jointly, so that its cosine to each of them is 0. Labels are found with the same
             options. An effect already leaves other labels alone, up to its penalty.
-        components: number of leading components to use. Default: half the number of labelled
-            models, at most 1,000.
-        method: "effect", "ridge", "least_squares" or "mean_difference"; see the package docstring.
-            For the effect, models that lack one of the other labels count as its mean; labels that
-            overlap, such as no beard and goatee, share what they explain.
-        penalty: for ridge regression, in units of the labelled models' variance, summed over the
-            components used, divided by the number of models (default 11); for the effect, in units
-            of a label's variance (default 0.5).
-        folds: folds of cross-validation; fewer if a class has fewer models.
-        seed: seed of the assignment to folds; same seed, same direction.
+        options: see `FitOptions`.
 
     Returns:
         the direction, with its figures on held-out models; kept directions are those of all models.
@@ -79,8 +78,7 @@ def find_direction(
 
     Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3 and 4.1.
     """
-    options = _Options(components, method, penalty, folds, seed)
-    training = _Training(space, space.labels, options, keep)
+    training = _Training(space, space.labels, _Options(**options), keep)
     return training.direction(label, training.kept, name)
 
 
@@ -100,7 +98,7 @@ def find_directions(
         labels: a table indexed by model name, used in place of the space's labels: an effect then
             holds the other labels of this table fixed.
         keep: see `find_direction`; a label does not keep itself.
-        options: see `find_direction`.
+        options: see `FitOptions`.
 
     Returns:
         label → direction, in the order of the names.
@@ -125,9 +123,7 @@ def direction_between(
     keep: Sequence[str | Direction] = (),
     **options: Unpack[FitOptions],
 ) -> Direction:
-    """Find the direction that leads from a first set of models to a second.
-
-    For attributes without labels: collect some models of either kind.
+    """Find the direction from a first set of models to a second, for attributes without labels.
 
     Args:
         space: the space; its training models define the unit of strengths.
@@ -135,8 +131,7 @@ def direction_between(
         second: points of models with it.
         name: name of the direction.
         keep: labels or directions to leave alone.
-        options: see `find_direction`; the method is "mean_difference" by default, since sets picked
-            by hand are small.
+        options: see `FitOptions`; default method: "mean_difference", since such sets are small.
 
     Raises:
         InputError: an empty set; else as `find_direction`.
@@ -160,9 +155,7 @@ def direction_from_scores(
     keep: Sequence[str | Direction] = (),
     **options: Unpack[FitOptions],
 ) -> Direction:
-    """Find the direction along which a score of models grows.
-
-    For attributes without labels that a program can see in images; see `score_models`.
+    """Find the direction along which a score of models grows; see `score_models`.
 
     Args:
         space: the space; its training models define the unit of strengths.
@@ -170,8 +163,7 @@ def direction_from_scores(
         scores: one per model; NaN leaves a model out.
         name: name of the direction.
         keep: labels or directions to leave alone.
-        options: see `find_direction`; the method is "ridge" by default, since scores are few and
-            noisy.
+        options: see `FitOptions`; default method: "ridge", since scores are few and noisy.
 
     Raises:
         InputError: the numbers of scores and models differ, or all scores are equal; else as
@@ -240,11 +232,7 @@ class _Training:
 
 
 def _elsewhere(
-    space: Space,
-    points: Tensor,
-    target: Target,
-    keep: Sequence[str | Direction],
-    options: _Options,
+    space: Space, points: Tensor, target: Target, keep: Sequence[str | Direction], options: _Options
 ) -> Direction:
     """Find a direction from any models; labels to keep are found as they would be by default."""
     if options.method == "effect":

@@ -1,25 +1,18 @@
 """The maths: linear fits of a target on coefficients, computed from moments.
 
 A fit on the models outside some folds needs only their covariances. These are sums over models, so
-each (fold, class) is read once, however many fits follow.
-
-Terms:
-
-- row: the coefficients of one model that has a target.
-- target: ±1 for a label, otherwise a number.
-- problem: rows, targets and their assignment to folds.
-- slope: the vector that a fit returns; the normal of a direction is a slope of unit length.
-- line: slope and intercept, a prediction of the target.
-- remover: projects the directions to keep out of a slope.
+each (fold, class) is read once, however many fits follow. A row holds the coefficients of a model
+with a target, ±1 for a label or a number; a slope is what a fit returns, a normal before scaling.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..metrics.verification import roc_auc
 
@@ -28,28 +21,17 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 EFFECT_PENALTY = 0.5
 """In units of a label's variance. Near zero, labels are separated completely but edits of equal
-strength show less; a very large penalty gives the difference of the class means. In the people
-space, edits along effects that succeed as often as edits along ridge regression preserve more of
-the other labels and of the person."""
+strength show less."""
 
 RIDGE_PENALTY = 11.0
-"""In units of the variance summed over components, divided by the number of models: a unit that
-hardly depends on the number of components and shrinks with more models as their noise does. In the
-people space ridge regression classifies held-out models better than least squares, and its
-directions are less entangled. A smaller penalty classifies slightly better still; a larger one is
-closer to the difference of the class means, and edits show more."""
+"""In units of the variance summed over components, divided by the number of models: it hardly
+depends on the number of components and shrinks with more models as their noise does. A smaller one
+classifies slightly better; a larger one is closer to the class means, and edits show more."""
 
 # Relative to the mean variance; with more components than models this gives the shortest solution.
 _JITTER = 1e-11
 
 Remover = Callable[[Tensor], Tensor]
-
-
-class Line(NamedTuple):
-    """A prediction: rows @ slope + intercept."""
-
-    slope: Float[Tensor, " j"]
-    intercept: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +44,7 @@ class Problem:
         binary: whether the targets are a label.
         folds: the fold of every row; all 0 if nothing can be held out.
         width: number of leading components that fits use.
-        others: the other labels of every row, 0 or 1 or numbers, which an effect holds fixed.
+        others: the other labels of every row, which an effect holds fixed.
         method: see the package docstring.
         penalty: of effect and ridge; None for their default.
     """
@@ -107,22 +89,19 @@ class Problem:
         return total / total[-1, -1]
 
     def _part(self, fold: int, number: int) -> Tensor:
+        """Return ZᵀZ for the rows z = (x, y, 1) of one fold and class: all sums a fit needs."""
         if (fold, number) not in self._parts:
             chosen = (self.folds == fold) & (self.classes == number)
-            rows = self.rows[chosen, : self.width]
-            self._parts[fold, number] = moments_of(rows, self.targets[chosen])
+            rows, targets = self.rows[chosen, : self.width], self.targets[chosen]
+            ones = torch.ones(len(rows), 1, dtype=rows.dtype)
+            whole = torch.cat([rows, targets[:, None], ones], 1)
+            self._parts[fold, number] = whole.mT @ whole
         return self._parts[fold, number]
 
 
 def classes_of(targets: Float[Tensor, " n"], binary: bool) -> Int[Tensor, " n"]:
     """Return 0 or 1 for a label's targets ±1, and 0 for numbers."""
     return (targets > 0).long() if binary else torch.zeros(len(targets), dtype=torch.long)
-
-
-def moments_of(rows: Float[Tensor, "n k"], targets: Float[Tensor, " n"]) -> Float[Tensor, "z z"]:
-    """Return ZᵀZ for the rows z = (x, y, 1): all sums that a fit needs, additive over rows."""
-    whole = torch.cat([rows, targets[:, None], torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
-    return whole.mT @ whole
 
 
 def slope_of(problem: Problem, without: int | None = None) -> Float[Tensor, " j"]:
@@ -133,7 +112,9 @@ def slope_of(problem: Problem, without: int | None = None) -> Float[Tensor, " j"
     moments = problem.moments(without)
     if method == "least_squares" and problem.binary:  # as the authors do: nothing is centred
         return ridge(moments[:-2, :-2], moments[:-2, -2], 0.0)
-    covariance, along = covariances(moments)
+    mean, target = moments[-1, :-2], moments[-1, -2]
+    covariance = moments[:-2, :-2] - mean[:, None] * mean
+    along = moments[:-2, -2] - mean * target
     if method == "mean_difference":
         return along
     if method == "least_squares":
@@ -146,11 +127,10 @@ def effect(problem: Problem, penalty: float, without: int | None = None) -> Floa
     """Return the change of the mean coefficients with the target, other labels held fixed.
 
     One row of the ridge regression of coefficients X on all labels Y, both centred, labels scaled
-    to unit variance: (YᵀY / n + penalty)⁻¹ YᵀX / n. It describes how models differ; the normal of a
-    classifier describes how best to discriminate between them.
+    to unit variance: (YᵀY / n + penalty)⁻¹ YᵀX / n.
 
     Source: Haufe et al. 2014, "On the interpretation of weight vectors of linear models in
-    multivariate neuroimaging", for the difference between the two.
+    multivariate neuroimaging", for how it differs from the normal of a classifier.
     """
     weights = problem.weights(without)
     labels = torch.cat([problem.targets[:, None], problem.others], 1)
@@ -160,14 +140,6 @@ def effect(problem: Problem, penalty: float, without: int | None = None) -> Floa
     eye = torch.eye(labels.shape[1], dtype=torch.float64)
     shares = torch.linalg.solve(labels.mT @ (weights[:, None] * labels) + penalty * eye, eye[0])
     return (weights * (labels @ shares)) @ problem.rows[:, : problem.width]
-
-
-def covariances(
-    moments: Float[Tensor, "z z"],
-) -> tuple[Float[Tensor, "k k"], Float[Tensor, " k"]]:
-    """Return the covariance of the rows, and their covariance with the target."""
-    mean, target = moments[-1, :-2], moments[-1, -2]
-    return moments[:-2, :-2] - mean[:, None] * mean, moments[:-2, -2] - mean * target
 
 
 def ridge(
@@ -180,15 +152,17 @@ def ridge(
     return torch.cholesky_solve(along[:, None], factor)[:, 0]
 
 
-def line_of(problem: Problem, remove: Remover, without: int | None = None) -> Line:
-    """Fit the rows outside a fold, remove what is kept and scale to predict the target best."""
+def line_of(
+    problem: Problem, remove: Remover, without: int | None = None
+) -> tuple[Float[Tensor, " j"], float]:
+    """Return slope, without what is kept, and intercept of the best prediction of the target."""
     slope = remove(slope_of(problem, without))
     along, weights = problem.rows[:, : len(slope)] @ slope, problem.weights(without)
     center, mean = float(weights @ along), float(weights @ problem.targets)
     deviations = along - center
     variance = float(weights @ deviations.square())
     factor = float((weights * deviations) @ problem.targets) / variance if variance > 0 else 0.0
-    return Line(factor * slope, mean - factor * center)
+    return factor * slope, mean - factor * center
 
 
 def held_out_figures(problem: Problem, remove: Remover) -> tuple[float | None, float | None]:
@@ -201,8 +175,8 @@ def held_out_figures(problem: Problem, remove: Remover) -> tuple[float | None, f
         return None, None
     aucs, errors, plain = [], 0.0, 0.0
     for fold in range(problem.count):
-        line, held = line_of(problem, remove, fold), problem.folds == fold
-        predicted = problem.rows[held, : len(line.slope)] @ line.slope + line.intercept
+        (slope, intercept), held = line_of(problem, remove, fold), problem.folds == fold
+        predicted = problem.rows[held, : len(slope)] @ slope + intercept
         truth = problem.targets[held]
         if problem.binary:
             aucs.append(roc_auc(predicted, truth > 0))
@@ -230,15 +204,14 @@ def assign_folds(classes: Int[Tensor, " n"], count: int, seed: int) -> Int[Tenso
 def remover(kept: Sequence[Float[Tensor, " j"]]) -> Remover:
     """Return a function that removes all of the kept normals from a slope, jointly.
 
-    Removing them in turn would not do: removing the second restores some of the first unless they
-    are orthogonal. An orthonormal basis of their span is removed, twice, against rounding.
+    In turn would not do: removing the second restores some of the first unless they are orthogonal.
+    An orthonormal basis of their span is removed, twice, against rounding.
     """
     basis, sizes, _ = torch.linalg.svd(padded(kept).mT, full_matrices=False)
     basis = basis[:, sizes > 1e-9 * sizes.max()] if len(sizes) else basis
 
     def remove(slope: Tensor) -> Tensor:
         longest = max(len(slope), len(basis))
-        pad = torch.nn.functional.pad
         slope = pad(slope, (0, longest - len(slope)))
         span = pad(basis, (0, 0, 0, longest - len(basis)))
         for _ in range(2):

@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 
 class Target(NamedTuple):
-    """What a direction is fitted to.
-
-    Attributes:
-        name: of the attribute.
-        values: ±1 for a label, otherwise numbers; NaN where unknown.
-        binary: whether they are a label.
-    """
+    """What a direction is fitted to: ±1 for a label, otherwise numbers, NaN where unknown."""
 
     name: str
     values: Float[Tensor, " n"]

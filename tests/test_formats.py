@@ -251,7 +251,7 @@ def test_a_folder_stands_for_its_one_lora(tmp_path):
 def test_a_config_belongs_to_the_file_beside_it_only(tmp_path):
     path = write_lora_file(tmp_path, numbers(), LAYOUT, "peft")
     weights_file(path).rename(tmp_path / "renamed.safetensors")
-    with pytest.raises(W2WError, match="states no alpha"):
+    with pytest.raises(W2WError, match="does not state its alpha"):
         load_lora(tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_a_write_that_is_cut_leaves_the_old_file(lora, kind, monkeypatch):
         write_lora_file(lora, numbers(seed=1), LAYOUT, kind)
     monkeypatch.undo()
     if kind == "peft":  # two files cannot be replaced at once: without its config, no alpha
-        with pytest.raises(W2WError, match="states no alpha"):
+        with pytest.raises(W2WError, match="does not state its alpha"):
             load_lora(lora)
         assert torch.equal(load_lora(lora, alpha=27.0).weights, numbers())
     else:
@@ -298,7 +298,7 @@ def without_alpha(path: Path, kind: str) -> Path:
 
 def test_a_file_without_alpha_asks_for_it(lora, kind):
     without_alpha(lora, kind)
-    with pytest.raises(W2WError, match=r"states no alpha.*--alpha.*2, the rank"):
+    with pytest.raises(W2WError, match=r"does not state its alpha.*--alpha.*2, the rank"):
         load_lora(lora)
     assert load_lora(lora, alpha=27.0).layout.hash == LAYOUT.hash
 

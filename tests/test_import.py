@@ -174,7 +174,7 @@ def test_alpha_that_files_do_not_state(tmp_path):
         for key, tensor in LAYOUT.unflatten(weights(0)).items()
     }
     save_file(tensors, tmp_path / "loras" / "anna.safetensors")
-    assert "states no alpha" in run(tmp_path / "loras", "--out", tmp_path / "set").stderr
+    assert "does not state its alpha" in run(tmp_path / "loras", "--out", tmp_path / "set").stderr
     result = run(tmp_path / "loras", "--out", tmp_path / "set", "--alpha", "27")
     assert result.exit_code == 0, result.stderr
     assert WeightDataset.open(tmp_path / "set").layout.alpha == 27

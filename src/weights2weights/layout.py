@@ -254,7 +254,7 @@ class WeightLayout:
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits of SHA-256 over names, widths, order, rank and alpha; not over `base`."""
+        """16 hex digits of the SHA-256 of names, widths, order, rank and alpha, without `base`."""
         facts = {key: value for key, value in self.to_dict().items() if key != "base"}
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pandas
 
 PAPER_COMPONENTS = 1000
-"""Components along which the paper samples, whatever number its files hold."""
+"""Number of components along which the paper samples, however many its files hold."""
 
 _FOLDERS = ("", "files", "weights_datasets/identities")
 _ROWS = 256

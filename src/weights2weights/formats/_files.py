@@ -40,7 +40,7 @@ class LoRAFile:
     """A LoRA as read from a file.
 
     Attributes:
-        layout: the meaning of each weight; holds rank, alpha and the name of the base.
+        layout: meaning of each weight, with rank, alpha and the name of the base.
         weights: (d,), plain entries of A and B without the factor alpha / rank, in the dtype of the
             file (float32, float16 or bfloat16), on the CPU.
         format: the format of the file.
@@ -175,7 +175,7 @@ def _load(path: Path, alpha: float | None) -> LoRAFile:
         stated = alpha if lora.alpha is None else lora.alpha
         if stated is None:
             raise AlphaMissing(
-                "states no alpha, so its strength is unknown; pass alpha=… (--alpha), which is"
+                "does not state its alpha, so its strength is unknown; pass alpha=… (--alpha):"
                 f" {plain.rank}, the rank, if other programs showed it right"
             )
         if alpha not in (None, stated):

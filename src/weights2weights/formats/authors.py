@@ -114,7 +114,7 @@ def load_torch(path: Path) -> Any:
 
 
 def load_matrix(path: Path, rows: int | None = None, columns: int | None = None) -> Tensor:
-    """Load a matrix of floating-point numbers, memory-mapped, of given numbers of rows or columns.
+    """Load a matrix of floating-point numbers, memory-mapped; check its rows or columns if given.
 
     Raises:
         W2WError: as `load_torch`, or it holds anything else.
@@ -130,7 +130,7 @@ def load_matrix(path: Path, rows: int | None = None, columns: int | None = None)
 
 
 def load_vector(path: Path, length: int | None = None) -> Float[Tensor, " d"]:
-    """Load a vector of finite numbers, of a given length if any, as float32.
+    """Load a vector of finite numbers as float32; check its length if given.
 
     Raises:
         W2WError: as `load_torch`, or it holds anything else.

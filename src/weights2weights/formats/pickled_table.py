@@ -187,7 +187,7 @@ def _table(record: Any) -> "pandas.DataFrame":
     return table.set_axis([str(name) for name in columns], axis=1)
 
 
-def _parts(manager: _Record) -> tuple[list[tuple[Any, Any]], list[Any]]:
+def _parts(manager: _Record) -> tuple[list[Any], Any]:
     """Return (values, places) of the blocks, and the axes: columns, rows."""
     if len(manager.arguments) >= 2:  # since pandas 1.3: BlockManager(blocks, axes)
         blocks, axes = manager.arguments[:2]
@@ -198,7 +198,7 @@ def _parts(manager: _Record) -> tuple[list[tuple[Any, Any]], list[Any]]:
         found = [(block["values"], block["mgr_locs"]) for block in named["blocks"]]
     if len(axes) != 2:
         raise InputError(f"holds a table of {len(axes)} axes; expected rows and columns")
-    return [(values, places) for values, places in found], list(axes)
+    return found, axes
 
 
 def _index(record: Any) -> range | list[Any]:

@@ -5,10 +5,9 @@
 
     y_i = W x_i + (alpha / rank) · B_k A_k x_i,    k = index[i]
 
-The base's own weights are neither copied nor written. A target layer's class is swapped for a
-subclass that adds the low-rank term to what the layer itself computes, and swapped back at the end.
-Names, parameters, hooks and the state dict never change. A and B are views into the weight vectors,
-so an optimiser's step on those takes effect at once.
+Weights, names, hooks and the state dict of the base never change: a target layer's class is swapped
+for a subclass that adds the low-rank term to what the layer computes, and swapped back at the end.
+A and B are views into the weight vectors, so an optimiser's step on those takes effect at once.
 """
 
 import math
@@ -38,17 +37,16 @@ def adapt(
 ) -> Iterator["Adapter"]:
     """Run every sample of a batch through its own LoRA; afterwards the denoiser is as before.
 
-    Costs two thin matrix products per target layer and no memory beyond the weights. A batch of K
-    equal consecutive groups is cheapest; any other order gathers its rows of A and B in each pass.
-    The layers of one denoiser carry one stack at a time; stacks on different denoisers, or on
-    disjoint layers of one, are independent.
+    Costs two thin matrix products per target layer and no memory beyond the weights; any order but
+    K equal consecutive groups gathers its rows of A and B in each pass. A layer carries one stack
+    at a time; stacks on different denoisers, or on disjoint layers of one, are independent.
 
     Args:
         denoiser: a UNet or transformer with the layers of `layout`, not compiled.
         layout: of the weights; provides the factor alpha / rank, which is not in `weights`.
         weights: one flattened LoRA per row, any floating dtype and device; layers compute in their
-            own. A leaf that requires gradients (training; in-place steps take effect), the result
-            of a computation (inversion; assign `Adapter.weights` in each step), or a constant.
+            own. Constants; a leaf to train, by steps in place; or the result of a computation,
+            assigned to `Adapter.weights` in each step.
         index: for each sample the row of `weights` that it runs through. None: the batch is K
             equal consecutive groups, the first of them through row 0. A batch that is a multiple of
             the index repeats it, as the [unconditional, conditional] halves of classifier-free
@@ -58,9 +56,9 @@ def adapt(
         the `Adapter`, which replaces weights and index, or switches the stack off.
 
     Raises:
-        InputError: on entry, if layers are missing, of another width, not `nn.Linear`, already
-            adapted or patched by another library, or if `weights` or `index` do not fit; in a
-            forward pass, if the batch cannot be divided. The denoiser is unchanged in every case.
+        InputError: layers that are missing, of another width, not `nn.Linear`, already adapted or
+            patched by another library; `weights` or `index` that do not fit; in a forward pass, a
+            batch that cannot be divided. The denoiser is unchanged in every case.
 
     Example:
         >>> layers = nn.ModuleDict({"to_q": nn.Linear(2, 1)})
@@ -82,22 +80,16 @@ def adapt(
 
 @dataclass(frozen=True)
 class _Groups:
-    """A checked index: the batch is cut into equally long groups of samples that share one row.
+    """A checked index: the batch is cut into equally long groups of samples that share one row."""
 
-    Attributes:
-        index: as given.
-        size: number of its entries.
-        rows: row of the weights for each group.
-        in_order: the rows are 0 … K - 1, so nothing needs to be gathered.
-    """
-
-    index: Tensor
-    size: int
-    rows: Tensor
-    in_order: bool
+    index: Tensor  # as given
+    rows: Tensor  # row of the weights for each group
+    in_order: bool  # the rows are 0 … K - 1, so nothing needs to be gathered
 
     @classmethod
-    def read(cls, index: Tensor, K: int) -> "_Groups":
+    def read(cls, index: Tensor | None, K: int) -> "_Groups | None":
+        if index is None:
+            return None
         if index.ndim != 1 or index.is_floating_point() or not index.numel():
             raise InputError(
                 f"an index of shape {tuple(index.shape)} and {index.dtype}: expected one whole"
@@ -111,31 +103,23 @@ class _Groups:
             )
         _, lengths = torch.unique_consecutive(on_cpu, return_counts=True)
         rows = on_cpu[:: math.gcd(*lengths.tolist())]
-        in_order = torch.equal(rows, torch.arange(K))
-        return cls(index, index.shape[0], rows.to(index.device), in_order)
+        return cls(index, rows.to(index.device), torch.equal(rows, torch.arange(K)))
 
 
 @dataclass(frozen=True)
 class _Stack:
-    """Everything a forward pass depends on, replaced as a whole.
-
-    Attributes:
-        weights: "k d".
-        tensors: per layer A "k in r" and B "k r out", which share memory with `weights`.
-        groups: which samples take which row; None for K equal consecutive groups.
-        enabled: False runs the plain base.
-    """
+    """Everything a forward pass depends on, replaced as a whole."""
 
     weights: Tensor
-    tensors: Sequence[tuple[Tensor, Tensor]]
-    groups: _Groups | None
+    tensors: Sequence[tuple[Tensor, Tensor]]  # per layer A "k in r" and B "k r out", views
+    groups: _Groups | None  # which samples take which row; None for K equal consecutive groups
     enabled: bool = True
 
     @no_type_check
     def select(self, A, B, batch):
-        """Return A and B for each of the equally long groups of a batch."""
+        """Return A and B of every group of a batch."""
         groups, K = self.groups, A.shape[0]
-        size = K if groups is None else groups.size
+        size = K if groups is None else groups.index.shape[0]
         if batch % size:
             what = "LoRAs" if groups is None else "index entries"
             raise InputError(
@@ -158,8 +142,8 @@ class Adapter:
 
     Assigning `weights`, `index` or `enabled` takes effect in the next forward pass and costs well
     under a millisecond; a value that does not fit raises `InputError` and changes nothing. Under
-    diffusers' gradient checkpointing every part of the network is recomputed with the stack of its
-    first pass, whatever was assigned since, even after the end of the block.
+    gradient checkpointing a part of the network is recomputed with the stack of its first pass,
+    whatever was assigned since, even after the end of the block.
 
     Attributes:
         layout: of the weight vectors.
@@ -174,10 +158,7 @@ class Adapter:
     ):
         self.layout = layout
         self._layers = layers
-        self._scale = layout.scale
-        _check_weights(weights, layout)
-        groups = None if index is None else _Groups.read(index, weights.shape[0])
-        self._stack = _Stack(weights, self._cut(weights), groups)
+        self._stack = _Stack(weights, self._cut(weights), _Groups.read(index, weights.shape[0]))
 
     @property
     def weights(self) -> Float[Tensor, "k d"]:
@@ -186,11 +167,9 @@ class Adapter:
 
     @weights.setter
     def weights(self, weights: Float[Tensor, "k d"]) -> None:
-        _check_weights(weights, self.layout)
-        groups = self._stack.groups
-        if groups is not None and weights.shape[0] != self.weights.shape[0]:
-            groups = _Groups.read(groups.index, weights.shape[0])
-        tensors = self._cut(weights)
+        tensors, groups = self._cut(weights), self._stack.groups
+        if weights.shape[0] != self.weights.shape[0]:
+            groups = _Groups.read(self.index, weights.shape[0])
         self._stack = replace(self._stack, weights=weights, tensors=tensors, groups=groups)
 
     @property
@@ -200,8 +179,7 @@ class Adapter:
 
     @index.setter
     def index(self, index: Int[Tensor, " batch"] | None) -> None:
-        groups = None if index is None else _Groups.read(index, self.weights.shape[0])
-        self._stack = replace(self._stack, groups=groups)
+        self._stack = replace(self._stack, groups=_Groups.read(index, self.weights.shape[0]))
 
     @property
     def enabled(self) -> bool:
@@ -213,22 +191,25 @@ class Adapter:
         self._stack = replace(self._stack, enabled=enabled)
 
     def _cut(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Cut the weights into A and B of every layer: one node of the autograd graph for all.
+        """Cut weights into A "k in r" and B "k r out" of every layer: one autograd node for all.
 
         The "unsafe" split hides from autograd that its parts are views, so that an optimiser may
-        change a leaf in place and later passes still use them. One slice per tensor would cost a
-        zero-filled gradient of size (k, d) each.
+        change a leaf in place. One slice per tensor would cost a zero-filled gradient (k, d) each.
         """
+        layout, floats = self.layout, weights.is_floating_point()
+        if not floats or weights.shape != (max(1, len(weights)), layout.num_parameters):
+            raise InputError(
+                f"{weights.dtype} of shape {tuple(weights.shape)}: expected"
+                f" (K, {layout.num_parameters}) floats, one row per LoRA of rank {layout.rank} on"
+                f" {len(layout.modules)} layers"
+            )
         counts = [part.stop - part.start for _, A, B in self.layout.slices() for part in (A, B)]
         with torch.enable_grad():  # the caller may be inside no_grad here and train later
             parts = iter(torch.unsafe_split_with_sizes(weights, counts, dim=1))
-            return [self._shape(A, B) for A, B in zip(parts, parts, strict=True)]
-
-    @no_type_check
-    def _shape(self, A, B):
-        """Return A "k in r" and B "k r out", ready for products from the right."""
-        rank = self.layout.rank
-        return A.unflatten(1, (rank, -1)).mT, B.unflatten(1, (-1, rank)).mT
+            return [
+                (A.unflatten(1, (layout.rank, -1)).mT, B.unflatten(1, (-1, layout.rank)).mT)
+                for A, B in zip(parts, parts, strict=True)
+            ]
 
     @contextmanager
     def _on_layers(self) -> Iterator[None]:
@@ -294,23 +275,18 @@ class _AdaptedLayer(_Linear):
         A, B = stack.select(*stack.tensors[position], x.shape[0])
         grouped = x.reshape(A.shape[0], -1, x.shape[-1])
         y = super().forward(grouped)
-        y = _add_low_rank(y, grouped.to(y.dtype), A.to(y), B.to(y), adapter._scale)
+        A, B, grouped, scale = A.to(y), B.to(y), grouped.to(y.dtype), adapter.layout.scale
+        if A.shape[2] == 1:
+            y = _AddOuter.apply(y, grouped, A, B, scale)
+        else:
+            y = y.baddbmm_(torch.bmm(grouped, A), B, alpha=scale)
         return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-@no_type_check
-def _add_low_rank(y, x, A, B, scale):
-    """Add scale · x A B to a fresh y, for each group g: x "g n in", A "g in r", B "g r out"."""
-    if A.shape[2] == 1:
-        return _AddOuter.apply(y, x, A, B, scale)
-    return y.baddbmm_(torch.bmm(x, A), B, alpha=scale)
-
-
 class _AddOuter(torch.autograd.Function):
-    """The term of rank 1 as an outer product, which CPUs compute faster than a matrix product.
+    """y + scale · x A B of rank 1, as an outer product: faster on CPUs than a matrix product.
 
-    Autograd would differentiate it with products as large as y and their sums. Products of matrices
-    with vectors take half the time.
+    Autograd's own derivative has products as large as y; those with vectors take half the time.
     """
 
     @staticmethod
@@ -399,13 +375,3 @@ def _refuse_patched(denoiser: nn.Module, layout: WeightLayout) -> None:
         else:
             continue
         raise InputError(f"{name} {fault}")
-
-
-def _check_weights(weights: Tensor, layout: WeightLayout) -> None:
-    if weights.ndim != 2 or not weights.shape[0] or weights.shape[1] != layout.num_parameters:
-        raise InputError(
-            f"weights of shape {tuple(weights.shape)}: expected (K, {layout.num_parameters}), one"
-            f" row per LoRA of rank {layout.rank} on {len(layout.modules)} layers"
-        )
-    if not weights.is_floating_point():
-        raise InputError(f"weights of {weights.dtype}: expected floating-point numbers")

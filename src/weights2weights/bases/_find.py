@@ -5,10 +5,8 @@ from pathlib import Path
 
 from .._shipped import WORLDS, means_world, shipped
 from ..errors import InputError
+from ._hash import PARTS
 from .sd import Base
-
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_base(spec: str | Path) -> str | Path:
@@ -18,21 +16,16 @@ def find_base(spec: str | Path) -> str | Path:
         W2WError: neither, or the folder holds no Stable Diffusion 1 or 2.
     """
     spec = str(spec)
-    folder = _folder(spec)
-    if folder is not None:
-        if fault := _fault(spec, folder):
-            raise InputError(fault)
+    if folder := _folder(spec):
+        if fault := _fault(folder):
+            raise InputError(f"base {spec!r} {fault}")
         return folder
-    if spec.isidentifier() and not Path(spec).exists():
-        known = sorted(p.parent.name for p in WORLDS.glob("*/base"))
+    if Path(spec).expanduser().exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+        worlds = sorted(p.parent.name for p in WORLDS.glob("*/base"))
         raise InputError(
             f"base {spec!r}: no embedded world of this name in this installation (there are:"
-            f" {', '.join(known) or 'none'}); give one of them, a diffusers folder or a hub id"
-        )
-    if Path(spec).expanduser().exists() or not _HUB_ID.fullmatch(spec):
-        raise InputError(
-            f"base {spec!r}: expected an embedded world (people), an existing diffusers folder or a"
-            " hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+            f" {', '.join(worlds) or 'none'}) and no diffusers folder; give one of them or a hub id"
+            " such as stable-diffusion-v1-5/stable-diffusion-v1-5"
         )
     return spec
 
@@ -41,10 +34,9 @@ def find_start_file(base: Base) -> Path | None:
     """Return the LoRA that a base brings for training to start from, or None."""
     # a base made of a pipeline has no name, or one that its maker chose: any folder may have it
     folder = _folder(base.id) if base.id else None
-    if folder is None or _fault(base.id, folder):
+    if folder is None or _fault(folder) or not (folder / "start.safetensors").is_file():
         return None
-    path = folder / "start.safetensors"
-    return path if path.is_file() else None
+    return folder / "start.safetensors"
 
 
 def _folder(spec: str) -> Path | None:
@@ -55,13 +47,10 @@ def _folder(spec: str) -> Path | None:
     return folder.resolve() if folder.is_dir() else None
 
 
-def _fault(spec: str, folder: Path) -> str:
-    """Say why a folder can be no base; nothing if it can."""
-    if lacking := [part for part in _PARTS if not (folder / part).is_dir()]:
-        return (
-            f"base {spec!r}: the folder lacks {', '.join(lacking)}; expected a Stable Diffusion as"
-            " `pipeline.save_pretrained` writes it"
-        )
+def _fault(folder: Path) -> str:
+    """Say why a folder cannot be a base; nothing if it can."""
     if (folder / "text_encoder_2").exists():
-        return f"base {spec!r} has two text encoders (SDXL); expected a Stable Diffusion 1 or 2"
-    return ""
+        return "has two text encoders (SDXL); expected a Stable Diffusion 1 or 2"
+    lacking = ", ".join(part for part in PARTS if not (folder / part).is_dir())
+    wanted = "expected a Stable Diffusion as `pipeline.save_pretrained` writes it"
+    return f"lacks {lacking}; {wanted}" if lacking else ""

@@ -7,33 +7,35 @@ names, sizes and times of change.
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .._cache import Cache, cache_key
 
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+NETWORKS = ("unet", "vae", "text_encoder")
+PARTS = (*NETWORKS, "tokenizer", "scheduler")
+"""Subfolders of a base."""
 
 Stamp = list[tuple[str, int, int]]
 """Name, size and time of change in nanoseconds of each file of a base."""
 
 
-def content_hash(unet: Any, vae: Any, text_encoder: Any, scheduler_config: dict[str, Any]) -> str:
+def content_hash(parts: Mapping[str, Any]) -> str:
     """Return 16 hex characters over all weights and the settings that a LoRA's meaning depends on.
 
-    These are the noise schedule, the prediction type and the scale of the latents.
+    These are the noise schedule, the prediction type and the scale of the latents. The parts are
+    named as their subfolders; that of the scheduler is its settings.
     """
-    digest = hashlib.sha256()
     schedule = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
     latents = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     settings = [
-        [scheduler_config.get(name) for name in (*schedule, "rescale_betas_zero_snr")],
-        [vae.config.get(name) for name in latents],
+        [parts["scheduler"].get(name) for name in (*schedule, "rescale_betas_zero_snr")],
+        [parts["vae"].config.get(name) for name in latents],
     ]
-    digest.update(json.dumps(settings).encode())
-    for network in (unet, vae, text_encoder):
-        for name, value in sorted(network.state_dict().items()):
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for part in NETWORKS:
+        for name, value in sorted(parts[part].state_dict().items()):
             if value.is_floating_point():  # the others are position counters of some versions
                 digest.update(f"{name} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().float().contiguous().numpy().data)
@@ -42,10 +44,14 @@ def content_hash(unet: Any, vae: Any, text_encoder: Any, scheduler_config: dict[
 
 def stamp_of(source: str | Path) -> Stamp:
     """Return the stamp of a base's files, empty for a hub id that has not been downloaded."""
-    folder = source if isinstance(source, Path) else _snapshot(source)
-    if folder is None:
-        return []
-    files = [path for part in _PARTS for path in sorted((folder / part).glob("*"))]
+    if isinstance(source, str):
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source, "model_index.json")
+        if not isinstance(found, str):
+            return []
+        source = Path(found).parent
+    files = [path for part in PARTS for path in sorted((source / part).glob("*"))]
     status = [(str(path), path.stat()) for path in files if path.is_file()]
     return [(name, one.st_size, one.st_mtime_ns) for name, one in status]
 
@@ -60,11 +66,3 @@ def cached_hash(stamp: Stamp, compute: Callable[[], str]) -> str:
         found = compute()
         cache.save_text(key, found)
     return found
-
-
-def _snapshot(hub_id: str) -> Path | None:
-    """Return the folder of the downloaded commit of a hub id."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(hub_id, "model_index.json")
-    return Path(found).parent if isinstance(found, str) else None

@@ -1,7 +1,8 @@
 """From a folder or a hub id to a base."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -20,14 +21,10 @@ _loaded: WeakValueDictionary[tuple[Any, ...], Base] = WeakValueDictionary()
 _loading = RLock()
 
 # What the libraries raise when the hub cannot be reached, by name: they come from several packages.
-_NETWORK = {
-    "ConnectError",
-    "ConnectTimeout",
-    "ConnectionError",
-    "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-    "ReadTimeout",
-}
+_NETWORK = (
+    *("ConnectError", "ConnectTimeout", "ConnectionError", "ReadTimeout"),
+    *("LocalEntryNotFoundError", "OfflineModeIsEnabled"),
+)
 
 
 def load_base(
@@ -67,33 +64,26 @@ def _load(spec: str, source: str | Path, device: torch.device, dtype: torch.dtyp
     from transformers import CLIPTextModel, CLIPTokenizer
 
     # float32 first, whatever the files hold, so that the hash is that of the values
-    networks = {
-        "torch_dtype": torch.float32,
-        "use_safetensors": True,
-        "low_cpu_mem_usage": is_accelerate_available(),
+    plain = {"torch_dtype": torch.float32, "use_safetensors": True}
+    quick = plain | {"low_cpu_mem_usage": is_accelerate_available()}
+    readers: dict[str, Callable[..., Any]] = {
+        "unet": partial(UNet2DConditionModel.from_pretrained, **quick),
+        "vae": partial(AutoencoderKL.from_pretrained, **quick),
+        "text_encoder": partial(CLIPTextModel.from_pretrained, **plain),
+        "tokenizer": CLIPTokenizer.from_pretrained,
+        "scheduler": DDIMScheduler.load_config,
     }
-    place, part = str(source), ""
-    try:
-        with quiet():
-            part = "unet"
-            unet = UNet2DConditionModel.from_pretrained(place, subfolder=part, **networks)
-            part = "vae"
-            vae = AutoencoderKL.from_pretrained(place, subfolder=part, **networks)
-            part = "text_encoder"
-            text_encoder = CLIPTextModel.from_pretrained(
-                place, subfolder=part, dtype=torch.float32, use_safetensors=True
-            )
-            part = "tokenizer"
-            tokenizer = CLIPTokenizer.from_pretrained(place, subfolder=part)
-            part = "scheduler"
-            scheduler: Any = DDIMScheduler.load_config(place, subfolder=part)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(spec, source, part, error) from error
-    parts = (unet, vae, text_encoder)
-    hash = cached_hash(stamp_of(source), lambda: content_hash(*parts, scheduler))
+    parts: dict[str, Any] = {}
+    for part, read in readers.items():
+        try:
+            with quiet():
+                parts[part] = read(str(source), subfolder=part)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise _unreadable(spec, source, part, error) from error
+    hash = cached_hash(stamp_of(source), lambda: content_hash(parts))
     try:
         with quiet():  # diffusers warns at length about modules that may stay in any precision
-            return Base.assemble(spec, hash, *parts, tokenizer, scheduler, device, dtype)
+            return Base.assemble(spec, hash, parts, device, dtype)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"base {spec!r} does not fit into the memory of {device}; expected a smaller dtype such"
@@ -102,8 +92,9 @@ def _load(spec: str, source: str | Path, device: torch.device, dtype: torch.dtyp
 
 
 def _unreadable(spec: str, source: str | Path, part: str, error: BaseException) -> Exception:
-    reason = " ".join(str(error).split())[:200]
+    reason, where = " ".join(str(error).split())[:200], ""
     if not isinstance(source, Path):
+        where = "no such folder, and on the hub "
         cause: BaseException | None = error
         while cause is not None:
             if type(cause).__name__ in _NETWORK:
@@ -112,7 +103,6 @@ def _unreadable(spec: str, source: str | Path, part: str, error: BaseException) 
                     " expected a network connection or a downloaded base"
                 )
             cause = cause.__cause__ or cause.__context__
-    where = "" if isinstance(source, Path) else "no such folder, and on the hub "
     return InputError(
         f"base {spec!r}: {where}its {part} cannot be read ({reason}); expected a Stable"
         " Diffusion 1 or 2 in diffusers layout with safetensors weights"
@@ -121,19 +111,19 @@ def _unreadable(spec: str, source: str | Path, part: str, error: BaseException) 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the libraries' advice and progress bars while loading, but not their errors."""
+    """Silence the advice and progress bars of diffusers and transformers, but not their errors."""
     import diffusers.utils.logging as of_diffusers
     import transformers.utils.logging as of_transformers
 
-    levels = of_diffusers.get_verbosity(), of_transformers.get_verbosity()
+    levels = [(log, log.get_verbosity()) for log in (of_diffusers, of_transformers)]
     bar = of_transformers.is_progress_bar_enabled()
-    of_diffusers.set_verbosity_error()
-    of_transformers.set_verbosity_error()
-    of_transformers.disable_progress_bar()
     try:
+        for log, _ in levels:
+            log.set_verbosity_error()
+        of_transformers.disable_progress_bar()
         yield
     finally:
-        of_diffusers.set_verbosity(levels[0])
-        of_transformers.set_verbosity(levels[1])
+        for log, level in levels:
+            log.set_verbosity(level)
         if bar:
             of_transformers.enable_progress_bar()

@@ -5,7 +5,7 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
@@ -20,7 +20,7 @@ from .._device import usable_device
 from ..errors import InputError
 from ..layout import PAPER_ALPHA, PAPER_TARGETS, WeightLayout
 from ._diffusion import add_noise, noise_target
-from ._hash import content_hash
+from ._hash import NETWORKS, content_hash
 from ._pixels import as_pixels
 
 # Prompts are encoded this many at a time, never fewer: a prompt's embedding must not depend, to the
@@ -90,64 +90,50 @@ class Base:
         Raises:
             InputError: its parts are of a kind that the library does not support, or offloaded.
         """
-        parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
-        for part in parts:
-            if hasattr(part, "_hf_hook"):
+        networks = {name: getattr(pipeline, name) for name in NETWORKS}
+        for network in networks.values():
+            if hasattr(network, "_hf_hook"):
                 raise InputError(
-                    f"the pipeline offloads its {type(part).__name__}: expected networks on one"
+                    f"the pipeline offloads its {type(network).__name__}: expected networks on one"
                     " device; call `pipeline.remove_all_hooks()` first"
                 )
-        unet, vae, text_encoder = (_shared_copy(getattr(x, "_orig_mod", x)) for x in parts)
-        config = dict(pipeline.scheduler.config)
-        return cls.assemble(
-            id,
-            content_hash(unet, vae, text_encoder, config),
-            unet,
-            vae,
-            text_encoder,
-            pipeline.tokenizer,
-            config,
-            usable_device(device or unet.device),
-            dtype or unet.dtype,
-        )
+        parts = {x: _shared_copy(getattr(y, "_orig_mod", y)) for x, y in networks.items()}
+        parts |= {"tokenizer": pipeline.tokenizer, "scheduler": dict(pipeline.scheduler.config)}
+        device = usable_device(device or pipeline.unet.device)
+        return cls.assemble(id, content_hash(parts), parts, device, dtype or pipeline.unet.dtype)
 
     @classmethod
     def assemble(
-        cls,
-        id: str,
-        hash: str,
-        unet: Any,
-        vae: Any,
-        text_encoder: Any,
-        tokenizer: Any,
-        scheduler_config: dict[str, Any],
-        device: torch.device,
-        dtype: torch.dtype,
+        cls, id: str, hash: str, parts: Mapping[str, Any], device: torch.device, dtype: torch.dtype
     ) -> "Base":
         """Return a base of networks that nobody else uses: freeze, move and prepare them.
+
+        Args:
+            id: see `Base`.
+            hash: see `Base`.
+            parts: by the names of their subfolders; that of the scheduler is its settings.
+            device: of the networks.
+            dtype: of the UNet.
 
         Raises:
             InputError: parts of an unknown kind, or that do not belong together.
         """
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-        settings = {k: v for k, v in scheduler_config.items() if not k.startswith("_")}
-        _require_known(id, unet, vae, text_encoder, settings)
-        for network in (unet, vae, text_encoder):
+        settings = {k: v for k, v in parts["scheduler"].items() if not k.startswith("_")}
+        networks = {name: parts[name] for name in NETWORKS}
+        _require_known(id, scheduler_config=settings, **networks)
+        for name, network in networks.items():
             network.eval().requires_grad_(False)
-        unet.to(device=device, dtype=dtype)
-        vae.to(device=device, dtype=torch.float32)
-        text_encoder.to(device=device, dtype=torch.float32)
-        if _wants_fast_modules(unet, device):
-            use_fast_modules(unet)
+            network.to(device=device, dtype=dtype if name == "unet" else torch.float32)
+        if _wants_fast_modules(parts["unet"], device):
+            use_fast_modules(parts["unet"])
         scheduler: Any = DDIMScheduler.from_config(settings)
         return cls(
             id=id,
             hash=hash,
-            unet=unet,
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
+            **networks,
+            tokenizer=parts["tokenizer"],
             scheduler_config=settings,
             device=device,
             dtype=dtype,
@@ -159,24 +145,15 @@ class Base:
     ) -> "Base":
         """Return this base on another device or in another dtype; this one stays as it is.
 
-        A base from which nothing refers any more is unloaded. What was rounded to a smaller dtype
+        A base to which nothing refers any more is unloaded. What was rounded to a smaller dtype
         stays rounded.
         """
-        place, precision = usable_device(device or self.device), dtype or self.dtype
-        if (place, precision) == (self.device, self.dtype):
+        device, dtype = usable_device(device or self.device), dtype or self.dtype
+        if (device, dtype) == (self.device, self.dtype):
             return self
-        unet, vae, text_encoder = map(_shared_copy, (self.unet, self.vae, self.text_encoder))
-        return Base.assemble(
-            self.id,
-            self.hash,
-            unet,
-            vae,
-            text_encoder,
-            self.tokenizer,
-            self.scheduler_config,
-            place,
-            precision,
-        )
+        parts = {name: _shared_copy(getattr(self, name)) for name in NETWORKS}
+        parts |= {"tokenizer": self.tokenizer, "scheduler": self.scheduler_config}
+        return Base.assemble(self.id, self.hash, parts, device, dtype)
 
     @property
     def prediction_type(self) -> str:
@@ -209,12 +186,10 @@ class Base:
             self.unet, targets=tuple(targets), rank=rank, alpha=alpha, base=self.id
         )
 
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> torch.autocast:
         """Compute in `dtype` inside; nothing changes for float32."""
         reduced = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype if reduced else None, enabled=reduced):
-            yield
+        return torch.autocast(self.device.type, self.dtype if reduced else None, enabled=reduced)
 
     @contextmanager
     def gradient_checkpointing(self, enabled: bool = True) -> Iterator[None]:

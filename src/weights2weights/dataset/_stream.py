@@ -16,7 +16,7 @@ READERS = min(4, os.cpu_count() or 1)  # hashing and reading release Python's lo
 
 
 def read_rows(reader: RowReader, places: Sequence[Place]) -> Float[Tensor, "n d"]:
-    """Read rows with several threads."""
+    """Read rows, several at once."""
     # NumPy asks the system for huge pages, torch does not: a fifth of the time for a block.
     rows = torch.from_numpy(np.empty((len(places), reader.layout.num_parameters), np.float32))
 
@@ -24,8 +24,11 @@ def read_rows(reader: RowReader, places: Sequence[Place]) -> Float[Tensor, "n d"
         for index in range(begin, len(places), READERS):
             reader.read_into(places[index], rows[index])
 
-    with ThreadPoolExecutor(READERS) as pool:
-        list(pool.map(read, range(min(READERS, len(places)))))
+    if len(places) > 1:
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(read, range(READERS)))
+    else:
+        read(0)
     return rows
 
 

@@ -38,9 +38,8 @@ def sample(
         space: the space; its training models give mean and standard deviation.
         count: n, the number of points.
         seed: any non-negative integer.
-        components: number of leading components to draw along; the others are 0, the mean. Default:
-            what the space recommends, else all whose standard deviation is known. Fewer components
-            leave the rest of a sample as it is.
+        components: number of leading components to draw along, the others are 0; changes nothing
+            else. Default: what the space recommends, else all with a known standard deviation.
         scale: factor on the standard deviations; below 1 gives more typical models. Default: what
             the space recommends, else 1, as in the paper.
         first: index of the first row, to continue where another call ended.

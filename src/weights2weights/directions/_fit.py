@@ -36,25 +36,14 @@ Remover = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Rows with targets, assigned to folds, and how to fit them.
+    """Rows with targets, assigned to folds, and how to fit them."""
 
-    Attributes:
-        rows: float64 coefficients of the models that have a target.
-        targets: ±1 for a label, otherwise numbers.
-        binary: whether the targets are a label.
-        folds: the fold of every row; all 0 if nothing can be held out.
-        width: number of leading components that fits use.
-        others: the other labels of every row, which an effect holds fixed.
-        method: see the package docstring.
-        penalty: of effect and ridge; None for their default.
-    """
-
-    rows: Float[Tensor, "n k"]
-    targets: Float[Tensor, " n"]
+    rows: Float[Tensor, "n k"]  # float64 coefficients of the models that have a target
+    targets: Float[Tensor, " n"]  # ±1 for a label, otherwise numbers
     binary: bool
-    folds: Int[Tensor, " n"]
-    width: int
-    others: Float[Tensor, "n a"]
+    folds: Int[Tensor, " n"]  # all 0 if nothing can be held out
+    width: int  # number of leading components that fits use
+    others: Float[Tensor, "n a"]  # other labels, which an effect holds fixed
     method: Method
     penalty: float | None = None
     _parts: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)

@@ -41,7 +41,6 @@ from weights2weights._cache import Cache
 from weights2weights.bases import Base, add_noise, load_base, noise_target
 from weights2weights.subjects import Subject, find_subjects, read_images
 from weights2weights.training import PRESETS, DreamBoothConfig
-from weights2weights.training._batches import Learner
 from weights2weights.training._latents import Latents, class_latents, subject_latents
 from weights2weights.training._loop import train_batch
 from weights2weights.training._progress import ProgressLog
@@ -184,9 +183,9 @@ def train_ours(
     base: Base, recipe: DreamBoothConfig, latents: Sequence[Latents], prior: Latents | None
 ) -> None:
     layout = base.layout(recipe.rank, recipe.alpha, recipe.targets)
-    learners = [Learner(str(i), one) for i, one in enumerate(latents)]
+    subjects = {str(i): one for i, one in enumerate(latents)}
     with TemporaryDirectory() as folder, ProgressLog(None, 1, False) as log:
-        train_batch(base, layout, recipe, learners, prior, Cache(folder), log)
+        train_batch(base, layout, recipe, subjects, prior, Cache(folder), log)
 
 
 def draw_subjects(folder: Path, subjects: int, images: int, size: int) -> list[Subject]:

@@ -195,8 +195,7 @@ class _Images:
         turns = step * self.samples + torch.arange(self.samples, dtype=torch.float64)
         random = generator(self.seed, "slider", step)
         positions = fractions(random, turns, (self.seed, "slider", "first"))
-        schedule = len(self.base.alphas_cumprod)
-        drawn = draw_noise(random, self.base.latent_shape, positions, schedule)
+        drawn = draw_noise(self.base, random, turns, positions)
         timesteps, noise = (x.to(self.base.device) for x in (drawn.timesteps, drawn.noise))
         alpha_bar = self.base.alphas_cumprod[timesteps]
         clean = self.latents[:, self.order[step]]

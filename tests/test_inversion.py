@@ -17,7 +17,7 @@ from weights2weights.generation import generate
 from weights2weights.inversion import PRESETS, InversionConfig, _search, invert
 from weights2weights.inversion._coordinates import Coordinates
 from weights2weights.inversion._images import TargetImages
-from weights2weights.inversion._samples import held_out_samples, step_samples
+from weights2weights.inversion._search import held_out_samples, step_samples
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace
 
@@ -77,12 +77,11 @@ def test_gradients_are_those_of_dense_layers(base, space, photos):
     coordinates = Coordinates(space, recipe, base.device)
     z = 0.3 * torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
     encoded = TargetImages(base, torch.from_numpy(photos[:2]), None, [0, 1], "sks person", False)
-    samples = step_samples(base, recipe, 0, 0)
-    chance = samples.noise
+    chance = step_samples(base, recipe, 0, 0)
 
     ours = z.clone().requires_grad_()
     with adapt(base.unet, space.layout, coordinates.weights(ours)):
-        loss = encoded.losses(torch.arange(2), samples).mean(1)
+        loss = encoded.losses(torch.arange(2), chance).mean(1)
     (loss + coordinates.prior(ours)).sum().backward()
 
     theirs = z.clone().requires_grad_()
@@ -98,7 +97,7 @@ def test_gradients_are_those_of_dense_layers(base, space, photos):
             A, B = (state[f"base_model.model.{module.name}.lora_{x}.weight"] for x in ("A", "B"))
             dense[f"{module.name}.weight"] = layers[module.name].weight + 27 * B @ A
         s = len(chance.timesteps)
-        latents = encoded.mean[k].expand(s, -1, -1, -1)
+        latents = encoded.latents.mean[k].expand(s, -1, -1, -1)
         alpha = base.alphas_cumprod[chance.timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * chance.noise
         text = base.encode_prompts(["sks person"] * s)
@@ -168,8 +167,9 @@ def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
     mask = torch.zeros(2, 16, 16)
     mask[:, :6] = 1
     encoded = TargetImages(base, torch.from_numpy(photos[:2]), mask, [0, 1], "sks person", False)
-    assert encoded.mask is not None
-    assert encoded.mask[0, :3].eq(1).all() and encoded.mask[0, 3:].eq(0).all()
+    encoded_mask = encoded.latents.mask
+    assert encoded_mask is not None
+    assert encoded_mask[0, :3].eq(1).all() and encoded_mask[0, 3:].eq(0).all()
     samples = step_samples(base, QUICK, 0, 0)
     prediction = base.unet
     try:
@@ -177,7 +177,7 @@ def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
         flat = encoded.losses(torch.arange(2), samples)
     finally:
         object.__setattr__(base, "unet", prediction)
-    inside = samples.noise.noise[:, :, :3].square().mean((1, 2, 3))
+    inside = samples.noise[:, :, :3].square().mean((1, 2, 3))
     torch.testing.assert_close(flat, inside.expand(2, -1))
 
 
@@ -207,7 +207,7 @@ def test_several_photos_of_one_subject_give_one_point(base, space, photos, found
         lambda latents, noise, timesteps, text, mask: shown.append(latents) or latents[:, 0, 0, 0],
     )
     encoded.losses(torch.tensor([1, 0]), step_samples(base, QUICK, 0, 0))
-    expected = encoded.mean[[1, 1, 1, 1, 0, 2, 3, 0]]
+    expected = encoded.latents.mean[[1, 1, 1, 1, 0, 2, 3, 0]]
     assert torch.equal(shown[0], expected)
 
 
@@ -324,18 +324,18 @@ def test_one_scale_for_an_image_keeps_the_ratios_of_its_gradients():
 
 def test_timesteps_are_even_and_within_their_range(base):
     recipe = replace(QUICK, samples_per_step=8, timestep_range=(0.25, 0.75))
-    drawn = [step_samples(base, recipe, 0, step).noise for step in range(50)]
+    drawn = [step_samples(base, recipe, 0, step) for step in range(50)]
     times = torch.stack([noise.timesteps for noise in drawn])
     assert times.min() >= 250 and times.max() < 750
     counts = torch.histc(times.float(), 10, 250, 750)
     assert counts.max() - counts.min() <= 8
     assert not torch.equal(drawn[0].noise, drawn[1].noise)
-    assert torch.equal(step_samples(base, recipe, 0, 7).noise.noise, drawn[7].noise)
-    uniform = step_samples(base, replace(PAPER, samples_per_step=500), 2, 0).noise.timesteps
+    assert torch.equal(step_samples(base, recipe, 0, 7).noise, drawn[7].noise)
+    uniform = step_samples(base, replace(PAPER, samples_per_step=500), 2, 0).timesteps
     assert uniform.min() < 20 and uniform.max() >= 980
     whole = replace(QUICK, eval_samples=5, timestep_range=(0.0, 1.0))
     held_out = held_out_samples(base, whole, 0)
-    assert sorted(held_out.noise.timesteps.tolist()) == [100, 300, 500, 700, 900]
+    assert sorted(held_out.timesteps.tolist()) == [100, 300, 500, 700, 900]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
 """Seeded randomness: every draw is a function of (seed, purpose, step) and of nothing else.
 
-No random stream runs on from one step to the next; each draw has a generator of its own, derived by
-hashing what it is for. So a subject sees the same noise whoever shares its batch, and a run that
-resumes from a checkpoint needs no generator state.
+No random stream runs on from one step to the next, so a subject sees the same noise whoever shares
+its batch, and a run that resumes from a checkpoint needs no generator state.
 """
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .bases import Base
 from .layout import WeightLayout
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -32,47 +32,46 @@ def generator(*key: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*key))
 
 
-@dataclass(frozen=True)
-class Noise:
-    """The random numbers of some training samples.
+class Noise(NamedTuple):
+    """The random numbers of n training samples.
 
     Attributes:
+        turns: number of each sample, counted over the whole run.
         timesteps: diffusion timestep of each sample.
         noise: the noise to add and to predict.
         posterior: standard normal noise for sampling the VAE posterior.
     """
 
-    timesteps: Int[Tensor, "n"]
-    noise: Float[Tensor, "n c h w"]
-    posterior: Float[Tensor, "n c h w"]
+    turns: Tensor
+    timesteps: Tensor
+    noise: Tensor
+    posterior: Tensor
 
     def split(self, size: int) -> Iterator["Noise"]:
         """Yield the samples in parts of at most `size`."""
-        parts = (self.timesteps, self.noise, self.posterior)
-        for some in zip(*(tensor.split(size) for tensor in parts), strict=True):
-            yield Noise(*some)
+        return map(Noise._make, zip(*(tensor.split(size) for tensor in self), strict=True))
 
 
 def draw_noise(
+    base: Base,
     random: torch.Generator,
-    shape: tuple[int, int, int],
+    turns: Tensor,
     positions: Float[Tensor, "n"],
-    num_timesteps: int,
     timestep_range: tuple[float, float] = (0.0, 1.0),
 ) -> Noise:
     """Draw the noise of n samples.
 
     Args:
+        base: for the shape of a latent and the number of timesteps.
         random: generator of this draw.
-        shape: of a latent, (c, h, w).
+        turns: the samples' numbers.
         positions: of the timesteps in `timestep_range`, from 0 to 1, as `fractions` returns them.
-        num_timesteps: of the noise schedule.
-        timestep_range: the part of the schedule to use: 0 is the clean image, 1 pure noise.
+        timestep_range: part of the noise schedule to use: 0 is the clean image, 1 pure noise.
     """
-    low, high = timestep_range
-    timesteps = (low + (high - low) * positions) * num_timesteps
-    noise = torch.randn(2, len(positions), *shape, generator=random)
-    return Noise(timesteps.long().clamp(max=num_timesteps - 1), noise[0], noise[1])
+    (low, high), count = timestep_range, len(base.alphas_cumprod)
+    timesteps = ((low + (high - low) * positions) * count).long().clamp(max=count - 1)
+    noise, posterior = torch.randn(2, len(turns), *base.latent_shape, generator=random)
+    return Noise(turns, timesteps, noise, posterior)
 
 
 def fractions(
@@ -97,11 +96,9 @@ def fractions(
 
 def shuffled_rounds(key: Key, items: int, length: int) -> Int[Tensor, "length"]:
     """Return which item comes when: all of them in shuffled rounds, one round after another."""
-    rounds = [
-        torch.randperm(items, generator=generator(*key, "round", i))
-        for i in range(-(-length // items))
-    ]
-    return torch.cat(rounds)[:length]
+    rounds = -(-length // items)
+    orders = [torch.randperm(items, generator=generator(*key, "round", i)) for i in range(rounds)]
+    return torch.cat(orders)[:length]
 
 
 def initial_weights(layout: WeightLayout, seed: int) -> Float[Tensor, "d"]:

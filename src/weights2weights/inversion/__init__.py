@@ -12,10 +12,6 @@ One product with the components gives the weights of all layers, another one the
 share one pass, each with coefficients of its own (`adapter.adapt`); noise depends on the seed and
 the step alone, and the optimiser works row by row, so the other images in a batch do not matter
 beyond rounding.
-
-`_config` holds the settings, `_inputs` reads images and masks, `_images` encodes them, `_samples`
-is what is random, `_coordinates` the meaning of z, `_search` the optimiser, `_invert` the rest, and
-`_compare` shows the result.
 """
 
 from ._compare import before_and_after

@@ -36,16 +36,12 @@ def before_and_after(
         names: a caption for every row, or none.
         seeds: of the images after the inversion; the one before has the first.
         progress: show a progress bar on stderr.
-
-    Returns:
-        a row for every model: the image, before, after with every seed.
     """
     prompt = prompt or default_config(base.id).instance_prompt
     points = torch.cat([torch.zeros(1, len(space)), found.points])
     drawn = generate(base, points, space=space, prompts=prompt, seeds=seeds, progress=progress)
-    drawn = drawn[:, 0]
-    shown = found.images[: len(found.points), None]
-    before = drawn[:1, :1].expand_as(shown)
+    mean, models = drawn[:, 0].split([1, len(found.points)])
+    shown = found.images[: len(models), None]
+    table = torch.cat([shown, mean[:, :1].expand_as(shown), models], 1)
     after = [f"after\nseed {seed}" for seed in seeds]
-    table = torch.cat([shown, before, drawn[1:]], 1)
     return image_grid(table, names, ["image", f"before\nseed {seeds[0]}", *after])

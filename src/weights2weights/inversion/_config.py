@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass, replace
 
-from .._config import require_at_least, require_choices, require_fraction, require_positive
+from .._config import require_choices, require_ranges
 from ..errors import InputError
 
 _CHOICES = {
     "normalize": ("coefficient", "image"),
     "timesteps": ("uniform", "even"),
     "latents": ("sample", "mean"),
+}
+_RANGES = {
+    "at least 1": "components steps samples_per_step eval_samples patience",
+    "at least 0": "lr_warmup_steps weight_decay prior_weight eval_every",
+    "more than 0": "learning_rate",
+    "0 to 1": "lr_end_factor preconditioning",
 }
 
 
@@ -68,12 +74,7 @@ class InversionConfig:
 
     def __post_init__(self):
         require_choices(self, _CHOICES)
-        require_at_least(
-            self, 1, "components", "steps", "samples_per_step", "eval_samples", "patience"
-        )
-        require_positive(self, "learning_rate")
-        require_at_least(self, 0, "lr_warmup_steps", "weight_decay", "prior_weight", "eval_every")
-        require_fraction(self, "lr_end_factor", "preconditioning")
+        require_ranges(self, _RANGES)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas {self.betas}: expected two numbers from 0 to below 1")
         low, high = self.timestep_range

@@ -5,7 +5,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..layout import WeightLayout
 from ..space import WeightSpace
 from ._config import InversionConfig
 
@@ -17,9 +16,6 @@ class Coordinates:
         layout: of the weights.
         components: j, the number of coefficients to optimise.
     """
-
-    layout: WeightLayout
-    components: int
 
     def __init__(self, space: WeightSpace, config: InversionConfig, device: torch.device):
         self.layout = space.layout

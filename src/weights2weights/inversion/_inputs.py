@@ -16,20 +16,13 @@ from ..images import decode_image, decode_mask, square
 def read_images(
     images: Any, masks: Any, size: int
 ) -> tuple[UInt8[Tensor, "n h w 3"], Float[Tensor, "n h w"] | None]:
-    """Return images and masks as centred squares of one size.
-
-    Args:
-        images: one or several paths, PIL images, or uint8 arrays "h w 3".
-        masks: for each image a path, a PIL image, an array "h w" (bool, uint8 of 0 to 255, or
-            numbers from 0 to 1) of its size, or None; None: no masks.
-        size: side of the squares.
+    """Return images and masks, given as to `invert`, as centred squares of one size.
 
     Raises:
         InputError: an image or mask that cannot be read, of another kind or shape, an empty mask,
             or another number of masks than of images.
     """
-    given = as_list(images, 3)
-    whole = [_image(value, i) for i, value in enumerate(given)]
+    whole = [_image(value, i) for i, value in enumerate(as_list(images, 3))]
     if not whole:
         raise InputError("no images: expected at least one")
     pixels = torch.from_numpy(np.stack([np.asarray(square(image, size)) for image in whole]))
@@ -61,7 +54,7 @@ def _image(value: Any, number: int) -> Any:
     from PIL import Image
 
     if isinstance(value, str | Path):
-        return decode_image(_read(Path(value)), Path(value).name)
+        return decode_image(_read(value), Path(value).name)
     if hasattr(value, "convert"):
         return value.convert("RGB")
     array = np.asarray(value)
@@ -73,24 +66,19 @@ def _image(value: Any, number: int) -> Any:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _mask(value: Any, number: int, shape: tuple[int, int], size: int) -> np.ndarray:
+def _mask(value: Any, number: int, of: tuple[int, int], size: int) -> np.ndarray:
     """Return the loss weight, from 0 to 1, of every pixel of an image's square."""
     from PIL import Image
 
     called = f"mask {number}"
     if isinstance(value, str | Path):
         called = Path(value).name
-        levels = np.asarray(decode_mask(_read(Path(value)), called, shape)) / 255
-    elif hasattr(value, "convert"):
-        levels = np.asarray(value.convert("L")) / 255
-    else:
-        array = np.asarray(value)
-        levels = array / 255 if array.dtype == np.uint8 else array.astype(np.float64)
-    if levels.shape != shape[::-1]:
-        raise InputError(
-            f"{called} of shape {list(levels.shape)}: expected that of its image,"
-            f" {list(shape[::-1])}"
-        )
+        value = decode_mask(_read(value), called, of)
+    levels = np.asarray(value.convert("L") if hasattr(value, "convert") else value)
+    levels = levels / 255 if levels.dtype == np.uint8 else levels.astype(np.float64)
+    shape, expected = list(levels.shape), [of[1], of[0]]
+    if shape != expected:
+        raise InputError(f"{called} of shape {shape}: expected that of its image, {expected}")
     if not (levels.min() >= 0 and levels.max() <= 1):
         raise InputError(f"{called} has values outside 0 to 1: expected 0 to 1, or uint8")
     grey = Image.fromarray(levels.astype(np.float32))  # mode F, so that nothing is rounded
@@ -103,8 +91,8 @@ def _mask(value: Any, number: int, shape: tuple[int, int], size: int) -> np.ndar
     return weights
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str | Path) -> bytes:
     try:
-        return path.expanduser().read_bytes()
+        return Path(path).expanduser().read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

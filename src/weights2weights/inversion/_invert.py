@@ -20,7 +20,7 @@ from ..space import WeightSpace
 from ..training import default_config
 from ._config import PRESETS, InversionConfig
 from ._coordinates import Coordinates
-from ._images import TargetImages, check_owners
+from ._images import TargetImages
 from ._inputs import as_list, read_images
 from ._search import Search
 
@@ -99,9 +99,9 @@ def invert(
         images: one or several paths, PIL images or uint8 arrays "h w 3" (NumPy or torch). The
             largest centred square is resized to the base's size.
         mask: where the subject is: for each image a path, a PIL image or an array "h w" of its
-            size, white or 1 on the subject, or None. The squared error of each latent pixel is
-            weighted by the mask. (The authors multiply the error before squaring it, which weighs
-            by mask²; masks of 0 and 1 give the same.)
+            size (bool, uint8 of 0 to 255, or 0 to 1), white or 1 on the subject, or None. It
+            weights the squared error of each latent pixel; the authors weight the error, hence by
+            mask², which is the same for masks of 0 and 1.
         preset: "paper", "paper-ood", "fast" or "ood"; the last is for images unlike the training
             subjects, such as paintings, sketches and animals.
         config: settings to use instead of a preset's.
@@ -128,26 +128,33 @@ def invert(
 
     Source: Dravid et al. 2024, arXiv:2406.09413, section 3.4.
     """
+    from tqdm import tqdm
+
     started = time.perf_counter()
+    if config is None and preset not in PRESETS:
+        raise InputError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
     settings: dict[str, Any] = {"preset": preset if config is None else None}
-    config = replace(config or _preset(preset), **changes)
+    config = replace(config or PRESETS[preset], **changes)
     if seed < 0 or (subjects_per_batch is not None and subjects_per_batch < 1):
         raise InputError(
             f"seed {seed}, subjects_per_batch {subjects_per_batch}: expected at least 0 and 1"
         )
     pixels, masks = read_images(images, mask, base.size)
-    owners = check_owners(subjects, len(pixels))
     require_one_base(base.hash, space.base_hash, "the space")
     coordinates = Coordinates(space, config, base.device)
     prompt = default_config(base.id).instance_prompt if prompt is None else prompt
-    targets = TargetImages(base, pixels, masks, owners, prompt, config.latents == "sample")
+    targets = TargetImages(base, pixels, masks, subjects, prompt, config.latents == "sample")
     K = len(targets)
-    together = subjects_per_batch or _fitting(base, space, config, K)
+    fitting = subjects_per_batch or K
+    if K > 1 and not subjects_per_batch:
+        fitting = loras_that_fit(base, space.layout, config.samples_per_step)
     interrupted = False
-    with _bar(K * config.steps, progress) as bar:
+    with tqdm(
+        total=K * config.steps, unit=" image-steps", disable=not progress, leave=False
+    ) as bar:
         search = Search(base, coordinates, targets, config, seed, bar)
         try:
-            for rows in torch.arange(K).split(together):
+            for rows in torch.arange(K).split(fitting):
                 with out_of_memory_explained(base, f"{len(rows)} images"):
                     search.run(rows)
         except KeyboardInterrupt:
@@ -159,15 +166,21 @@ def invert(
         )
     points = torch.zeros(K, len(space))
     points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
-    seconds = time.perf_counter() - started
-    losses = search.loss, search.start_loss
     settings |= {"config": config, "prompt": prompt, "seed": seed}
     origins = [
         plain({"verb": "invert", "images": files, **settings, "steps": steps})
-        for files, steps in zip(_files_of(images, owners), search.steps, strict=True)
+        for files, steps in zip(_files_of(images, targets.owners), search.steps, strict=True)
     ]
     return Inversion(
-        points, *losses, search.steps, pixels, seconds, interrupted, origins, base.hash
+        points,
+        search.loss,
+        search.start_loss,
+        search.steps,
+        pixels,
+        seconds=time.perf_counter() - started,
+        interrupted=interrupted,
+        origins=origins,
+        base_hash=base.hash,
     )
 
 
@@ -179,19 +192,3 @@ def _files_of(images: Any, owners: Sequence[int]) -> list[list[dict[str, str]]]:
             path = Path(image).expanduser()
             files[owner].append({"name": path.name, "sha256": checksum(path)})
     return files
-
-
-def _preset(name: str) -> InversionConfig:
-    if name not in PRESETS:
-        raise InputError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def _fitting(base: Base, space: WeightSpace, config: InversionConfig, K: int) -> int:
-    return 1 if K == 1 else min(K, loras_that_fit(base, space.layout, config.samples_per_step))
-
-
-def _bar(total: int, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=" image-steps", disable=not progress, leave=False)

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._config import learning_rate_at
+from .._noise import Noise, draw_noise, fractions, generator
 from ..adapter import Adapter, adapt
 from ..bases import Base
 from ._config import InversionConfig
 from ._coordinates import Coordinates
 from ._images import TargetImages
-from ._samples import held_out_samples, step_samples
 
 
 class Search:
@@ -47,10 +47,8 @@ class Search:
         self.finite = torch.ones(K, dtype=torch.bool, device=base.device)
         self.best = torch.zeros_like(self.z)
         self.best_objective = torch.full((K,), math.inf)
-        self.loss = torch.full((K,), math.nan)
-        self.start_loss = torch.full((K,), math.nan)
-        self.steps = torch.zeros(K, dtype=torch.int64)
-        self.misses = torch.zeros(K, dtype=torch.int64)
+        self.loss, self.start_loss = torch.full((2, K), math.nan)
+        self.steps, self.misses = torch.zeros(2, K, dtype=torch.int64)
 
     def run(self, rows: Tensor) -> None:
         """Search for the subjects of these rows together, until all are done."""
@@ -66,11 +64,10 @@ class Search:
                 for step in range(config.steps):
                     self._step(adapter, rows.to(self.base.device), step)
                     self.steps[rows] += 1
-                    unfinished = rows
-                    if self._is_time(step):
+                    left, unfinished = config.steps - 1 - step, rows
+                    if not left or (config.eval_every and (step + 1) % config.eval_every == 0):
                         unfinished = self._evaluate(adapter, rows)
-                    spared = (len(rows) - len(unfinished)) * (config.steps - 1 - step)
-                    self.bar.update(len(rows) + spared)
+                    self.bar.update(len(rows) + (len(rows) - len(unfinished)) * left)
                     rows = unfinished
                     if not len(rows):
                         break
@@ -80,10 +77,6 @@ class Search:
                 self.best[moved] = self.z[moved]
                 self.loss[moved] = math.nan
             raise
-
-    def _is_time(self, step: int) -> bool:
-        every = self.config.eval_every
-        return step == self.config.steps - 1 or (every > 0 and (step + 1) % every == 0)
 
     def _step(self, adapter: Adapter, rows: Tensor, step: int) -> None:
         """Move the points of some subjects; `rows` are on the device."""
@@ -122,6 +115,24 @@ class Search:
         self.loss[rows[~finite]] = math.nan
         self.bar.set_postfix_str(f"loss {float(self.loss[rows].mean()):.4g}", refresh=False)
         return rows[finite & (self.misses[rows] < self.config.patience)]
+
+
+def step_samples(base: Base, config: InversionConfig, seed: int, step: int) -> Noise:
+    """Draw the samples of one step, the same for all images."""
+    turns = step * config.samples_per_step + torch.arange(config.samples_per_step)
+    random = generator("inversion", seed, "step", step)
+    evenly = ("inversion", seed, "first") if config.timesteps == "even" else None
+    return draw_noise(base, random, turns, fractions(random, turns, evenly), config.timestep_range)
+
+
+def held_out_samples(base: Base, config: InversionConfig, seed: int) -> Noise:
+    """Draw the samples that every evaluation uses and no step, at evenly spaced timesteps."""
+    turns = torch.arange(config.eval_samples)
+    # Shuffled, so that the images of one subject each get all kinds of timesteps.
+    order = torch.randperm(len(turns), generator=generator("inversion", seed, "held-out order"))
+    positions = ((turns.double() + 0.5) / len(turns))[order]
+    random = generator("inversion", seed, "held out")
+    return draw_noise(base, random, turns, positions, config.timestep_range)
 
 
 def move(

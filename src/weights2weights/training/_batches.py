@@ -1,32 +1,24 @@
-"""The batch of every training step, assembled from latents that stay on the device."""
+"""The batch of every training step, and what is random in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from .._noise import Noise, draw_noise, fractions, generator, shuffled_rounds
 from ..bases import Base
 from ._config import DreamBoothConfig
 from ._latents import Latents, concatenate
-from ._samples import draw_prompts, image_order, step_noise
-
-
-@dataclass(frozen=True)
-class Learner:
-    """A subject whose images are encoded."""
-
-    name: str
-    latents: Latents
 
 
 class Batches:
-    """The losses of K subjects, step by step.
+    """The losses of K subjects, step by step, from latents that stay on the device.
 
     Args:
         base: the model to fine-tune.
         config: the settings.
-        learners: K subjects.
+        subjects: latents of each of K subjects.
         prior: latents of the class, or None to train without prior preservation.
     """
 
@@ -34,31 +26,28 @@ class Batches:
         self,
         base: Base,
         config: DreamBoothConfig,
-        learners: Sequence[Learner],
+        subjects: Sequence[Latents],
         prior: Latents | None,
     ):
-        self.base, self.config, self.K = base, config, len(learners)
-        # The images of all subjects in one tensor, each subject's from its offset on.
-        self.latents = concatenate([learner.latents for learner in learners]).to(base.device)
-        counts = [len(learner.latents.mean) for learner in learners]
-        offsets = torch.tensor([0, *counts]).cumsum(0)[:-1].tolist()
-        orders = [
-            image_order(config, "subject", count) + offset
-            for count, offset in zip(counts, offsets, strict=True)
-        ]
+        self.base, self.config, self.K = base, config, len(subjects)
+        self.latents = concatenate(subjects).to(base.device)
+        orders, offset = [], 0
+        for latents in subjects:
+            count = len(latents.mean)
+            orders.append(image_order(config, "subject", count) + offset)
+            offset += count
         self.order_on_cpu = torch.stack(orders)  # to look up captions without a device sync
         self.order = self.order_on_cpu.to(base.device)
-        prompts = [config.instance_prompt] * config.train_batch_size
-        self.prior = None
+        self.prior, self.class_prompts = None, []
         if prior is not None:
             self.prior = prior.to(base.device)
             self.prior_order = image_order(config, "class", len(prior.mean)).to(base.device)
-            prompts += [config.class_prompt] * config.train_batch_size
+            self.class_prompts = [config.class_prompt] * config.train_batch_size
+        prompts = [config.instance_prompt] * config.train_batch_size + self.class_prompts
         self.plain_text = base.encode_prompts(prompts).repeat(self.K, 1, 1)
 
     def losses(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return every subject's loss "k" on its own images, and on those of the class."""
-        b = self.config.train_batch_size
         own_noise = step_noise(self.base, self.config, "subject", step)
         parts: list[tuple[Tensor, ...]] = [self.latents.select(self.order[:, step], own_noise)]
         if self.prior is not None:
@@ -72,17 +61,43 @@ class Batches:
         mask = None if self.latents.mask is None else masks
         text = self._text(step)
         losses = self.base.denoising_loss(latents, noise, timesteps, text, mask=mask)
-        own, of_class = losses.view(self.K, -1).tensor_split([b], dim=1)
+        own, of_class = losses.view(self.K, -1).tensor_split([self.config.train_batch_size], dim=1)
         return own.mean(1), None if self.prior is None else of_class.mean(1)
 
     def _text(self, step: int) -> Tensor:
         """Return the encoded prompts of a step's batch; without captions always the same."""
         if not self.latents.captions:
             return self.plain_text
-        b = self.config.train_batch_size
-        others = [self.config.class_prompt] * (0 if self.prior is None else b)
         prompts = []
         for images in self.order_on_cpu[:, step].tolist():
             captions = [self.latents.captions[image] for image in images]
-            prompts += [*draw_prompts(self.config, step, captions), *others]
+            prompts += draw_prompts(self.config, step, captions) + self.class_prompts
         return self.base.encode_prompts(prompts)
+
+
+def step_noise(base: Base, config: DreamBoothConfig, kind: str, step: int) -> Noise:
+    """Draw the noise of one step, the same for every subject; `kind` is "subject" or "class"."""
+    b = config.train_batch_size
+    random = generator(config.seed, kind, step)
+    turns = step * b + torch.arange(b, dtype=torch.float64)
+    evenly = (config.seed, kind, "first") if config.timesteps == "even" else None
+    return draw_noise(base, random, turns, fractions(random, turns, evenly))
+
+
+def image_order(config: DreamBoothConfig, kind: str, images: int) -> Int[Tensor, "steps b"]:
+    """Return which images each step uses: all of them in shuffled rounds, one after the other."""
+    length = config.steps * config.train_batch_size
+    order = shuffled_rounds((config.seed, kind), images, length)
+    return order.view(config.steps, config.train_batch_size)
+
+
+def draw_prompts(config: DreamBoothConfig, step: int, captions: Sequence[str]) -> list[str]:
+    """Return the instance prompt and some parts of the caption for each of a step's images."""
+    random = generator(config.seed, "caption", step)
+    prompts = []
+    for caption in captions:
+        parts = [part.strip() for part in caption.split(",") if part.strip()]
+        kept = torch.rand(len(parts), generator=random) < 1 - config.caption_dropout
+        chosen = [part for part, yes in zip(parts, kept.tolist(), strict=True) if yes]
+        prompts.append(", ".join([config.instance_prompt, *chosen]))
+    return prompts

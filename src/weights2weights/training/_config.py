@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass
 
-from .._config import require_at_least, require_choices, require_fraction, require_positive
+from .._config import require_choices, require_ranges
 from ..layout import PAPER_ALPHA, PAPER_TARGETS
 
 _CHOICES = {
     "latents": ("sample", "mean"),
     "timesteps": ("uniform", "even"),
     "start": ("random", "base"),
+}
+_RANGES = {
+    "at least 1": "rank steps train_batch_size num_class_images",
+    "at least 0": "lr_warmup_steps weight_decay prior_loss_weight max_grad_norm",
+    "more than 0": "alpha learning_rate scale",
+    "0 to 1": "caption_dropout lr_end_factor",
 }
 
 
@@ -73,12 +79,7 @@ class DreamBoothConfig:
 
     def __post_init__(self):
         require_choices(self, _CHOICES)
-        require_at_least(self, 1, "rank", "steps", "train_batch_size", "num_class_images")
-        require_positive(self, "alpha", "learning_rate", "scale")
-        require_fraction(self, "caption_dropout", "lr_end_factor")
-        require_at_least(
-            self, 0, "lr_warmup_steps", "weight_decay", "prior_loss_weight", "max_grad_norm"
-        )
+        require_ranges(self, _RANGES)
 
 
 PRESETS = {

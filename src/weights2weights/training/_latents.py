@@ -32,15 +32,15 @@ class Latents:
     """
 
     mean: Tensor
-    std: Tensor | None
-    mask: Tensor | None
+    std: Tensor | None = None
+    mask: Tensor | None = None
     digest: str = ""
     captions: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Latents":
         """Return the same latents on another device."""
-        moved = (None if x is None else x.to(device) for x in (self.mean, self.std, self.mask))
-        return replace(self, **dict(zip(("mean", "std", "mask"), moved, strict=True)))
+        tensors = {name: getattr(self, name) for name in ("mean", "std", "mask")}
+        return replace(self, **{k: x if x is None else x.to(device) for k, x in tensors.items()})
 
     def select(self, index: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents, noise, timesteps and masks of images, with the shape of `index` first."""
@@ -59,17 +59,24 @@ class Latents:
 
 def concatenate(parts: Sequence[Latents]) -> Latents:
     """Concatenate latents; where only some have masks, the others count in full."""
-    masks = None
-    if any(part.mask is not None for part in parts):
-        masks = torch.cat(
-            [torch.ones_like(p.mean[:, 0]) if p.mask is None else p.mask for p in parts]
-        )
     stds = [part.std for part in parts if part.std is not None]
-    captions: tuple[str, ...] = ()
-    if any(part.captions for part in parts):
-        captions = tuple(c for p in parts for c in p.captions or ("",) * len(p.mean))
-    mean, std = torch.cat([part.mean for part in parts]), torch.cat(stds) if stds else None
-    return Latents(mean, std, masks, captions=captions)
+    masks = [torch.ones_like(p.mean[:, 0]) if p.mask is None else p.mask for p in parts]
+    captions = [caption for p in parts for caption in p.captions or [""] * len(p.mean)]
+    return Latents(
+        torch.cat([part.mean for part in parts]),
+        torch.cat(stds) if stds else None,
+        torch.cat(masks) if any(part.mask is not None for part in parts) else None,
+        captions=tuple(captions) if any(captions) else (),
+    )
+
+
+def encode(base: Base, pixels: Tensor, masks: Tensor | None, sampled: bool) -> dict[str, Tensor]:
+    """Encode images and masks: the mean, mask and, if it is to be sampled, std of `Latents`."""
+    mean, std = base.encode_moments(pixels)
+    encoded = {"mean": mean, "std": std} if sampled else {"mean": mean}
+    if masks is not None:
+        encoded["mask"] = F.interpolate(masks[:, None], mean.shape[-2:], mode="area")[:, 0]
+    return encoded
 
 
 def subject_latents(
@@ -85,38 +92,29 @@ def subject_latents(
 
 def class_latents(base: Base, config: DreamBoothConfig, cache: Cache, progress: bool) -> Latents:
     """Generate the class images with the base and encode them, or load them from the cache."""
-    inputs = [config.class_prompt, config.num_class_images, config.seed, STEPS, GUIDANCE]
-    key = cache_key("class", base.hash, str(base.dtype), *inputs)
+    count, seed = config.num_class_images, config.seed
 
     def draw() -> dict[str, Tensor]:
-        count = config.num_class_images
         drawn = generate(
             base,
             prompts=config.class_prompt,
-            seeds=[derive_seed(config.seed, "class image", i) for i in range(count)],
+            seeds=[derive_seed(seed, "class image", i) for i in range(count)],
             batch_size=_CLASS_IMAGES_AT_ONCE,
             progress=progress,
         )
         return {"images": drawn[0, 0]}
 
-    pixels = cache.find_or_make(key, draw)["images"]
+    inputs = (base.hash, str(base.dtype), config.class_prompt, count, seed, STEPS, GUIDANCE)
+    pixels = cache.find_or_make(cache_key("class", *inputs), draw)["images"]
     digest = hashlib.sha256(pixels.numpy().data).hexdigest()
     return _encoded(base, config, Images(pixels, None, digest), cache)
 
 
 def _encoded(base: Base, config: DreamBoothConfig, images: Images, cache: Cache) -> Latents:
-    def encode() -> dict[str, Tensor]:
-        mean, std = base.encode_moments(images.pixels)
-        moments = {"mean": mean} if config.latents == "mean" else {"mean": mean, "std": std}
-        if images.masks is not None:
-            masks = F.interpolate(images.masks[:, None], mean.shape[-2:], mode="area")
-            moments["mask"] = masks[:, 0]
-        return moments
-
-    key = cache_key("latents", base.hash, images.digest, config.latents)
-    moments = cache.find_or_make(key, encode)
-    captions = images.captions if any(images.captions) else ()
-    found = Latents(
-        moments["mean"], moments.get("std"), moments.get("mask"), images.digest, captions
+    sampled = config.latents == "sample"
+    tensors = cache.find_or_make(
+        cache_key("latents", base.hash, images.digest, config.latents),
+        lambda: encode(base, images.pixels, images.masks, sampled),
     )
-    return found.to(torch.device("cpu"))
+    captions = images.captions if any(images.captions) else ()
+    return Latents(**tensors, digest=images.digest, captions=captions).to(torch.device("cpu"))

@@ -1,9 +1,9 @@
 """The training loop: K subjects as K rows of one parameter, for all steps."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from .._memory import out_of_memory_explained
 from ..adapter import adapt
 from ..bases import Base
 from ..layout import WeightLayout
-from ._batches import Batches, Learner
+from ._batches import Batches
 from ._config import DreamBoothConfig
 from ._latents import Latents
 from ._progress import ProgressLog
@@ -29,59 +29,45 @@ _FINAL_PART = 0.1  # of the steps, over which a subject's reported loss is avera
 _DIVERGED = "its loss became infinite or NaN; check its images or lower the learning rate"
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """The outcome of training a batch of subjects.
 
     Attributes:
-        names: of the subjects that were learned.
-        weights: their rows, on the CPU.
-        info: for each its final loss and number of images.
+        learned: name → weights "d" on the CPU, and the final loss and number of images.
         failed: name → reason of the others.
-        run: key of the checkpoint, to be deleted once the rows are stored.
+        run: key of the checkpoint, to be deleted once the weights are stored.
     """
 
-    names: list[str]
-    weights: Float[Tensor, "n d"]
-    info: list[dict[str, Any]]
-    failed: dict[str, str] = field(default_factory=dict)
-    run: str = ""
+    learned: dict[str, tuple[Tensor, dict[str, Any]]]
+    failed: dict[str, str]
+    run: str
 
 
 def train_batch(
     base: Base,
     layout: WeightLayout,
     config: DreamBoothConfig,
-    learners: Sequence[Learner],
+    subjects: Mapping[str, Latents],
     prior: Latents | None,
     cache: Cache,
     log: ProgressLog,
 ) -> Trained:
-    """Train K subjects at once, from their last checkpoint if there is one.
-
-    Args:
-        base: the model to fine-tune; left unchanged.
-        layout: of the weights.
-        config: the settings.
-        learners: K subjects.
-        prior: latents of the class, or None to train without prior preservation.
-        cache: keeps checkpoints.
-        log: receives every step.
+    """Train K subjects at once, from their last checkpoint in the cache if there is one.
 
     Raises:
         ResourceError: K subjects do not fit into the device's memory.
     """
-    run = _run_key(base, layout, config, learners, prior)
-    state = _State.begin(base, layout, config, len(learners))
+    run = _run_key(base, layout, config, subjects, prior)
+    state = _State(base, layout, config, len(subjects))
     if found := cache.load(run):
         state.restore(found)
     weights, optimiser = state.weights, state.optimiser
     final_steps = max(1, round(_FINAL_PART * config.steps))
-    batches = Batches(base, config, learners, prior)
-    log.begin([learner.name for learner in learners], state.step)
+    batches = Batches(base, config, list(subjects.values()), prior)
+    log.begin(list(subjects), state.step)
     saved = time.monotonic()
     with (
-        out_of_memory_explained(base, f"{len(learners)} subjects"),
+        out_of_memory_explained(base, f"{len(subjects)} subjects"),
         base.gradient_checkpointing(config.gradient_checkpointing),
         adapt(base.unet, layout, weights),
     ):
@@ -90,7 +76,7 @@ def train_batch(
             total = loss if prior_loss is None else loss + config.prior_loss_weight * prior_loss
             (weights.grad,) = torch.autograd.grad(total.sum(), weights)
             state.alive &= torch.isfinite(total.detach())
-            state.alive &= clip_rows(weights.grad, config.max_grad_norm)
+            state.alive &= _clip_rows(weights.grad, config.max_grad_norm)
             weights.grad.masked_fill_(~state.alive[:, None], 0)  # a diverged row stands still
             optimiser.param_groups[0]["lr"] = learning_rate_at(config, step)
             optimiser.step()
@@ -100,21 +86,22 @@ def train_batch(
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 cache.save(run, state.checkpoint(step + 1))
                 saved = time.monotonic()
-    rows = scale_updates(layout, weights.detach().cpu(), config.scale)
-    return _outcome(learners, rows, state, run)
+    rows = weights.detach().cpu()
+    for _, _, B in layout.slices():
+        rows[:, B] *= config.scale
+    alive = state.alive.cpu() & torch.isfinite(rows).all(1)
+    outcome = zip(subjects.items(), rows, alive.tolist(), state.final_loss.tolist(), strict=True)
+    done = Trained({}, {}, run)
+    for (name, latents), row, good, final_loss in outcome:
+        if good:
+            info = {"loss": float(f"{final_loss:.6g}"), "images": len(latents.mean)}
+            done.learned[name] = (row, info)
+        else:
+            done.failed[name] = _DIVERGED
+    return done
 
 
-def scale_updates(
-    layout: WeightLayout, weights: Float[Tensor, "k d"], factor: float
-) -> Float[Tensor, "k d"]:
-    """Multiply every B, and so the update of every layer, in place."""
-    if factor != 1:
-        for _, _, B in layout.slices():
-            weights[:, B] *= factor
-    return weights
-
-
-def clip_rows(gradient: Float[Tensor, "k d"], max_norm: float | None) -> Bool[Tensor, "k"]:
+def _clip_rows(gradient: Float[Tensor, "k d"], max_norm: float | None) -> Bool[Tensor, "k"]:
     """Clip the norm of every row, in place; return which rows are finite."""
     norms = gradient.norm(dim=1)
     if max_norm is not None:
@@ -122,9 +109,8 @@ def clip_rows(gradient: Float[Tensor, "k d"], max_norm: float | None) -> Bool[Te
     return torch.isfinite(norms)
 
 
-@dataclass
 class _State:
-    """Everything that a step changes.
+    """Everything that a step changes, of K subjects.
 
     Attributes:
         step: the next one.
@@ -134,25 +120,19 @@ class _State:
         final_loss: mean loss of each row over the last steps.
     """
 
-    step: int
-    weights: Tensor
-    optimiser: torch.optim.Optimizer
-    alive: Tensor
-    final_loss: Tensor
-
-    @classmethod
-    def begin(cls, base: Base, layout: WeightLayout, config: DreamBoothConfig, K: int) -> "_State":
+    def __init__(self, base: Base, layout: WeightLayout, config: DreamBoothConfig, K: int):
         start = start_weights(base, layout, config)
-        weights = start.repeat(K, 1).to(base.device).requires_grad_()
-        optimiser = torch.optim.AdamW(
-            [weights],
+        self.step = 0
+        self.weights = start.repeat(K, 1).to(base.device).requires_grad_()
+        self.optimiser = torch.optim.AdamW(
+            [self.weights],
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
             fused=base.device.type != "mps",
         )
-        alive = torch.ones(K, dtype=torch.bool, device=base.device)
-        return cls(0, weights, optimiser, alive, torch.zeros(K, device=base.device))
+        self.alive = torch.ones(K, dtype=torch.bool, device=base.device)
+        self.final_loss = torch.zeros(K, device=base.device)
 
     def checkpoint(self, step: int) -> dict[str, Tensor]:
         moments = self.optimiser.state[self.weights]
@@ -165,42 +145,28 @@ class _State:
             "final_loss": self.final_loss,
         }
 
+    @torch.no_grad()
     def restore(self, found: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            self.weights.copy_(found["weights"])
-        self.alive.copy_(found["alive"])
-        self.final_loss.copy_(found["final_loss"])
+        for name in ("weights", "alive", "final_loss"):
+            getattr(self, name).copy_(found[name])
         self.step = int(found["step"])
-        fused = self.optimiser.defaults["fused"]
+        device, fused = self.weights.device, self.optimiser.defaults["fused"]
         self.optimiser.state[self.weights] = {
-            "step": found["step"].to(self.weights.device if fused else "cpu", torch.float32),
-            "exp_avg": found["exp_avg"].to(self.weights.device),
-            "exp_avg_sq": found["exp_avg_sq"].to(self.weights.device),
+            "step": found["step"].to(device if fused else "cpu", torch.float32),
+            "exp_avg": found["exp_avg"].to(device),
+            "exp_avg_sq": found["exp_avg_sq"].to(device),
         }
-
-
-def _outcome(learners: Sequence[Learner], rows: Tensor, state: _State, run: str) -> Trained:
-    learned = (state.alive.cpu() & torch.isfinite(rows).all(1)).tolist()
-    kept = [i for i, good in enumerate(learned) if good]
-    final_loss = state.final_loss.tolist()
-    info = [
-        {"loss": float(f"{final_loss[i]:.6g}"), "images": len(learners[i].latents.mean)}
-        for i in kept
-    ]
-    names = [learner.name for learner in learners]
-    failed = {name: _DIVERGED for name, good in zip(names, learned, strict=True) if not good}
-    return Trained([names[i] for i in kept], rows[kept], info, failed, run)
 
 
 def _run_key(
     base: Base,
     layout: WeightLayout,
     config: DreamBoothConfig,
-    learners: Sequence[Learner],
+    subjects: Mapping[str, Latents],
     prior: Latents | None,
 ) -> str:
     """Return the key of a checkpoint: everything the outcome depends on."""
-    members = [(one.name, one.latents.digest, *one.latents.captions) for one in learners]
+    members = [(name, one.digest, *one.captions) for name, one in subjects.items()]
     prior_digest = "" if prior is None else prior.digest
     network = (base.hash, str(base.dtype), base.device.type, layout.hash)
     return cache_key("runs", network, asdict(config), members, prior_digest)

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,32 +25,28 @@ class ProgressLog:
     """
 
     def __init__(self, path: str | Path | None, subject_steps: int, progress: bool):
+        from tqdm import tqdm
+
         self._path = None if path is None else Path(path)
-        self._total, self._progress = subject_steps, progress
-        self._file: IO[str] | None = None
+        if self._path:
+            make_folder(self._path.parent)
+            with readable_errors("write", self._path):
+                self._path.touch()
+        self._bar = tqdm(
+            total=subject_steps,
+            unit=" subject-steps",
+            unit_scale=True,
+            disable=not progress,
+            mininterval=0.5,
+        )
         self._names: Sequence[str] = ()
         self._losses: list[Tensor] = []
 
     def __enter__(self) -> "ProgressLog":
-        from tqdm import tqdm
-
-        if self._path is not None:
-            make_folder(self._path.parent)
-            with readable_errors("write", self._path):
-                self._file = self._path.open("a", encoding="utf-8")
-        self._bar = tqdm(
-            total=self._total,
-            unit=" subject-steps",
-            unit_scale=True,
-            disable=not self._progress,
-            mininterval=0.5,
-        )
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        if self._file:
-            self._file.close()
 
     def begin(self, names: Sequence[str], step: int) -> None:
         """Report that a batch of subjects starts at, or resumes from, a step."""
@@ -81,17 +77,16 @@ class ProgressLog:
         """Report the outcome of a batch, and how many subject-steps were not needed."""
         self._bar.update(skipped)
         for name, reason in failed.items():
-            if self._progress:
+            if not self._bar.disable:
                 self._bar.write(f"{name}: {reason}", file=self._bar.fp)
             self._write(event="failed", subject=name, reason=reason)
         self._write(event="stored", subjects=list(stored))
 
     def _write(self, **facts: Any) -> None:
-        if self._file and self._path:
+        if self._path:
             line = json.dumps({**facts, "time": round(time.time(), 3)}, ensure_ascii=False)
-            with readable_errors("write", self._path):
-                self._file.write(line + "\n")
-                self._file.flush()
+            with readable_errors("write", self._path), self._path.open("a", encoding="utf-8") as f:
+                f.write(line + "\n")
 
 
 def _finite(value: float) -> float | None:

@@ -1,18 +1,9 @@
 """Which subjects are left to train, and together with whom."""
 
 import hashlib
-import logging
 from collections.abc import Sequence
 
 from ..dataset import WeightDataset
-
-_log = logging.getLogger(__name__)
-
-
-def move_broken(dataset: WeightDataset, names: Sequence[str]) -> None:
-    """Read the models of these subjects, and move damaged ones out of the way, with a warning."""
-    for name, reason in dataset.verify([name for name in names if name in dataset]).items():
-        _log.warning("%s; moved to %s, trained again", reason, dataset.move_aside(name))
 
 
 def mark(name: str) -> str:

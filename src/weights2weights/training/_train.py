@@ -1,22 +1,27 @@
 """From subjects to a dataset: batches of subjects, each stored as soon as it is done."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from .._cache import Cache
 from .._memory import loras_that_fit
 from ..bases import Base
 from ..dataset import WeightDataset
 from ..errors import InputError, W2WError
+from ..layout import WeightLayout
 from ..subjects import Subject
-from ._batches import Learner
 from ._config import DreamBoothConfig, default_config
 from ._latents import class_latents, subject_latents
-from ._loop import Trained, train_batch
+from ._loop import train_batch
 from ._progress import ProgressLog
-from ._resume import mark, move_broken, plan_batches
+from ._resume import mark, plan_batches
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -47,8 +52,7 @@ def train(
             and keeps to it when the call is repeated.
         labels: a table indexed by the subjects' names; rows of others are left out.
         cache: folder for latents, class images and checkpoints; None is `$W2W_CACHE`, else
-            `~/.cache/weights2weights`. Entries are found by content, so the folder may be shared,
-            and deleted at any time.
+            `~/.cache/weights2weights`. It may be shared, and deleted at any time.
         retry_failed: train the subjects again that failed in an earlier call.
         log: file to append a line of JSON to every few steps and for every failure.
         progress: show a progress bar on stderr.
@@ -75,78 +79,65 @@ def train(
             " different name for each"
         )
     layout = base.layout(rank=config.rank, alpha=config.alpha, targets=config.targets)
-    K = subjects_per_batch or _stored_batch_size(Path(out))
-    K = K or loras_that_fit(base, layout, _samples_per_step(config))
-    dataset = WeightDataset.create(
-        out,
-        layout,
-        labels=_require_labels(known, labels),
-        base_hash=base.hash,
-        recipe={
-            **asdict(config),
-            "subjects_per_batch": K,
-            "dtype": str(base.dtype).removeprefix("torch."),
-        },
-    )
-    move_broken(dataset, list(known))
+    K = subjects_per_batch or _batch_size(base, layout, config, Path(out))
+    _check_labels(known, labels)
+    recipe = asdict(config)
+    recipe |= {"subjects_per_batch": K, "dtype": str(base.dtype).removeprefix("torch.")}
+    dataset = WeightDataset.create(out, layout, labels=labels, base_hash=base.hash, recipe=recipe)
+    for name, reason in dataset.verify([name for name in known if name in dataset]).items():
+        _log.warning("%s; moved to %s, trained again", reason, dataset.move_aside(name))
     batches = plan_batches(dataset, list(known), K, retry_failed=retry_failed)
     store, prior = Cache(cache), None
     with ProgressLog(log, sum(map(len, batches)) * config.steps, progress) as reports:
         for batch in batches:
-            members = [known[name] for name in batch]
-            learners, failed = _encode(base, config, members, store)
+            latents, failed = {}, {}
+            for name in batch:
+                try:
+                    latents[name] = subject_latents(base, config, known[name], store)
+                except W2WError as error:
+                    failed[name] = str(error)
             reports.end((), failed, config.steps * len(failed))
-            if not learners:
-                _store(dataset, batch, None, failed)
+            if not latents:
+                _store(dataset, batch, {}, failed)
                 continue
             if config.prior_loss_weight and prior is None:
                 prior = class_latents(base, config, store, progress)
-            done = train_batch(base, layout, config, learners, prior, store, reports)
-            _store(dataset, batch, done, failed | done.failed)
+            done = train_batch(base, layout, config, latents, prior, store, reports)
+            _store(dataset, batch, done.learned, failed | done.failed)
             store.forget(done.run)
-            reports.end(done.names, done.failed, 0)
+            reports.end(list(done.learned), done.failed, 0)
     return dataset
 
 
 def _store(
-    dataset: WeightDataset, batch: list[str], done: Trained | None, failed: Mapping[str, str]
+    dataset: WeightDataset,
+    batch: Sequence[str],
+    learned: Mapping[str, tuple[Tensor, dict[str, Any]]],
+    failed: Mapping[str, str],
 ) -> None:
     """Write what is missing of a batch; each file says who was in it, see `plan_batches`."""
     marks = [mark(name) for name in batch]
-    for name, row, facts in zip(done.names, done.weights, done.info, strict=True) if done else ():
+    for name, (row, facts) in learned.items():
         if name not in dataset:
-            facts = {**facts, "batch": marks}
-            dataset.write(name, row, seed=dataset.recipe["seed"], info=facts)
+            info = {**facts, "batch": marks}
+            dataset.write(name, row, seed=dataset.recipe["seed"], info=info)
     for name, reason in failed.items():
         if name not in dataset:
             dataset.write_failure(name, reason, info={"batch": marks})
 
 
-def _samples_per_step(config: DreamBoothConfig) -> int:
-    return config.train_batch_size * (2 if config.prior_loss_weight else 1)
+def _batch_size(base: Base, layout: WeightLayout, config: DreamBoothConfig, out: Path) -> int:
+    """Return the number of subjects that an earlier call trained at once, or else that fit."""
+    if (out / "dataset.json").exists():
+        stored = WeightDataset.open(out).recipe.get("subjects_per_batch")
+        if stored:
+            return stored
+    samples = config.train_batch_size * (2 if config.prior_loss_weight else 1)
+    return loras_that_fit(base, layout, samples)
 
 
-def _encode(
-    base: Base, config: DreamBoothConfig, members: Sequence[Subject], cache: Cache
-) -> tuple[list[Learner], dict[str, str]]:
-    """Return the subjects whose images could be read, and why the others could not."""
-    learners, failed = [], {}
-    for subject in members:
-        try:
-            learners.append(Learner(subject.name, subject_latents(base, config, subject, cache)))
-        except W2WError as error:
-            failed[subject.name] = str(error)
-    return learners, failed
-
-
-def _stored_batch_size(out: Path) -> int | None:
-    if not (out / "dataset.json").exists():
-        return None
-    return WeightDataset.open(out).recipe.get("subjects_per_batch")
-
-
-def _require_labels(known: Mapping[str, Subject], labels: Any) -> Any:
-    """Return a label table, all of it, if it names any of the subjects."""
+def _check_labels(known: Mapping[str, Subject], labels: Any) -> None:
+    """Raise InputError if a label table names none of the subjects."""
     names = () if labels is None else labels.index if hasattr(labels, "columns") else labels
     if labels is not None and not any(name in known for name in names):
         first = next(iter(names), None)
@@ -154,4 +145,3 @@ def _require_labels(known: Mapping[str, Subject], labels: Any) -> Any:
             f"the labels name none of the subjects: their first row is {first!r}, the first subject"
             f" is {next(iter(known))!r}; expected the names of the subjects' folders"
         )
-    return labels

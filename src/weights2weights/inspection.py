@@ -5,8 +5,7 @@ taken for a LoRA, whose reader reports what is missing.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,8 @@ def info(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: it is none of these, or damaged.
     """
-    return _kind(path).describe(path)
+    describe, _ = _kind(path)
+    return describe(path)
 
 
 def verify(path: str | Path) -> list[str]:
@@ -56,35 +56,26 @@ def verify(path: str | Path) -> list[str]:
         the problems, a line each; none if all is well.
     """
     try:
-        return list(_kind(path).problems(path))
+        _, problems = _kind(path)
+        return list(problems(path))
     except W2WError as error:
         return [str(error)]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    recognise: Callable[[str | Path], bool]
-    describe: Callable[[str | Path], dict[str, Any]]
-    problems: Callable[[str | Path], Iterator[str]]
-
-
-def _kind(path: str | Path) -> _Kind:
+def _kind(path: str | Path) -> tuple[Callable[..., dict[str, Any]], Callable[..., Iterable[str]]]:
+    """Return how to describe what a path holds, and how to find its problems."""
     place = Path(path)
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise InputError(f"{path} is not a regular file or folder; expected one")
-    return next(kind for kind in _KINDS if kind.recognise(path))
-
-
-def _declares(folder: str | Path, name: str, format: str) -> bool | None:
-    """Return whether a JSON file declares a format; None if there is none that can be read."""
-    path = Path(folder) / name
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_JSON:
-            return None
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return isinstance(found, dict) and found.get("format") == format
+    if means_world(path, *_OF_FOLDERS) and not place.is_file():
+        return _describe_world, _problems_of_world
+    if is_dataset(path):
+        return _describe_dataset, _problems_of_dataset
+    if _is_space(path):
+        return _describe_space, verify_space
+    if is_model(path):
+        return _describe_model, lambda path: load_model(path) and ()
+    return _describe_lora, lambda path: load_lora(path) and ()
 
 
 def _of_layout(layout: WeightLayout) -> dict[str, Any]:
@@ -95,13 +86,6 @@ def _of_layout(layout: WeightLayout) -> dict[str, Any]:
         "modules": len(layout.modules),
         "base": layout.base,
     }
-
-
-# Worlds.
-
-
-def _is_world(place: str | Path) -> bool:
-    return means_world(place, *_OF_FOLDERS) and not Path(place).is_file()
 
 
 def _describe_world(name: str | Path) -> dict[str, Any]:
@@ -122,19 +106,11 @@ def _problems_of_world(name: str | Path) -> Iterator[str]:
     space = shipped(str(name), "space")
     if space.is_dir():
         yield from verify_space(space)
-    networks = {
-        "unet": base.unet,
-        "vae": base.vae,
-        "text_encoder": base.text_encoder,
-        "scorer": scorer.network,
-    }
-    for part, network in networks.items():
+    networks = {part: getattr(base, part) for part in ("unet", "vae", "text_encoder")}
+    for part, network in (networks | {"scorer": scorer.network}).items():
         for parameter, values in network.state_dict().items():
             if not values.isfinite().all():
                 yield f"{part}: {parameter} has values that are not finite; reinstall the package"
-
-
-# Datasets.
 
 
 def _describe_dataset(path: str | Path) -> dict[str, Any]:
@@ -160,12 +136,16 @@ def _problems_of_dataset(path: str | Path) -> Iterator[str]:
         yield str(error)
 
 
-# Spaces.
-
-
-def _is_space(place: str | Path) -> bool:
-    declared = _declares(place, "config.json", "weights2weights-space")
-    return (Path(place) / "space.safetensors").is_file() if declared is None else declared
+def _is_space(folder: str | Path) -> bool:
+    """Return whether the config declares a space or, where it cannot be read, tensors are there."""
+    path = Path(folder) / "config.json"
+    try:
+        if path.is_file() and path.stat().st_size <= _MAX_JSON:
+            found = json.loads(path.read_bytes())
+            return isinstance(found, dict) and found.get("format") == "weights2weights-space"
+    except (OSError, ValueError, RecursionError):
+        pass
+    return (Path(folder) / "space.safetensors").is_file()
 
 
 def _describe_space(path: str | Path) -> dict[str, Any]:
@@ -186,13 +166,6 @@ def _describe_space(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _problems_of_space(path: str | Path) -> Iterator[str]:
-    yield from verify_space(path)
-
-
-# Models and LoRAs.
-
-
 def _describe_model(path: str | Path) -> dict[str, Any]:
     model = load_model(path)
     return {
@@ -205,11 +178,6 @@ def _describe_model(path: str | Path) -> dict[str, Any]:
         "base_hash": model.base_hash,
         "origin": dict(model.origin),
     }
-
-
-def _problems_of_model(path: str | Path) -> Iterator[str]:
-    load_model(path)
-    yield from ()
 
 
 def _describe_lora(path: str | Path) -> dict[str, Any]:
@@ -227,17 +195,3 @@ def _describe_lora(path: str | Path) -> dict[str, Any]:
         "dtype": str(lora.weights.dtype).removeprefix("torch."),
         "metadata": lora.metadata,
     }
-
-
-def _problems_of_lora(path: str | Path) -> Iterator[str]:
-    load_lora(path)
-    yield from ()
-
-
-_KINDS = (
-    _Kind(_is_world, _describe_world, _problems_of_world),
-    _Kind(is_dataset, _describe_dataset, _problems_of_dataset),
-    _Kind(_is_space, _describe_space, _problems_of_space),
-    _Kind(is_model, _describe_model, _problems_of_model),
-    _Kind(lambda path: True, _describe_lora, _problems_of_lora),
-)

@@ -31,8 +31,7 @@ def save_lora(
 
     Args:
         path: a `.safetensors` file; for peft a folder.
-        model: one model in any form that `generate` takes, or what `load_lora` read. The dtype and
-            the header's strings of a LoRA file are kept.
+        model: one model in any form, or what `load_lora` read, whose dtype and strings are kept.
         space: of a point.
         layout: of weights that come as an array.
         format: "diffusers" for `load_lora_weights`, "kohya" for A1111 and ComfyUI, "peft" for

@@ -1,13 +1,8 @@
 """Merging a model with a LoRA of another kind: one LoRA whose update is the sum of two.
 
-A LoRA adds (alpha/rank) · B · A to a layer. Adding the *vectors* of two LoRAs does not add what
-they do, since (B + B′)(A + A′) also contains the products B·A′ and B′·A. The sum of two updates is
-a LoRA of both ranks together: A stacked on A′, B next to B′. That is exact, needs no training, and
-combines a subject with a style or a text slider (Dravid et al. 2024, appendix H, Fig. 33).
-
-It works because such LoRAs are nearly orthogonal, which `cosine` measures on the updates. Two
-points of one space are not: they share the mean, which a sum would count twice. Such points can
-only be interpolated.
+Adding the *vectors* of two LoRAs would also add the products B·A′ and B′·A. The sum of the updates
+B·A and B′·A′ is a LoRA of both ranks: A stacked on A′, B next to B′ (Dravid et al. 2024, appendix
+H, Fig. 33). Two points of one space share its mean, which a sum counts twice: they interpolate.
 """
 
 import math
@@ -108,9 +103,9 @@ def merge_weights(
     """Return one LoRA whose update of every layer is that of the first plus weight × the second's.
 
     Args:
-        first_layout: of the first.
+        first_layout: layout of the first.
         first: weights of a LoRA.
-        second_layout: any rank, alpha and set of layers on the same base.
+        second_layout: layout of the second: any rank, alpha and set of layers on the same base.
         second: weights of another LoRA.
         weight: of the second; negative subtracts it.
 

@@ -64,14 +64,11 @@ def score_models(
 ) -> Float[Tensor, " n"]:
     """Draw every model and return the mean score of its images, for `direction_from_scores`.
 
-    The scorer is any function: CLIP similarity to "a person with freckles" minus that to "a
-    person", or one output of an attribute classifier.
-
     Args:
         base: the base model of the space.
         space: the space of the points.
         points: the models to score.
-        scorer: uint8 images (n, h, w, 3) → n numbers.
+        scorer: any function uint8 images (n, h, w, 3) → n numbers, such as an attribute classifier.
         prompts: prompts for each model.
         seeds: seeds for each prompt; the same for all models, so that scores are comparable.
         options: passed to `generate`.

@@ -15,12 +15,7 @@ from torch import Tensor
 
 from weights2weights.directions import cosines, find_directions
 from weights2weights.evaluate.edits import require_labels
-from weights2weights.metrics.entanglement import (
-    PAPER_PAIRS,
-    mean_absolute_cosine,
-    pair_cosines,
-    random_cosine,
-)
+from weights2weights.metrics.entanglement import mean_absolute_cosine, random_cosine
 from weights2weights.space import WeightSpace
 
 from .estimates import estimate, mean, rises
@@ -30,6 +25,9 @@ from .setting import ExperimentSetting
 from .subspace import draw_subset, sizes_up_to, subspace
 
 QUICK = {"resamplings": 2}
+
+PAPER_PAIRS = (("Black_Hair", "Pale_Skin"), ("Young", "Bald"), ("Male", "No_Beard"))
+"""The pairs of the paper's figure; CelebA labels the absence of a beard."""
 
 
 def figure9(
@@ -166,8 +164,7 @@ def entanglement(
     options = {"method": "ridge"} | options  # the paper's figure uses classifiers
     directions = list(find_directions(subspace(space, rows), found, **options).values())
     matrix: Float[Tensor, "a a"] = cosines(directions)
-    known = [pair for pair in pairs if set(pair) <= set(found)]
-    of_pairs = pair_cosines(matrix, found, known)
+    place = {name: i for i, name in enumerate(found)}
     chosen = [i for i, name in enumerate(found) if name in set(names)]
     widths = [len(directions[i].normal) for i in chosen]
     # the shorter of two directions is padded with zeros, so the longer one counts
@@ -178,7 +175,8 @@ def entanglement(
         "random": sum(random) / len(random) if several else None,
         "width": sum(widths) / len(widths) if several else None,
         "pairs": {
-            f"{a} and {b}": abs(of_pairs[a, b]) if (a, b) in of_pairs else None for a, b in pairs
+            f"{a} and {b}": abs(float(matrix[place[a], place[b]])) if {a, b} <= {*found} else None
+            for a, b in pairs
         },
         "attributes": len(chosen),
     }

@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 from torch import Tensor
 
-from weights2weights.evaluate.setting import Setting, subject_of
+from weights2weights.evaluate.setting import Setting
+from weights2weights.worlds.folders import subject_of
 
 
 def write_images(setting: Setting, names: Sequence[str], count: int, folder: Path) -> None:

@@ -15,10 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weights2weights.directions import find_directions
+from weights2weights.errors import InputError
 from weights2weights.evaluate.edits import require_labels
 from weights2weights.layout import WeightLayout
 from weights2weights.merging import merge_weights
 from weights2weights.sheets import image_grid
+from weights2weights.worlds.people.prompts import SUBJECT
 
 from .cache import digest_of_fields
 from .edits import MEASURES, PAPER_ATTRIBUTES, Edit, Originals, enough, summarise
@@ -300,10 +302,41 @@ def _prompted_images(start: Originals, name: str, add: Bool[Tensor, " k"]) -> Te
     for towards, text in zip((True, False), setting.world.attribute_prompts[name], strict=True):
         chosen = add == towards
         if chosen.any():
-            texts = [setting.world.edit_prompt(prompt, text) for prompt in start.prompts]
+            texts = [edit_prompt(prompt, text) for prompt in start.prompts]
             generated = setting.generate(start.weights[chosen], texts, start.seeds)
             images[chosen] = generated.images
     return images
+
+
+def edit_prompt(prompt: str, wanted: str) -> str:
+    """Ask for an attribute of the subject in words: editing by prompt, the simplest baseline.
+
+    Args:
+        prompt: a prompt that contains `SUBJECT`; the rest of it stays.
+        wanted: one of the prompts in `ATTRIBUTE_PROMPTS`.
+
+    Raises:
+        InputError: the prompt does not name the subject.
+
+    Example:
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a bald person")
+        'a photo of a bald sks person, at night'
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a person with glasses")
+        'a photo of sks person with glasses, at night'
+        >>> edit_prompt("a photo of sks person, at night", "a photo of a man")
+        'a photo of sks man, at night'
+    """
+    if SUBJECT not in prompt:
+        raise InputError(f"prompt {prompt!r} does not name the subject; expected {SUBJECT!r} in it")
+    identifier, noun = SUBJECT.split()
+    described = wanted.removeprefix("a photo of ")
+    if noun not in described:
+        asked = f"{identifier} {described.removeprefix('a ')}"
+    elif described.startswith(f"a {noun}"):
+        asked = described.replace(f"a {noun}", SUBJECT, 1)
+    else:
+        asked = described.replace(noun, SUBJECT, 1)
+    return prompt.replace(SUBJECT, asked)
 
 
 # What the page shows.

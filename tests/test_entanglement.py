@@ -1,4 +1,4 @@
-"""Cosines between directions: their mean, and by name."""
+"""The mean cosine between directions."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from weights2weights.errors import W2WError
-from weights2weights.metrics.entanglement import mean_absolute_cosine, pair_cosines
+from weights2weights.metrics.entanglement import mean_absolute_cosine
 
 
 def cosines(count: int = 6) -> torch.Tensor:
@@ -33,16 +33,6 @@ def test_random_directions_entangle_less_in_more_dimensions():
     assert entanglement(25) > 3 * entanglement(400)
 
 
-def test_pairs_are_found_by_name_in_either_order():
-    names = ["Male", "No_Beard", "Young", "Bald", "Black_Hair", "Pale_Skin"]
-    table = cosines()
-    pairs = pair_cosines(table, names)
-    assert pairs["Young", "Bald"] == pytest.approx(float(table[2, 3]))
-    assert pairs["Black_Hair", "Pale_Skin"] == pytest.approx(float(table[5, 4]))
-
-
-def test_one_direction_and_unknown_names_are_errors():
+def test_one_direction_is_an_error():
     with pytest.raises(W2WError, match="at least two"):
         mean_absolute_cosine(torch.ones(1, 1))
-    with pytest.raises(W2WError, match="no direction 'Bald'"):
-        pair_cosines(torch.eye(2), ["Male", "Young"], [("Male", "Bald")])

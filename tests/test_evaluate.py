@@ -22,11 +22,10 @@ from weights2weights.evaluate.measures import MEASURES, components, directions, 
 from weights2weights.evaluate.page import Cell, figure, render
 from weights2weights.evaluate.provenance import measured_on
 from weights2weights.evaluate.samples import ks_distance, mean_correlation, report_samples
-from weights2weights.evaluate.setting import Setting, subject_of
+from weights2weights.evaluate.setting import Setting
 from weights2weights.layout import LoRAModule, WeightLayout
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace
-from weights2weights.worlds import load_world
 
 LAYOUT = WeightLayout((LoRAModule("attn1.to_q", 20, 20),), 1, 27.0)
 MODELS, COMPONENTS = 400, 20
@@ -223,13 +222,6 @@ def test_interval_counts_people_not_images():
     assert often["clusters"] == once["clusters"] == 20
     assert often["low"] == pytest.approx(once["low"], abs=1e-6)
     assert estimate(torch.full((3, 2), torch.nan)) is None
-
-
-def test_names_of_subjects():
-    world = load_world("people")
-    assert subject_of(world, "people-3-00012") == (1003, 12)
-    with pytest.raises(W2WError, match="not a drawn subject"):
-        subject_of(world, "adam")
 
 
 def test_space_of_another_base_is_refused(setting, tmp_path):

@@ -6,6 +6,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from experiments.table1 import edit_prompt
 from experiments.world.captions import caption, compose
 from weights2weights.errors import W2WError
 from weights2weights.worlds import load_world
@@ -169,7 +170,7 @@ def test_every_attribute_has_a_prompt_and_its_opposite():
 def test_an_edited_prompt_asks_for_every_attribute():
     prompt = "a photo of sks person, on a beach"
     asked = {
-        name: [PEOPLE.edit_prompt(prompt, text) for text in pair]
+        name: [edit_prompt(prompt, text) for text in pair]
         for name, pair in PEOPLE.attribute_prompts.items()
     }
     assert asked["Young"][1] == "a photo of an old sks person, on a beach"
@@ -184,7 +185,7 @@ def test_an_edited_prompt_asks_for_every_attribute():
 
 def test_a_prompt_without_the_subject_is_an_error():
     with pytest.raises(W2WError, match="'a photo of a dog' does not name the subject"):
-        PEOPLE.edit_prompt("a photo of a dog", "a photo of a man")
+        edit_prompt("a photo of a dog", "a photo of a man")
 
 
 def test_labels_are_tied_where_a_combination_is_impossible():

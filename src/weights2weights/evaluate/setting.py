@@ -4,7 +4,6 @@ The subjects are drawn, so their identity and attributes are known; the scorer s
 generated image and which attributes it shows.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +26,8 @@ from ..models import require_one_base
 from ..space import WeightSpace
 from ..subjects import Subject
 from ..training import DreamBoothConfig, default_config, train
-from ..worlds import USER_POPULATIONS, World, load_world, shipped
+from ..worlds import World, load_world, shipped
+from ..worlds.folders import subject_of
 from ..worlds.scorers import Scorer
 from .provenance import measured_on
 
@@ -309,18 +309,3 @@ def require_unseen(space: WeightSpace, names: Sequence[str]) -> None:
             f"the space was fitted to {len(known)} of these subjects, such as {known[0]}: expected"
             " subjects it has not seen"
         )
-
-
-def subject_of(world: World, name: str) -> tuple[int, int]:
-    """Return the population and number of a drawn subject by its name, such as "people-3-00012".
-
-    Raises:
-        W2WError: the name is not one that `w2w world` gives.
-    """
-    found = re.fullmatch(rf"{re.escape(world.name)}-(\d+)-(\d+)", name)
-    if found is None:
-        raise InputError(
-            f"{name!r} is not a drawn subject: expected a name such as {world.name}-0-00012, as"
-            " given by `w2w world`"
-        )
-    return USER_POPULATIONS + int(found[1]), int(found[2])

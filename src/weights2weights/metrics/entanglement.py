@@ -1,16 +1,12 @@
 """How strongly attribute directions are entangled: their cosines (the paper's figure 9)."""
 
 import math
-from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-
-PAPER_PAIRS = (("Black_Hair", "Pale_Skin"), ("Young", "Bald"), ("Male", "No_Beard"))
-"""The pairs of figure 9; CelebA labels the absence of a beard."""
 
 
 def mean_absolute_cosine(cosines: Float[Tensor, "a a"]) -> float:
@@ -44,20 +40,3 @@ def random_cosine(components: int) -> float:
         raise InputError(f"{components} components; expected at least 1")
     log = math.lgamma(components / 2) - math.lgamma((components + 1) / 2)
     return math.exp(log) / math.sqrt(math.pi)
-
-
-def pair_cosines(
-    cosines: Float[Tensor, "a a"],
-    names: Sequence[str],
-    pairs: Iterable[tuple[str, str]] = PAPER_PAIRS,
-) -> dict[tuple[str, str], float]:
-    """Return the signed cosines of pairs of directions by name.
-
-    Raises:
-        InputError: a name is not among `names`.
-    """
-    place = {name: i for i, name in enumerate(names)}
-    chosen = list(pairs)
-    if unknown := [name for pair in chosen for name in pair if name not in place]:
-        raise InputError(f"no direction {unknown[0]!r}; expected one of {', '.join(names)}")
-    return {(a, b): float(cosines[place[a], place[b]]) for a, b in chosen}

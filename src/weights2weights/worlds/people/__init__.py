@@ -30,7 +30,6 @@ class World:
     draw = staticmethod(draw.draw)
     labels = staticmethod(traits.labels)
     surroundings = staticmethod(prompts.surroundings)
-    edit_prompt = staticmethod(prompts.edit_prompt)
 
     def subject(self, population: int, index: int) -> Person:
         """Return person `index` of a population."""

@@ -1,6 +1,5 @@
-"""Prompts that the base knows: for an attribute, for a scene, and for an edited subject."""
+"""Prompts that the base knows: for an attribute and for a scene."""
 
-from ...errors import InputError
 from .image import BACKDROPS, SCENES, Scene
 
 SUBJECT = "sks person"
@@ -50,38 +49,6 @@ ATTRIBUTE_PROMPTS = {
     "Wearing_Hat": _people_with("hat", "no hat"),
 }
 """Label → (prompt that asks for it, prompt that asks for its opposite)."""
-
-
-def edit_prompt(prompt: str, wanted: str) -> str:
-    """Ask for an attribute of the subject in words: editing by prompt, the simplest baseline.
-
-    Args:
-        prompt: a prompt that contains `SUBJECT`; the rest of it stays.
-        wanted: one of the prompts in `ATTRIBUTE_PROMPTS`.
-
-    Raises:
-        InputError: the prompt does not name the subject.
-
-    Example:
-        >>> from weights2weights.worlds.people.prompts import edit_prompt
-        >>> edit_prompt("a photo of sks person, at night", "a photo of a bald person")
-        'a photo of a bald sks person, at night'
-        >>> edit_prompt("a photo of sks person, at night", "a photo of a person with glasses")
-        'a photo of sks person with glasses, at night'
-        >>> edit_prompt("a photo of sks person, at night", "a photo of a man")
-        'a photo of sks man, at night'
-    """
-    if SUBJECT not in prompt:
-        raise InputError(f"prompt {prompt!r} does not name the subject; expected {SUBJECT!r} in it")
-    identifier, noun = SUBJECT.split()
-    described = wanted.removeprefix("a photo of ")
-    if noun not in described:
-        asked = f"{identifier} {described.removeprefix('a ')}"
-    elif described.startswith(f"a {noun}"):
-        asked = described.replace(f"a {noun}", SUBJECT, 1)
-    else:
-        asked = described.replace(noun, SUBJECT, 1)
-    return prompt.replace(SUBJECT, asked)
 
 
 def surroundings(image: Scene) -> str:

@@ -1,8 +1,7 @@
 """What `w2w evaluate` measures of a space, given nothing but the space.
 
-Each measure is a function `measure(space, *, seed) -> dict` of JSON values. They need no base, no
-images and no known truth, so they apply to any space; measures of generated images take judges
-(`metrics.protocols`) in addition.
+Each measure is a function `measure(space, *, seed) -> dict` of JSON values; none needs a base or
+images, so they apply to any space.
 """
 
 import math

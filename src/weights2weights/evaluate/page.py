@@ -54,7 +54,7 @@ def _environment(folders: tuple[Path, ...]) -> "Environment":
     )
     environment.filters |= {
         "figure": figure,
-        "words": lambda label: label.replace("_", " ").lower(),
+        "words": words,
         "pil": as_image,
         "data_uri": data_uri,
     }
@@ -82,6 +82,11 @@ def figure(value: Any) -> str:
         return f"{value:.1e}"
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{digits}f}"
+
+
+def words(label: str) -> str:
+    """Return a label as words, such as "wearing hat"."""
+    return label.replace("_", " ").lower()
 
 
 def as_image(image: Any) -> "Image":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ from ..models import require_one_base
 from ..space import WeightSpace
 from ..subjects import Subject
 from ..training import DreamBoothConfig, default_config, train
-from ..worlds import World, load_world, shipped
+from ..worlds import World, shipped
 from ..worlds.folders import subject_of
+from ..worlds.people import PEOPLE
 from ..worlds.scorers import Scorer
 from .provenance import measured_on
 
@@ -38,7 +39,6 @@ REFERENCES = 8
 """The mean embedding of this many fresh images is the reference for a subject's identity."""
 
 
-@runtime_checkable
 class Judge(IdentityScorer, AttributeReader, FeatureNetwork, Protocol):
     """A scorer of identity and attributes that also exposes its feature maps."""
 
@@ -85,28 +85,13 @@ class Setting:
     progress: bool = False
 
     @classmethod
-    def open(
-        cls,
-        base: Base,
-        space: str,
-        *,
-        world: str = "people",
-        seed: int = 0,
-        progress: bool = False,
-        **fields: Any,
-    ) -> Any:
-        """Open a space together with a drawn world.
+    def open(cls, base: Base, space: str, **fields: Any) -> Any:
+        """Open a space together with the drawn people.
 
         Args:
             base: a loaded base.
             space: a folder, a hub id or the name of the embedded space.
-            world: name of the world.
-            seed: seed of everything random.
-            progress: show progress bars on stderr.
             **fields: further fields of the class.
-
-        Returns:
-            an instance of the class.
 
         Raises:
             W2WError: there is no such space, or it was fitted to models of another base.
@@ -116,12 +101,10 @@ class Setting:
         return cls(
             base=base,
             space=opened,
-            world=load_world(world),
-            scorer=Scorer.load(shipped(world, "scorer")),
-            recipe=default_config(world),
-            seed=seed,
+            world=PEOPLE,
+            scorer=Scorer.load(shipped(PEOPLE.name, "scorer")),
+            recipe=default_config(PEOPLE.name),
             space_name=space,
-            progress=progress,
             **fields,
         )
 
@@ -194,10 +177,13 @@ class Setting:
 
     def references(self, names: Sequence[str]) -> Float[Tensor, "n e"]:
         """Return the mean identity embedding of images of each subject that no training uses."""
-        images = self.drawings(names, REFERENCES, FRESH)
+        embeddings = self.identities(self.drawings(names, REFERENCES, FRESH))
+        return torch.nn.functional.normalize(embeddings.mean(1), dim=-1)
+
+    def identities(self, images: UInt8[np.ndarray, "n c h w 3"]) -> Float[Tensor, "n c e"]:
+        """Return the identity embeddings of several images of each subject."""
         embeddings = self.scorer.identity(images.reshape(-1, *images.shape[2:]))
-        mean = embeddings.view(len(names), REFERENCES, -1).mean(1)
-        return torch.nn.functional.normalize(mean, dim=-1)
+        return embeddings.view(*images.shape[:2], -1)
 
     def drawings(
         self, names: Sequence[str], count: int, first: int = 0, size: int | None = None
@@ -231,8 +217,7 @@ class Setting:
     ) -> WeightDataset:
         """Train models of subjects in the layout of the space.
 
-        Subjects that failed in an earlier run are trained again, since their images may have been
-        fixed.
+        Subjects that failed in an earlier run are tried again: their images may have been fixed.
 
         Args:
             subjects: subjects to train.
@@ -241,8 +226,7 @@ class Setting:
             **options: options of `training.train`.
 
         Raises:
-            W2WError: a subject could not be trained, or the base lacks layers of the space's
-                models.
+            W2WError: a subject could not be trained, or the base lacks layers of the space.
         """
         recipe = self._in_layout(recipe or self.recipe)
         dataset = train(

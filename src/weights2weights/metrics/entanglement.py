@@ -32,11 +32,6 @@ def random_cosine(components: int) -> float:
     Example:
         >>> round(random_cosine(100), 3), round((2 / math.pi / 100) ** 0.5, 3)
         (0.08, 0.08)
-
-    Raises:
-        InputError: fewer than one component.
     """
-    if components < 1:
-        raise InputError(f"{components} components; expected at least 1")
     log = math.lgamma(components / 2) - math.lgamma((components + 1) / 2)
     return math.exp(log) / math.sqrt(math.pi)

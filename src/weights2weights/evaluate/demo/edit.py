@@ -6,7 +6,7 @@ import torch
 
 from ... import directions
 from ..edits import Edit, edit_towards_missing, score_edit, summarise
-from ..page import Cell
+from ..page import Cell, words
 from ..setting import Scored
 from ._stage import Demo, Stage
 from .project import Projected
@@ -38,16 +38,13 @@ def edit(run: Demo, projected: Projected) -> Stage:
 
 def signed(label: str, add: bool) -> str:
     """Return the caption of an edit, such as "+ wearing hat"."""
-    return ("+ " if add else "− ") + label.replace("_", " ").lower()
+    return ("+ " if add else "− ") + words(label)
 
 
 def _rows(before: Scored, edits: Mapping[str, Edit]) -> list[list[Cell]]:
     return [
         [Cell(image, "before")]
-        + [
-            Cell(each.after.images[i, 0, 0], signed(name, bool(each.add[i])))
-            for name, each in edits.items()
-        ]
+        + [Cell(e.after.images[i, 0, 0], signed(n, bool(e.add[i]))) for n, e in edits.items()]
         for i, image in enumerate(before.images[:_SHOWN, 0, 0])
     ]
 
@@ -60,14 +57,8 @@ def _traversals(run: Demo, projected: Projected) -> list[list[Cell]]:
     for i, (name, found) in enumerate(list(run.directions.items())[:2]):
         point = projected.points[i % len(projected.points)]
         moved = torch.stack([directions.edit(point, {found: a}) for a in strengths])
-        generated = setting.generate(
-            setting.space.to_weights(moved), run.prompts[:1], [setting.seed]
-        )
-        label = name.replace("_", " ").lower()
-        rows.append(
-            [
-                Cell(image[0, 0], f"{label} {a:+g}" if a else "0")
-                for image, a in zip(generated.images, strengths, strict=True)
-            ]
-        )
+        weights = setting.space.to_weights(moved)
+        images = setting.generate(weights, run.prompts[:1], [setting.seed]).images[:, 0, 0]
+        captions = [f"{words(name)} {a:+g}" if a else "0" for a in strengths]
+        rows.append([Cell(*pair) for pair in zip(images, captions, strict=True)])
     return rows

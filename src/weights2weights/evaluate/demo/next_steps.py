@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from ..page import words
 from ._stage import Demo
 
 
@@ -14,9 +15,8 @@ def next_steps(run: Demo) -> dict[str, list[str]]:
     base = ["--base", setting.base.id] if setting.base.id != setting.world.name else []
     space = ["--space", setting.space_name] if setting.space_name != setting.world.name else []
     prompt = f"{setting.recipe.instance_prompt}, in a forest"
-    words = label.replace("_", " ").lower()
     return {
-        f"Edit the person of the photo (“{words}”) and generate an image in another scene": [
+        f"Edit the person of the photo (“{words(label)}”) and generate an image in another scene": [
             _command("edit", photo, "--set", f"{label}=3", *space, "--out", changed),
             _command("generate", changed, "--prompt", prompt, *base, *space, "--out", "forest.png"),
         ],

@@ -43,19 +43,14 @@ def project(run: Demo, trained: Trained) -> Projected:
             for i, name in enumerate(run.names)
         },
     }
-    neighbours = setting.generate(
-        space.to_weights(space.coefficients[near.indices[:_SHOWN, 0]]),
-        run.prompts[:1],
-        [setting.seed],
-    )
+    nearest = space.to_weights(space.coefficients[near.indices[:_SHOWN, 0]])
+    neighbours = setting.generate(nearest, run.prompts[:1], [setting.seed])
     rows = [
         [
             Cell(trained.generated.images[i, 0, 0], "model"),
             Cell(projected.images[i, 0, 0], "projected"),
-            Cell(image[0, 0], f"nearest training model, cosine {float(cosine):.2f}"),
+            Cell(image, f"nearest training model, cosine {float(near.similarities[i, 0]):.2f}"),
         ]
-        for i, (image, cosine) in enumerate(
-            zip(neighbours.images, near.similarities[:_SHOWN, 0], strict=True)
-        )
+        for i, image in enumerate(neighbours.images[:, 0, 0])
     ]
     return Projected(figures, points, views={"rows": rows})

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from ...dataset import WeightDataset
@@ -19,7 +18,7 @@ from ...subjects import find_subjects
 from ...worlds.folders import write_subjects
 from ..estimates import estimate, mean
 from ..page import Cell
-from ..setting import FRESH, REFERENCES, Scored, Setting
+from ..setting import FRESH, REFERENCES, Scored
 from ._stage import POPULATION, Demo, Stage
 
 _SHOWN = 4
@@ -60,8 +59,15 @@ def train(run: Demo, images: int, **changes: Any) -> Trained:
     generated = setting.generate(weights, run.prompts, [setting.seed])
     references = setting.references(run.names)
     # not among the images that the references are the mean of
-    drawings = setting.drawings(run.names, 4, FRESH + REFERENCES)
-    of_drawings = mean(estimate(_id_scores(setting, drawings, references)))
+    drawings = setting.identities(setting.drawings(run.names, 4, FRESH + REFERENCES))
+    of_drawings = mean(estimate((drawings * references[:, None]).sum(-1)))
+    people = torch.arange(len(run.names))
+    auc = verification_auc(
+        generated.identity.flatten(0, 2),
+        people.repeat_interleave(len(run.prompts)),
+        drawings.flatten(0, 1),
+        people.repeat_interleave(drawings.shape[1]),
+    )
     figures = {
         "subjects": len(run.names),
         "images": images,
@@ -69,7 +75,7 @@ def train(run: Demo, images: int, **changes: Any) -> Trained:
         "parameters": setting.layout.num_parameters,
         "seconds": seconds,
         "models_before": before,
-        "verification_auc": _verification_auc(setting, generated, drawings),
+        "verification_auc": auc,
         "id_score": estimate(setting.id_scores(generated, references)),
         "id_score_of_drawings": of_drawings,
     }
@@ -95,26 +101,6 @@ def _count_models(folder: Path, names: Sequence[str]) -> int:
     except W2WError:
         return 0  # none yet; training reports a damaged one
     return sum(name in dataset for name in names)
-
-
-def _id_scores(
-    setting: Setting, drawings: UInt8[np.ndarray, "n c h w 3"], references: Float[Tensor, "n e"]
-) -> Float[Tensor, "n c"]:
-    embeddings = setting.scorer.identity(drawings.reshape(-1, *drawings.shape[2:]))
-    return (embeddings.view(*drawings.shape[:2], -1) * references[:, None]).sum(-1)
-
-
-def _verification_auc(
-    setting: Setting, generated: Scored, drawings: UInt8[np.ndarray, "k c h w 3"]
-) -> float:
-    """Return how well generated images are matched to drawings of their person."""
-    people = torch.arange(len(drawings))
-    return verification_auc(
-        generated.identity.flatten(0, 2),
-        people.repeat_interleave(generated.identity[0, ..., 0].numel()),
-        setting.scorer.identity(drawings.reshape(-1, *drawings.shape[2:])),
-        people.repeat_interleave(drawings.shape[1]),
-    )
 
 
 def _rows(run: Demo, generated: Scored) -> list[list[Cell]]:

@@ -19,7 +19,8 @@ from weights2weights.generation import generate
 from weights2weights.metrics.verification import roc_auc, verification_auc
 from weights2weights.sheets import image_grid
 from weights2weights.worlds.people import PEOPLE
-from weights2weights.worlds.people.draw import draw_scene
+from weights2weights.worlds.people.draw import page, rasterise
+from weights2weights.worlds.people.scenery import scenery
 from weights2weights.worlds.scorers import Scorer
 
 from .autoencoder import decode, encode, psnr
@@ -113,7 +114,8 @@ def attribute_agreement(
 def scene_agreement(base: Base, seeds: int = 4) -> float:
     """Ask for every scene; return how often the image's border is closest to the one asked for."""
     scenes = PEOPLE.scene_prompts
-    drawn = np.stack([_border(draw_scene(scene, base.size)) for scene in scenes])
+    pages = (page(scenery(scene), base.size) for scene in scenes)
+    drawn = np.stack([_border(rasterise(each)) for each in pages])
     images = generate(base, prompts=list(scenes.values()), seeds=range(seeds))[0].numpy()
     borders = np.stack([[_border(image) for image in row] for row in images])
     distance = np.abs(borders[:, :, None] - drawn).mean((-1, -2))

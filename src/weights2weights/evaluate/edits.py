@@ -21,12 +21,7 @@ Scores = dict[str, Float[Tensor, "k p s"]]
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """Models edited along the direction of a label.
-
-    Attributes:
-        add: for each model whether it was moved towards the label, or away from it.
-        after: images of the edited models.
-    """
+    """Images of edited models, and whether each was moved towards the label or away from it."""
 
     add: Bool[Tensor, " k"]
     after: Scored
@@ -55,8 +50,7 @@ def edit_towards_missing(
         **options: options of `generation.generate`.
     """
     add = lacking(setting.attribute(before, direction.name))
-    moved = edited(points, {direction: strength}, add)
-    weights = setting.space.to_weights(moved)
+    weights = setting.space.to_weights(edited(points, {direction: strength}, add))
     return Edit(add, setting.generate(weights, prompts, seeds, **options))
 
 

@@ -21,11 +21,11 @@ DRAWN = (
 def measured_on(base: Base, space: WeightSpace, space_name: str, seed: int) -> dict[str, Any]:
     """Return what figures were measured on: base, precision, space, machine, seed, version.
 
-    `statement` says so in words. Only with the embedded base and the embedded space, recognised by
-    their hashes, does it add that the images show nothing but drawings: any other base or space may
-    have been trained on photographs.
+    `statement` says so in words. Only for the embedded base and space, recognised by their hashes,
+    does it add that all images are drawings: others may have been trained on photographs.
     """
-    drawn = is_shipped(base) and space.hash == _shipped_space_hash()
+    embedded = shipped("people", "space")
+    drawn = is_shipped(base) and space.hash == WeightSpace.from_pretrained(embedded).hash
     measured = f"Measured on base {base.id} with space {space_name}."
     return {
         "base": base.id,
@@ -63,7 +63,3 @@ def machine(device: torch.device | None = None) -> str:
 def dtype_name(base: Base) -> str:
     """Return the precision in which a base computes, such as "bfloat16"."""
     return str(base.dtype).removeprefix("torch.")
-
-
-def _shipped_space_hash() -> str:
-    return WeightSpace.from_pretrained(shipped("people", "space")).hash

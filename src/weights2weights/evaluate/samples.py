@@ -1,9 +1,8 @@
 """Whether samples of a space are new models, and its coefficients justify how they are drawn.
 
-Samples are drawn coefficient by coefficient from Gaussians. That is justified if the training
-models' coefficients are near Gaussian (Fig. 26) and near independent (Fig. 27); samples are new
-models if they are as far from their nearest training model as training models are from each other
-(Fig. 4).
+Drawing each coefficient from a Gaussian is justified if those of the training models are near
+Gaussian (Fig. 26) and near independent (Fig. 27). Samples are new models if they are as far from
+their nearest training model as training models are from each other (Fig. 4).
 
 Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.2 and 4.2.
 """

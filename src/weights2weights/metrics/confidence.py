@@ -1,9 +1,8 @@
 """Bootstrap intervals of means that respect that images of one subject are alike.
 
-Images of one subject are not independent, and resampling them one by one would give intervals that
-are too narrow. Whole clusters are resampled instead: a resampled mean is the ratio of the drawn
-clusters' sums and counts, so clusters may differ in size (Field and Welsh 2007, Bootstrapping
-clustered data). The intervals are BCa (Efron 1987), computed by `scipy.stats.bootstrap`.
+Resampling images one by one would give intervals that are too narrow, so whole clusters are
+resampled: a resampled mean is the ratio of the drawn clusters' sums and counts (Field and Welsh
+2007, Bootstrapping clustered data). Intervals are BCa (Efron 1987), by `scipy.stats.bootstrap`.
 """
 
 from collections.abc import Sequence
@@ -88,11 +87,7 @@ def mean_interval(
 
 
 def _bootstrap(
-    sums: Float[np.ndarray, " clusters"],
-    counts: Float[np.ndarray, " clusters"],
-    level: float,
-    resamples: int,
-    seed: int,
+    sums: np.ndarray, counts: np.ndarray, level: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     """Return the BCa interval of the ratio of sums and counts."""
     from scipy.stats import bootstrap

@@ -46,11 +46,6 @@ def draw(person: Person, image: Scene, size: int = 128) -> np.ndarray:
     return rasterise(svg(person, image, size))
 
 
-def draw_scene(scene: str, size: int = 128) -> np.ndarray:
-    """Draw a scene or wall without a person, uint8, shape (size, size, 3)."""
-    return rasterise(page(scenery(scene), size))
-
-
 def page(marks: str, size: int) -> str:
     """Wrap marks in an SVG page of `size` × `size` pixels; coordinates run from 0 to 128."""
     return (

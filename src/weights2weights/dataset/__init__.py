@@ -13,6 +13,6 @@ copying files.
 from ._dataset import WeightDataset
 from ._folder import is_dataset
 from ._import import Imported, import_loras
-from ._shards import pack
+from ._pack import pack
 
 __all__ = ["Imported", "WeightDataset", "import_loras", "is_dataset", "pack"]

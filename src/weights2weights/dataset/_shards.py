@@ -5,71 +5,15 @@ has as a file of its own. `dataset.json` lists the shards; rows written later ar
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from .._files import make_folder
-from .._json import canonical_json, parse_json
-from .._safetensors import open_checked, write_safetensors
+from .._json import parse_json
+from .._safetensors import open_checked
 from ..errors import InputError, W2WError
-from ..formats import DIGEST, digest
-from ..labels import write_labels
-from ._folder import FACTS, SHARDS, Facts, write_failure
-from ._rows import SUBJECT, PackedRow, read_metadata
+from ..formats import DIGEST
+from ._folder import Facts
+from ._rows import SUBJECT, PackedRow
 
-if TYPE_CHECKING:
-    from ._dataset import WeightDataset
-
-_ROWS, _TENSOR = "w2w_rows", "weights"
-_MOST_ROWS = 1024  # whose headers fit into one header
-
-
-def pack(
-    dataset: "WeightDataset",
-    out: str | Path,
-    *,
-    shard_bytes: int = 256 << 20,
-    progress: bool = False,
-) -> "WeightDataset":
-    """Copy a dataset into safetensors shards, which `WeightDataset.open` reads like the files.
-
-    Equal datasets give equal bytes. Needs memory for one shard.
-
-    Args:
-        dataset: what to copy, with its labels and the reasons of failures.
-        out: a new or empty folder, or one in which packing was interrupted.
-        shard_bytes: approximate size of a shard.
-        progress: show a bar on stderr.
-
-    Raises:
-        InputError: a damaged row, no rows, or a folder in use.
-        ResourceError: the shards cannot be written.
-    """
-    out = Path(out)
-    if not dataset.names:
-        raise InputError(f"{dataset.path} holds no models to pack")
-    if (out / FACTS).exists() or (out.exists() and {p.name for p in out.iterdir()} - {SHARDS}):
-        raise InputError(f"{out} is not empty; expected a new folder for the packed dataset")
-    make_folder(out / SHARDS)
-    height = max(1, min(_MOST_ROWS, shard_bytes // (4 * dataset.layout.num_parameters)))
-    starts = range(0, len(dataset), height)
-    shards = tuple(f"{SHARDS}/{i:05d}-of-{len(starts):05d}.safetensors" for i in range(len(starts)))
-    for shard, start in zip(shards, tqdm(starts, unit="shard", disable=not progress), strict=True):
-        names = dataset.names[start : start + height]
-        rows, headers = dataset[list(names)], []
-        for name, row in zip(names, rows, strict=True):
-            stated = read_metadata(dataset.place(name))
-            own = {key: text for key, text in stated.items() if key.startswith("w2w_")}
-            headers.append({**own, SUBJECT: name, DIGEST: digest(row)})
-        write_safetensors(out / shard, {_TENSOR: rows}, {_ROWS: canonical_json(headers).decode()})
-    for name, facts in dataset.failures.items():
-        write_failure(out, name, **facts)
-    labels = dataset.labels.dropna(how="all")
-    if len(labels.columns):
-        write_labels(out / "labels.csv", labels)
-    Facts(dataset.layout, dataset.base_hash, dataset.recipe, shards).write(out)
-    return type(dataset).open(out)
+ROWS, TENSOR = "w2w_rows", "weights"
 
 
 def list_packed(folder: Path, facts: Facts) -> dict[str, PackedRow]:
@@ -89,8 +33,8 @@ def list_packed(folder: Path, facts: Facts) -> dict[str, PackedRow]:
 def _rows_of(path: Path, facts: Facts) -> list[PackedRow]:
     d = facts.layout.num_parameters
     with open_checked(path) as file:
-        metadata = parse_json(file.metadata[_ROWS], _ROWS)
-        tensor = file.places[_TENSOR]
+        metadata = parse_json(file.metadata[ROWS], ROWS)
+        tensor = file.places[TENSOR]
         if tensor.dtype != "F32" or tensor.shape != (len(metadata), d) or len(file.places) > 1:
             raise InputError(
                 f"holds {tensor.dtype} {list(tensor.shape)}: expected F32 [{len(metadata)}, {d}]"
@@ -98,5 +42,5 @@ def _rows_of(path: Path, facts: Facts) -> list[PackedRow]:
     start = path.stat().st_size - 4 * d * len(metadata)
     for row in metadata:
         if not all(isinstance(row[key], str) for key in (SUBJECT, DIGEST)):
-            raise InputError(f"{_ROWS} does not name every row and its digest")
+            raise InputError(f"{ROWS} does not name every row and its digest")
     return [PackedRow(path, start + 4 * d * i, row) for i, row in enumerate(metadata)]

@@ -1,0 +1,65 @@
+"""Pack a dataset into a few large files, for hubs and network disks that dislike small ones."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .._files import make_folder
+from .._json import canonical_json
+from .._safetensors import write_safetensors
+from ..errors import InputError
+from ..formats import DIGEST, digest
+from ..labels import write_labels
+from ._dataset import WeightDataset
+from ._folder import FACTS, SHARDS, Facts, write_failure
+from ._rows import SUBJECT, read_metadata
+from ._shards import ROWS, TENSOR
+
+_MOST_ROWS = 1024  # whose headers fit into one header
+
+
+def pack(
+    dataset: WeightDataset,
+    out: str | Path,
+    *,
+    shard_bytes: int = 256 << 20,
+    progress: bool = False,
+) -> WeightDataset:
+    """Copy a dataset into safetensors shards, which `WeightDataset.open` reads like the files.
+
+    Equal datasets give equal bytes. Needs memory for one shard.
+
+    Args:
+        dataset: what to copy, with its labels and the reasons of failures.
+        out: a new or empty folder, or one in which packing was interrupted.
+        shard_bytes: approximate size of a shard.
+        progress: show a bar on stderr.
+
+    Raises:
+        InputError: a damaged row, no rows, or a folder in use.
+        ResourceError: the shards cannot be written.
+    """
+    out = Path(out)
+    if not dataset.names:
+        raise InputError(f"{dataset.path} holds no models to pack")
+    if (out / FACTS).exists() or (out.exists() and {p.name for p in out.iterdir()} - {SHARDS}):
+        raise InputError(f"{out} is not empty; expected a new folder for the packed dataset")
+    make_folder(out / SHARDS)
+    height = max(1, min(_MOST_ROWS, shard_bytes // (4 * dataset.layout.num_parameters)))
+    starts = range(0, len(dataset), height)
+    shards = tuple(f"{SHARDS}/{i:05d}-of-{len(starts):05d}.safetensors" for i in range(len(starts)))
+    for shard, start in zip(shards, tqdm(starts, unit="shard", disable=not progress), strict=True):
+        names = dataset.names[start : start + height]
+        rows, headers = dataset[list(names)], []
+        for name, row in zip(names, rows, strict=True):
+            stated = read_metadata(dataset.place(name))
+            own = {key: text for key, text in stated.items() if key.startswith("w2w_")}
+            headers.append({**own, SUBJECT: name, DIGEST: digest(row)})
+        write_safetensors(out / shard, {TENSOR: rows}, {ROWS: canonical_json(headers).decode()})
+    for name, facts in dataset.failures.items():
+        write_failure(out, name, **facts)
+    labels = dataset.labels.dropna(how="all")
+    if len(labels.columns):
+        write_labels(out / "labels.csv", labels)
+    Facts(dataset.layout, dataset.base_hash, dataset.recipe, shards).write(out)
+    return WeightDataset.open(out)

@@ -607,7 +607,7 @@ def test_unreadable_subjects_fail_alone_and_say_why(tmp_path, base, cache):
     )
     assert dataset.names == ("adam", "zoë 2")
     assert dataset.failed == {
-        "broken ü": "1.png is not an image: expected a PNG, JPEG or WebP of up to 100,000,000"
+        "broken ü": "1.png is not an image; expected a PNG, JPEG or WebP of up to 100,000,000"
         " pixels",
         "empty": "no images: expected PNG, JPEG or WebP",
     }
@@ -765,7 +765,7 @@ def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache
     subjects = captioned(tmp_path / "s", {"adam/1": "x" * 5000})
     dataset = train(base, subjects, tmp_path / "w", QUICK, cache=cache)
     assert dataset.names == ("eve",)
-    assert "1.txt of more than 4,096 bytes is not a caption" in dataset.failed["adam"]
+    assert "1.txt is too long for a caption: over 4,096 bytes" in dataset.failed["adam"]
 
 
 # Where training begins.

@@ -1,11 +1,12 @@
 """Contact sheets place images and captions; image files are whole or absent."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from weights2weights import sheets
 from weights2weights.errors import W2WError
 from weights2weights.sheets import image_grid, write_image, write_images
 
@@ -77,7 +78,7 @@ def test_a_failed_write_leaves_the_old_image(tmp_path, cells, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sheets.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(W2WError, match="No space left"):
         write_image(path, cells[1, 1])
     assert path.read_bytes() == before

@@ -27,10 +27,11 @@ Chunk = bytes | bytearray | memoryview
 _tidied: set[tuple[int, Path]] = set()  # (process, folder) in which leftovers were looked for
 
 
-def write_atomic(path: Path, chunks: Iterable[Chunk]) -> str:
+def write_atomic(path: Path, chunks: Iterable[Chunk], *, flush: bool = True) -> str:
     """Replace a file by new bytes, all or nothing; return their SHA-256 in hex.
 
     The folder must exist. Chunks are written as they arrive and need not fit in memory together.
+    Without `flush`, for what is cheap to make again, a power cut may lose the new bytes.
 
     Raises:
         ResourceError: a failure of the system. The old file is intact, unless only the last flush
@@ -43,12 +44,13 @@ def write_atomic(path: Path, chunks: Iterable[Chunk]) -> str:
             _tidied.add((os.getpid(), folder))
         with _open_temporary(folder) as file:
             try:
-                digest = _write_flushed(file, chunks)
+                digest = (_write_flushed if flush else _write)(file, chunks)
                 os.replace(file.name, path)
             except BaseException:
                 remove(Path(file.name))
                 raise
-        sync_folder(folder)
+        if flush:
+            sync_folder(folder)
     return digest
 
 
@@ -153,15 +155,20 @@ def _open_temporary(folder: Path) -> BinaryIO:
         file.close()
 
 
-def _write_flushed(file: BinaryIO, chunks: Iterable[Chunk]) -> str:
+def _write(file: BinaryIO, chunks: Iterable[Chunk]) -> str:
     digest = hashlib.sha256()
     for chunk in chunks:
         file.write(chunk)
         digest.update(chunk)
     file.flush()
+    return digest.hexdigest()
+
+
+def _write_flushed(file: BinaryIO, chunks: Iterable[Chunk]) -> str:
+    digest = _write(file, chunks)
     if sys.platform == "darwin":  # where fsync stops at the drive's cache
         with suppress(OSError):
             fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
-            return digest.hexdigest()
+            return digest
     os.fsync(file.fileno())
-    return digest.hexdigest()
+    return digest

@@ -1,8 +1,6 @@
 """Contact sheets: images laid out as a table with captions, and image files that are whole."""
 
 import io
-import os
-import secrets
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._files import TEMPORARY, readable_errors
+from ._files import make_folder, write_atomic
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -77,8 +75,8 @@ def image_grid(
 def write_image(path: str | Path, image: Any) -> Path:
     """Write an image file, whole or not at all; its folder is made if absent.
 
-    Images are cheap to make again: unlike what `write_atomic` writes, they are not flushed to the
-    disk, which would take longer than drawing them.
+    Images are cheap to make again: they are not flushed to the disk, which would take longer than
+    drawing them.
 
     Args:
         path: a name ending in .png, .jpg or .webp.
@@ -97,15 +95,8 @@ def write_image(path: str | Path, image: Any) -> Path:
         image = Image.fromarray(_pixels(image))
     buffer = io.BytesIO()
     image.save(buffer, FORMATS[path.suffix.lower()])
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
-    with readable_errors("write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(buffer.getvalue())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    make_folder(path.parent)
+    write_atomic(path, [buffer.getvalue()], flush=False)
     return path
 
 

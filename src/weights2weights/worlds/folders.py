@@ -60,7 +60,7 @@ def write_subjects(
             image = drawn.image(population, 0 if alike else index, number)
             write_image(folder / f"{number:03d}.png", drawn.draw(subject, image, size))
             text = drawn.surroundings(image) + "\n"
-            (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
+            write_atomic(folder / f"{number:03d}.txt", [text.encode()], flush=False)
         values = drawn.labels(subject)
         rows[folder.name] = [folder.name, *(str(int(values[name])) for name in drawn.label_names)]
     table = io.StringIO(newline="")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from .._files import write_atomic
 from ..errors import InputError
 
 _WIDTHS = (32, 64, 128, 192)
@@ -128,7 +129,8 @@ class Scorer:
         state = self.network.state_dict()
         weights = {name: value.half().contiguous() for name, value in state.items()}
         save_file(weights, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"label_names": self.label_names}, indent=1))
+        config = json.dumps({"label_names": self.label_names}, indent=1)
+        write_atomic(folder / "config.json", [config.encode()])
 
     @classmethod
     def load(cls, folder: Path) -> "Scorer":

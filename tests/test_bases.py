@@ -363,10 +363,25 @@ def test_a_folder_of_images_does_not_hide_the_world_of_its_name(tmp_path, monkey
     assert found.hash == load_base("people").hash
 
 
-@pytest.mark.parametrize("spec", ["/nowhere/at/all", "a b/c", "one/two/three"])
+@pytest.mark.parametrize("spec", ["/nowhere/at/all", "./nowhere", "a b/c", "one/two/three"])
 def test_what_can_be_no_base_is_refused_at_once(spec):
     with pytest.raises(W2WError, match="hub id such as"):
         load_base(spec)
+
+
+def test_a_name_that_the_hub_refuses_is_one_line():
+    with pytest.raises(InputError, match="cannot be read"):
+        load_base("a--b/c")
+
+
+def test_a_dtype_may_be_named(tiny_base):
+    assert load_base(tiny_base, "cpu", "float32") is load_base(tiny_base, "cpu")
+    with pytest.raises(InputError, match="dtype 'float33': expected float32"):
+        load_base(tiny_base, "cpu", "float33")
+
+
+def test_a_base_is_shown_in_one_line(tiny_base, base):
+    assert repr(base) == f"Base({base.id!r}, 16 px, float32, cpu)"
 
 
 def copy(tiny_base, tmp_path):

@@ -110,6 +110,13 @@ def test_every_name_of_the_contents_page_exists(name):
     assert name in dir(weights2weights)
 
 
+def test_metrics_are_imported_on_first_use():
+    assert set(weights2weights.metrics.__all__) == {
+        path.stem for path in (PACKAGE / "metrics").glob("[!_]*.py")
+    }
+    assert weights2weights.metrics.faces
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nothing"):
         _ = weights2weights.nothing

@@ -1,5 +1,6 @@
 """The search finds what it should, the same in any company, and keeps it when it is interrupted."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -378,7 +379,10 @@ def test_what_does_not_fit_is_reported_in_one_line(base, space, photos):
     assert "expected uint8 of [height, width, 3]" in message(photos[..., :2])
     assert "expected uint8" in message(photos.astype(np.float32))
     assert "no images" in message(photos[:0])
-    assert "a int: expected a path" in message(3)
+    assert "images of type int: expected one or several paths" in message(3)
+    assert "images of type NoneType: expected" in message(None)
+    assert "shape [16, 16]: expected uint8 of [height, width, 3]" in message(photos[0, ..., 0])
+    assert "there is no setting 'stepz': expected steps" in message(stepz=1)
     assert "nowhere.png cannot be read" in message("nowhere.png")
     ones = torch.ones(4, 16, 16)
     assert "mask 0 of shape [8, 8]: expected that of its image, [16, 16]" in message(
@@ -397,6 +401,16 @@ def test_what_does_not_fit_is_reported_in_one_line(base, space, photos):
     bare = WeightSpace(space.layout, space.mean, space.std, space.components)
     assert "use the preset paper" in message(space=bare)
     assert invert(base, bare, photos[:1], preset="paper", steps=1).loss.isfinite()
+
+
+def test_a_pipe_is_not_waited_for(base, space, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(InputError, match="is not a regular file"):
+        invert(base, space, tmp_path / "a.png")
+
+
+def test_a_result_is_shown_in_one_line(found):
+    assert repr(found).startswith("Inversion(points (") and len(repr(found)) < 100
 
 
 def test_images_and_masks_come_as_paths_pil_or_arrays(base, space, photos, found, tmp_path):

@@ -1,7 +1,9 @@
 """What the settings of training and inversion share: checks, and the learning-rate schedule."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from .errors import InputError
@@ -33,6 +35,14 @@ def require_ranges(config: Any, ranges: Mapping[str, str]) -> None:
             value = getattr(config, name)
             if value is not None and not _RANGES[expected](value):
                 raise InputError(f"{name} {value}: expected {expected}")
+
+
+def require_fields(config: Any, changes: Mapping[str, Any]) -> None:
+    """Raise InputError if settings to change are not fields of the settings."""
+    names = [field.name for field in fields(config)]
+    for name in changes.keys() - names:
+        near = difflib.get_close_matches(name, names, n=1) or [", ".join(names)]
+        raise InputError(f"there is no setting {name!r}: expected {near[0]}")
 
 
 def learning_rate_at(config: Any, step: int) -> float:

@@ -20,7 +20,12 @@ def find_base(spec: str | Path) -> str | Path:
         if fault := _fault(folder):
             raise InputError(f"base {spec!r} {fault}")
         return folder
-    if Path(spec).expanduser().exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+    if spec.startswith((".", "~", "/")) and not Path(spec).expanduser().exists():
+        raise InputError(
+            f"base {spec!r} is not a folder; expected a diffusers folder, a world such as people,"
+            " or a hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+        )
+    if Path(spec).expanduser().exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", spec):
         worlds = sorted(p.parent.name for p in WORLDS.glob("*/base"))
         raise InputError(
             f"base {spec!r}: no embedded world of this name in this installation (there are:"

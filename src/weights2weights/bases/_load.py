@@ -30,7 +30,7 @@ _NETWORK = (
 def load_base(
     spec: str | Path = "people",
     device: str | torch.device = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> Base:
     """Load a base model, or return the one that this process already holds.
 
@@ -40,19 +40,25 @@ def load_base(
     Args:
         spec: the name of an embedded world ("people"), a folder in diffusers layout, or a hub id.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the accelerator, if there is one.
-        dtype: float32, or bfloat16 / float16 for speed and memory; see `Base.dtype`.
+        dtype: float32, or bfloat16 / float16 for speed and memory, or its name; see `Base.dtype`.
 
     Raises:
-        InputError: no such base or device, a part is missing or damaged, or it is of a kind that
-            the library does not support (two text encoders, another prediction type).
+        InputError: no such base, device or dtype, a part is missing or damaged, or it is of a kind
+            that the library does not support (two text encoders, another prediction type).
         ResourceError: the hub cannot be reached, or the base does not fit into memory.
     """
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise InputError(f"dtype {dtype!r}: expected float32, bfloat16 or float16")
     source, place = find_base(spec), usable_device(device)
     with _loading:
-        key = (str(spec), *stamp_of(source), place, dtype)
+        try:
+            key = (str(spec), *stamp_of(source), place, kind)
+        except (OSError, ValueError) as error:  # such as the hub's rules for names
+            raise _unreadable(str(spec), source, "folder", error) from error
         if (base := _loaded.get(key)) is None:
-            base = _load(str(spec), source, place, dtype)
-            _loaded[(str(spec), *stamp_of(source), place, dtype)] = base
+            base = _load(str(spec), source, place, kind)
+            _loaded[(str(spec), *stamp_of(source), place, kind)] = base
         return base
 
 

@@ -66,7 +66,11 @@ class Base:
     device: torch.device
     dtype: torch.dtype
     alphas_cumprod: Float[Tensor, "timesteps"]
-    _prompts: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _prompts: dict[str, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Base({self.id!r}, {self.size} px, {dtype}, {self.device})"
 
     @classmethod
     def from_pipeline(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from .._files import checksum
+from .._config import require_fields
 from .._json import plain
 from .._memory import loras_that_fit, out_of_memory_explained
 from ..bases import Base
@@ -21,7 +21,7 @@ from ..training import default_config
 from ._config import PRESETS, InversionConfig
 from ._coordinates import Coordinates
 from ._images import TargetImages
-from ._inputs import as_list, read_images
+from ._inputs import read_images
 from ._search import Search
 
 
@@ -52,6 +52,10 @@ class Inversion:
     interrupted: bool = False
     origins: Sequence[dict[str, Any]] = ()
     base_hash: str = ""
+
+    def __repr__(self) -> str:
+        points, loss = tuple(self.points.shape), self.loss.mean()
+        return f"Inversion(points {points}, {self.steps.sum()} steps, mean loss {loss:.4f})"
 
     def models(self, space: WeightSpace) -> list[Model]:
         """Return the models of all subjects that took a step, for `save_model`.
@@ -134,12 +138,14 @@ def invert(
     if config is None and preset not in PRESETS:
         raise InputError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
     settings: dict[str, Any] = {"preset": preset if config is None else None}
-    config = replace(config or PRESETS[preset], **changes)
+    config = config or PRESETS[preset]
+    require_fields(config, changes)
+    config = replace(config, **changes)
     if seed < 0 or (subjects_per_batch is not None and subjects_per_batch < 1):
         raise InputError(
             f"seed {seed}, subjects_per_batch {subjects_per_batch}: expected at least 0 and 1"
         )
-    pixels, masks = read_images(images, mask, base.size)
+    pixels, masks, files = read_images(images, mask, base.size)
     require_one_base(base.hash, space.base_hash, "the space")
     coordinates = Coordinates(space, config, base.device)
     prompt = default_config(base.id).instance_prompt if prompt is None else prompt
@@ -168,8 +174,8 @@ def invert(
     points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
     settings |= {"config": config, "prompt": prompt, "seed": seed}
     origins = [
-        plain({"verb": "invert", "images": files, **settings, "steps": steps})
-        for files, steps in zip(_files_of(images, targets.owners), search.steps, strict=True)
+        plain({"verb": "invert", "images": shown, **settings, "steps": steps})
+        for shown, steps in zip(_by_owner(files, targets.owners), search.steps, strict=True)
     ]
     return Inversion(
         points,
@@ -184,11 +190,9 @@ def invert(
     )
 
 
-def _files_of(images: Any, owners: Sequence[int]) -> list[list[dict[str, str]]]:
-    """Return the names and checksums of the files that show each subject."""
-    files: list[list[dict[str, str]]] = [[] for _ in set(owners)]
-    for image, owner in zip(as_list(images, 3), owners, strict=True):
-        if isinstance(image, str | Path):
-            path = Path(image).expanduser()
-            files[owner].append({"name": path.name, "sha256": checksum(path)})
-    return files
+def _by_owner(files: Sequence[dict[str, str]], owners: Sequence[int]) -> list[list[dict[str, str]]]:
+    """Return the files that show each subject."""
+    return [
+        [file for file, owner in zip(files, owners, strict=True) if file and owner == subject]
+        for subject in range(len(set(owners)))
+    ]

@@ -1,4 +1,4 @@
-"""Which subjects are left to train, and together with whom."""
+"""Which subjects are left to train, and in which batches."""
 
 import hashlib
 from collections.abc import Sequence

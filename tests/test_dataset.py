@@ -202,6 +202,9 @@ def test_indexing(tmp_path):
     assert dataset[[]].shape == (0, D)
     assert torch.equal(torch.stack(list(dataset)), all_rows)
     assert "subject 003" in dataset and "nobody" not in dataset
+    for mask in ([True] * 10, np.ones(10, bool), torch.ones(10, dtype=torch.bool), True):
+        with pytest.raises(W2WError, match="chosen by booleans"):
+            dataset[mask]
     with pytest.raises(IndexError):
         dataset[10]
     with pytest.raises(W2WError, match="has no model called 'nobody'; it has 10"):
@@ -321,6 +324,9 @@ def test_open_says_what_is_wrong(tmp_path):
         WeightDataset.open(tmp_path)
     with pytest.raises(W2WError, match="No such file"):
         WeightDataset.open(tmp_path / "absent")
+    (tmp_path / "p.png").touch()
+    with pytest.raises(W2WError, match="is a file; expected the folder of a dataset"):
+        WeightDataset.open(tmp_path / "p.png")
     new(tmp_path / "set")
     path = tmp_path / "set" / "dataset.json"
     facts = json.loads(path.read_bytes())
@@ -374,11 +380,25 @@ def test_a_folder_of_anybodys_loras_is_a_dataset(tmp_path):
     assert (dataset.names, dataset.layout) == (("anna", "bo", "cleo"), LAYOUT)
     assert torch.equal(dataset["anna"], rows(3)[0].half().float())
     assert torch.equal(dataset[1:], rows(3)[1:])
+    with pytest.raises(W2WError, match=r"holds 'bo'; expected bo.safetensors"):
+        dataset.write("bo", rows(1)[0])
     assert dataset.labels["Bald"].tolist() == [pd.NA, True, pd.NA]
     wide = WeightLayout(LAYOUT.modules, rank=2, alpha=2.0)
     write_lora_file(folder / "dora.safetensors", torch.ones(2 * D), wide, "diffusers")
     with pytest.raises(W2WError, match=r"1 of 4 LoRAs differ .*dora.safetensors has .* rank 2"):
         WeightDataset.open(folder)
+
+
+def test_moving_aside_keeps_what_was_moved_before(tmp_path):
+    dataset = new(tmp_path, 1)
+    first, _ = dataset.move_aside("subject 000"), dataset.write("subject 000", rows(1)[0])
+    second = dataset.move_aside("subject 000")
+    assert first != second and first.exists() and second.exists()
+
+
+def test_a_notebook_shows_a_table(tmp_path):
+    html = new(tmp_path, 2, labels={"subject 000": {"Bald": 1}})._repr_html_()
+    assert all(text in html for text in ("WeightDataset", "Bald", "tiny"))
 
 
 def test_merging_is_copying_files(tmp_path):

@@ -201,6 +201,15 @@ def test_datasets_are_merged_with_their_labels(tmp_path):
     assert load_lora(both.path_of("b 0")).metadata["w2w_seed"] == "1"
 
 
+def test_labels_follow_names_that_come_twice(tmp_path):
+    for seed, name in enumerate("AB"):
+        dataset = WeightDataset.create(tmp_path / name, LAYOUT, labels={"ada": {"Bald": seed}})
+        dataset.write("ada", weights(seed))
+    both = import_loras([tmp_path / "A", tmp_path / "B"], tmp_path / "both").dataset
+    assert both is not None and both.names == ("A/ada", "B/ada")
+    assert both.labels["Bald"].tolist() == [False, True]
+
+
 def test_more_than_one_base_is_told(tmp_path, loras):
     other = WeightLayout(MODULES, rank=1, alpha=27.0, base="another")
     write_lora_file(loras / "zoe.safetensors", weights(5), other, "kohya")

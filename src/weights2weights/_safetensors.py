@@ -96,8 +96,11 @@ def _guard(path: Path) -> None:
     if len(start) < 8:
         raise InputError(f"is {status.st_size} bytes long: expected safetensors; download it again")
     (length,) = struct.unpack("<Q", start)
-    if length > MAX_HEADER:
+    if length > status.st_size - 8 or length > MAX_HEADER:
         refuse_pickle(path, start)
+    if length > status.st_size - 8:
+        raise InputError("is not a safetensors file, or is cut short; download it again")
+    if length > MAX_HEADER:
         raise InputError(
             f"states a header of {length:,} bytes: expected at most {MAX_HEADER:,}; the file is"
             " damaged or not safetensors: download it again"

@@ -16,7 +16,7 @@ from ._output import json_option, report
 def command(dataset: Path, out: Path, shard_mb: int, as_json: bool) -> None:
     """Copy a dataset into a few large files, for a hub or a network disk.
 
-    Every command that takes a dataset takes the packed one.
+    Every command that takes a dataset takes the packed one, except import.
 
     \b
     Example: w2w pack loras --out packed

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._files import make_folder, remove, sync_folder
+from .._files import make_folder, readable_errors, remove, sync_folder
+from .._html import html_table
 from .._json import canonical_json
 from ..errors import InputError, W2WError, shown
 from ..formats import DIGEST, load_lora, write_lora_file
@@ -85,6 +87,8 @@ class WeightDataset:
             InputError: no LoRA is there, LoRAs of several layouts, a damaged `dataset.json`.
         """
         path = Path(path)
+        if path.is_file():
+            raise InputError(f"{path} is a file; expected the folder of a dataset")
         facts = _folder.read_facts(path)
         if facts is not None:
             return cls(path, facts, {**list_packed(path, facts), **_folder.list_rows(path)})
@@ -154,6 +158,15 @@ class WeightDataset:
     def __repr__(self) -> str:
         return f"WeightDataset({str(self.path)!r}, {len(self):,} × {self.layout.num_parameters:,})"
 
+    def _repr_html_(self) -> str:
+        rows = {
+            "models": f"{len(self):,}",
+            "parameters per model": f"{self.layout.num_parameters:,}",
+            "labels": ", ".join(self.labels.columns) or "none",
+            "base model": self.layout.base or "unknown",
+        }
+        return html_table(rows, "WeightDataset")
+
     @property
     def labels(self) -> "pandas.DataFrame":
         """Labels, one row per model in the order of `names`; see `tidy_labels` for the columns.
@@ -202,11 +215,15 @@ class WeightDataset:
             rows: a name or index gives one row "d"; a slice or a sequence of them "n d".
 
         Raises:
-            InputError: no such name, or its file is damaged.
+            InputError: no such name, its file is damaged, or rows chosen by booleans.
             IndexError: no such index.
         """
         one = isinstance(rows, str) or (hasattr(rows, "__index__") and not getattr(rows, "ndim", 0))
-        chosen = self.names[rows] if isinstance(rows, slice) else [rows] if one else rows
+        chosen = self.names[rows] if isinstance(rows, slice) else [rows] if one else list(rows)
+        if any("bool" in str(getattr(row, "dtype", type(row))) for row in chosen):
+            raise InputError(
+                "rows chosen by booleans; expected names or indices: mask.nonzero()[0]"
+            )
         names = (row if isinstance(row, str) else self.names[row] for row in chosen)
         found = read_rows(self._reader, [self.place(name) for name in names])
         return found[0] if one else found
@@ -264,6 +281,11 @@ class WeightDataset:
             ResourceError: the disk is full or the folder read-only.
         """
         path = self.path_of(name)
+        held = self._places.get(name)
+        if isinstance(held, Path) and held != path:
+            raise InputError(
+                f"{held} holds {name!r}; expected {path.name}: move it elsewhere first"
+            )
         if name not in self._places and path.exists():
             holder = read_metadata(path).get(SUBJECT, name)
             if holder != name:  # a disk that ignores case, or accents' spelling
@@ -305,14 +327,19 @@ class WeightDataset:
 
         Raises:
             InputError: no such row, or it is inside a shard.
+            ResourceError: the folder cannot be written.
         """
         place = self.place(name)
         if not isinstance(place, Path):
             raise InputError(f"{name!r} is packed in {place.path}: expected a file of its own")
-        aside = self.path / _folder.BROKEN / place.name
-        make_folder(aside.parent)
-        os.replace(place, aside)
-        sync_folder(self.path)
+        broken = self.path / _folder.BROKEN
+        make_folder(broken)
+        aside, copies = broken / place.name, count(2)
+        while aside.exists():
+            aside = broken / f"{place.stem}-{next(copies)}{place.suffix}"
+        with readable_errors("move", place):
+            os.replace(place, aside)
+            sync_folder(self.path)
         del self._places[name]
         self.__dict__.pop("names", None)
         return aside

@@ -87,10 +87,14 @@ def import_loras(
         except InputError as error:
             outcome.refused[file] = str(error)
     if outcome.dataset is not None:
-        tables = filter(None, (find_labels(folder) for folder in paths if folder.is_dir()))
-        for table in (*map(read_labels, tables), labels):
-            if table is not None:
-                outcome.dataset.label(table)
+        renamed = {os.path.abspath(file): name for name, file in named.items()}
+        for folder in filter(Path.is_dir, paths):
+            if table := find_labels(folder):
+                inside = {row: os.path.abspath(file) for row, file in list_rows(folder).items()}
+                names = {row: renamed.get(file, row) for row, file in inside.items()}
+                outcome.dataset.label(read_labels(table).rename(index=names))
+        if labels is not None:
+            outcome.dataset.label(labels)
     return outcome
 
 

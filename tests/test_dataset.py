@@ -437,6 +437,14 @@ def test_packed_is_the_same_dataset(tmp_path):
     assert len(WeightDataset.open(packed.path)) == 12
     with pytest.raises(W2WError, match="is not empty"):
         pack(dataset, packed.path)
+    (packed.path / "dataset.json").unlink()  # as if interrupted near the end
+    (packed.path / "late.safetensors").unlink()
+    (packed.path / ".w2w-tmp-0").touch()
+    dataset.label({"nobody yet": {"B": 0}})
+    assert pack(dataset, packed.path, shard_bytes=4 * D * 4).names == dataset.names
+    assert "nobody yet,0" in (packed.path / "labels.csv").read_text()
+    with pytest.raises(W2WError, match="is a file"):
+        pack(dataset, packed.path / "labels.csv")
     with pytest.raises(W2WError, match="no models"):
         pack(WeightDataset.create(tmp_path / "none", LAYOUT), tmp_path / "out")
 

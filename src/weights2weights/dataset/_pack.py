@@ -4,14 +4,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .._files import make_folder
+from .._files import TEMPORARY, make_folder
 from .._json import canonical_json
 from .._safetensors import write_safetensors
 from ..errors import InputError
 from ..formats import DIGEST, digest
-from ..labels import write_labels
+from ..labels import find_labels, read_labels, write_labels
 from ._dataset import WeightDataset
-from ._folder import FACTS, SHARDS, Facts, write_failure
+from ._folder import FAILED, SHARDS, Facts, write_failure
 from ._rows import SUBJECT, read_metadata
 from ._shards import ROWS, TENSOR
 
@@ -42,7 +42,11 @@ def pack(
     out = Path(out)
     if not dataset.names:
         raise InputError(f"{dataset.path} holds no models to pack")
-    if (out / FACTS).exists() or (out.exists() and {p.name for p in out.iterdir()} - {SHARDS}):
+    if out.is_file():
+        raise InputError(f"{out} is a file; expected a new folder for the packed dataset")
+    ours = {SHARDS, FAILED, "labels.csv"} if (out / SHARDS).exists() else set[str]()
+    found = {path.name for path in out.iterdir()} if out.exists() else set[str]()
+    if any(not name.startswith(TEMPORARY) for name in found - ours):
         raise InputError(f"{out} is not empty; expected a new folder for the packed dataset")
     make_folder(out / SHARDS)
     height = max(1, min(_MOST_ROWS, shard_bytes // (4 * dataset.layout.num_parameters)))
@@ -58,8 +62,7 @@ def pack(
         write_safetensors(out / shard, {TENSOR: rows}, {ROWS: canonical_json(headers).decode()})
     for name, facts in dataset.failures.items():
         write_failure(out, name, **facts)
-    labels = dataset.labels.dropna(how="all")
-    if len(labels.columns):
-        write_labels(out / "labels.csv", labels)
+    if table := find_labels(dataset.path):
+        write_labels(out / "labels.csv", read_labels(table).dropna(how="all").sort_index())
     Facts(dataset.layout, dataset.base_hash, dataset.recipe, shards).write(out)
     return WeightDataset.open(out)

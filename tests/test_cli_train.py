@@ -94,7 +94,7 @@ def test_a_subject_that_fails_is_named_and_the_exit_code_tells(tiny_base, subjec
         result = run(*command)
         assert result.exit_code == 1
         assert len(WeightDataset.open(tmp_path / "out")) == 2
-        assert "broken: 0.jpg is not an image: expected" in result.stderr
+        assert "broken: 0.jpg is not an image; expected" in result.stderr
         assert "empty: no images: expected PNG" in result.stderr
         assert "2 of 4 subjects failed; fix them and rerun with --retry" in result.stderr
     Image.new("RGB", (20, 20)).save(subjects / "empty" / "0.png")

@@ -105,7 +105,7 @@ def rewrite(path, tensors=None, **strings):
         (None, {"layout_hash": "0" * 16}, "expected 0000000000000000"),
         (None, {"origin": "[]"}, "more than coefficients"),
         ({"coefficients": torch.zeros(3), "x": torch.zeros(1)}, {}, "more than coefficients"),
-        ({"coefficients": torch.zeros(3, dtype=torch.int64)}, {}, "expected one axis of floats"),
+        ({"coefficients": torch.zeros(3, dtype=torch.int8)}, {}, "expected one axis of floats"),
         ({"coefficients": torch.zeros(3, 2)}, {}, "expected one axis of floats"),
     ],
 )

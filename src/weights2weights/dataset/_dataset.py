@@ -135,7 +135,8 @@ class WeightDataset:
         make_folder(path)
         if _folder.read_facts(path) is None:
             _require_ours(path, layout)
-            wanted.write(path)
+            if _folder.read_facts(path) is None:  # unless another process was quicker
+                wanted.write(path)
         dataset = cls.open(path)
         dataset._require_settings(wanted)
         if labels is not None:
@@ -389,7 +390,7 @@ def _require_ours(path: Path, layout: WeightLayout) -> None:
     """Refuse a folder that holds anything but LoRAs of the layout and their labels."""
     rows = _folder.list_rows(path)
     ours = {place.name for place in rows.values()}
-    ours |= {_folder.FAILED, _folder.BROKEN, "labels.csv", "labels.parquet"}
+    ours |= {_folder.FACTS, _folder.FAILED, _folder.BROKEN, "labels.csv", "labels.parquet"}
     foreign = sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")
     if foreign:
         raise InputError(

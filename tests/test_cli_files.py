@@ -145,6 +145,16 @@ def test_export_writes_what_sampling_made(tmp_path, space, kind):
     assert torch.equal(got.weights, space.weights_of(load_model(source)))
 
 
+def test_a_folder_of_models_is_described_and_one_of_them_is_expected(tmp_path, space):
+    new = tmp_path / "new"
+    run("sample", tmp_path / "space", "-n", 2, "--out", new)
+    facts = json.loads(run("info", new, "--json").stdout)
+    assert (facts["models"], facts["names"]) == (2, ["sample-0-0000", "sample-0-0001"])
+    assert run("verify", new).exit_code == 0
+    result = run("export", new, "--format", "kohya", "--out", tmp_path / "out.safetensors")
+    assert f"{new} holds 2 models: expected one, as {new}/NAME" in result.stderr
+
+
 def test_export_takes_a_model_of_a_dataset(tmp_path):
     dataset = WeightDataset.create(tmp_path / "w", LAYOUT)
     dataset.write("ada", torch.arange(20.0))

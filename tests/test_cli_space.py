@@ -146,6 +146,12 @@ def test_neighbours_of_models_and_loras(tmp_path, weights, space):
     assert text[1].split() == ["p7", "1"]
 
 
+def test_neighbours_of_a_folder_are_those_of_every_model(tmp_path, space):
+    run("sample", space, "-n", 2, "--out", tmp_path / "new")
+    found = facts("neighbours", tmp_path / "new", "--space", space)["neighbours"]
+    assert list(found) == [str(tmp_path / "new" / f"sample-0-000{row}") for row in (0, 1)]
+
+
 def test_neighbours_of_a_dataset_and_of_one_of_its_models(weights, space):
     result = facts("neighbours", weights, "--space", space, "-n", 1)["neighbours"]
     names = WeightDataset.open(weights).names

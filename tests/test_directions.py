@@ -306,8 +306,11 @@ def test_removal_holds_for_any_normals_however_alike(count, seed, apart):
 
 
 def test_nothing_left_is_told(space):
+    with pytest.raises(W2WError, match="cannot be kept and changed"):
+        find_direction(space, "Male", keep="Male")
+    kept = find_direction(space, "Male")
     with pytest.raises(W2WError, match="nothing of 'Male' is left after removing Male"):
-        find_direction(space, "Male", keep=["Male"])
+        find_direction(space, "Male", keep=kept)
     found = find_directions(space, ["Male", "Beard"], keep=["Male"])
     assert (found["Male"].kept, found["Beard"].kept) == ((), ("Male",))
 
@@ -529,6 +532,12 @@ def test_edits_that_do_not_fit(space):
         edit(torch.zeros(30), {male: math.nan})
     with pytest.raises(W2WError, match=r"expected a last axis of 30, .* or of 50"):
         edit(torch.zeros(49), {male: 1}, space=space)
+    with pytest.raises(W2WError, match=r"'Bald' is a str; .* space.direction\('Bald'\) finds one"):
+        edit(torch.zeros(30), {"Bald": 2.0})
+    with pytest.raises(W2WError, match="space 'people' is a name"):
+        edit(torch.zeros(30), {male: 2.0}, space="people")
+    with pytest.raises(W2WError, match="int64: expected floats"):
+        edit(torch.zeros(30, dtype=torch.long), {male: 2.0})
     elsewhere = replace(male, space="0123456789abcdef")
     with pytest.raises(W2WError, match="directions of the spaces"):
         edit(torch.zeros(50), {elsewhere: 1}, space=space)

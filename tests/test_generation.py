@@ -1,7 +1,9 @@
 """Images do not depend on their company, and agree with the pipeline of diffusers."""
 
+import inspect
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,6 +160,16 @@ def test_no_memory_for_one_image_is_one_line(base, monkeypatch):
         draw(base)
 
 
+def test_a_name_is_not_a_base():
+    with pytest.raises(W2WError, match=r"expected a Base; w2w.load_base\('people'\) loads one"):
+        inspect.unwrap(generate)("people", prompts="a", seeds=0)
+
+
+def test_seeds_may_come_from_numpy(base):
+    for seeds in (np.int64(3), np.array([3]), [np.int64(3)]):
+        assert torch.equal(draw(base, seeds=seeds), draw(base, seeds=3))
+
+
 def test_noise_is_that_of_the_seed(base):
     assert torch.equal(initial_noise(base, 3), initial_noise(base, 3))
     assert not torch.equal(initial_noise(base, 3), initial_noise(base, 4))
@@ -171,6 +183,9 @@ def test_noise_is_that_of_the_seed(base):
         ({"seeds": range(0)}, "1 prompts and 0 seeds"),
         ({"layout": None}, "does not say what it holds"),
         ({"steps": 0}, "0 steps"),
+        ({"steps": 1001}, "1001 steps: expected at most 1000"),
+        ({"guidance": float("nan")}, "guidance nan"),
+        ({"seeds": [-1]}, "seeds from -1"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"models": None, "layout": None, "inject_at": 500}, "expected the models to inject"),
         ({"models": torch.zeros(1, 5)}, r"shape \[5\]: expected"),

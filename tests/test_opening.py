@@ -90,6 +90,14 @@ def test_a_folder_of_files_is_all_of_them(space, tmp_path):
     torch.testing.assert_close(stack_models(tmp_path, space=space)[1], space.to_weights(POINTS))
 
 
+def test_a_folder_of_loras_in_folders_is_a_dataset(tmp_path):
+    weights = torch.randn(2, D)
+    for name, row in zip(("ada", "eve"), weights, strict=True):
+        save_lora(tmp_path / name, row, layout=LAYOUT, format="peft")
+    assert [model.name for model in load_models(tmp_path)] == ["ada", "eve"]
+    assert torch.equal(stack_models(tmp_path)[1], WeightDataset.open(tmp_path)[:])
+
+
 class Result:
     points = POINTS
 

@@ -1,6 +1,7 @@
 """Sampling: seeds, truncation and spread."""
 
 import dataclasses
+import inspect
 import math
 
 import pytest
@@ -92,6 +93,8 @@ def test_impossible_settings(space):
     for settings in ({"count": -1}, {"seed": -1}, {"scale": -1.0}, {"scale": math.inf}):
         with pytest.raises(W2WError, match="expected none negative"):
             sample(space, **{"count": 1, **settings})
+    with pytest.raises(W2WError, match=r"count 2\.5.*: expected integers"):
+        inspect.unwrap(sample)(space, 2.5)
     alone = space.with_models(torch.empty(0, 0), [])
     with pytest.raises(W2WError, match="no training models"):
         sample(alone, 1)

@@ -550,6 +550,17 @@ def test_source_that_is_not_a_space_is_refused(tmp_path):
         WeightSpace.from_pretrained(tmp_path)
 
 
+def test_points_and_weights_may_be_numpy(space):
+    weights = space.to_weights(np.ones(len(space), np.float32))
+    torch.testing.assert_close(space.project(weights.numpy()), torch.ones(len(space)))
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "~/nowhere", "../nowhere"])
+def test_a_path_is_not_asked_of_the_hub(name):
+    with pytest.raises(InputError, match="expected an existing folder"):
+        WeightSpace.from_pretrained(name)
+
+
 def test_unreachable_hub_fails_in_one_line(tmp_path):
     with pytest.raises(ResourceError, match="cannot be downloaded"):
         WeightSpace.from_pretrained("someone/space", cache_dir=tmp_path, local_files_only=True)

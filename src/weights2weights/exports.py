@@ -14,7 +14,7 @@ from .errors import InputError, ResourceError
 from .formats import LoRAFile, LoRAFormat
 from .layout import WeightLayout
 from .models import is_model
-from .opening import Models, Space, one_model, stack_models
+from .opening import Models, Space, files_in, one_model, stack_models
 
 
 def save_lora(
@@ -63,7 +63,8 @@ def read_lora(
         return model
     if isinstance(model, str | Path):  # of another program's LoRA more can be kept than a model
         path = Path(model)
-        if not is_model(path) and (path.is_file() or (path.is_dir() and not is_dataset(path))):
+        ours = is_dataset(path) or any(map(is_model, [path, *files_in(path)]))
+        if (path.is_file() or path.is_dir()) and not ours:
             return formats.load_lora(path, alpha)
     one = one_model(model, space=space, layout=layout)
     if alpha not in (None, one.layout.alpha):

@@ -6,10 +6,13 @@ that `StableDiffusionPipeline` gives. Delayed injection (Dravid et al. 2024, app
 first, noisiest steps, which lay out the scene, with the original weights.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float, UInt8
@@ -40,7 +43,7 @@ def generate(
     models: Models | None = None,
     *,
     prompts: str | Sequence[str],
-    seeds: int | Sequence[int],
+    seeds: SupportsIndex | Iterable[SupportsIndex],
     space: Space | None = None,
     layout: WeightLayout | None = None,
     steps: int = STEPS,
@@ -78,18 +81,29 @@ def generate(
         InputError: an argument out of its range or of another shape; models of another base.
         ResourceError: not even one image fits into the GPU's memory.
     """
+    if isinstance(base, str | Path):
+        raise InputError(f"expected a Base; w2w.load_base({str(base)!r}) loads one")
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-    if not prompts or not seeds:
+    try:
+        rows = [*map(operator.index, seeds if isinstance(seeds, Iterable) else [seeds])]
+    except TypeError as error:
+        raise InputError(f"seeds {seeds!r}: expected an integer or several") from error
+    if not prompts or not rows:
         raise InputError(
-            f"{len(prompts)} prompts and {len(seeds)} seeds: expected at least one of each"
+            f"{len(prompts)} prompts and {len(rows)} seeds: expected at least one of each"
         )
+    if not 0 <= min(rows) <= max(rows) < 2**64:
+        raise InputError(f"seeds from {min(rows)} to {max(rows)}: expected 0 to 2^64 - 1")
+    if not math.isfinite(guidance):
+        raise InputError(f"guidance {guidance}: expected a finite number")
+    if steps > len(base.alphas_cumprod):
+        raise InputError(f"{steps} steps: expected at most {len(base.alphas_cumprod)}")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
     options = {"space": space, "layout": layout, "base_hash": base.hash}
     loras = _loras(models, original, inject_at, **options)
-    sampler = _Sampler(base, prompts, negative_prompt, seeds, steps, guidance)
-    shape = K, P, S = len(loras.edited) if loras else 1, len(prompts), len(seeds)
+    sampler = _Sampler(base, prompts, negative_prompt, rows, steps, guidance)
+    shape = K, P, S = len(loras.edited) if loras else 1, len(prompts), len(rows)
     batch_size = batch_size or _fitting(base, 1 if guidance == 1 else 2)
     images: list[Tensor] = []
     done, total = 0, K * P * S

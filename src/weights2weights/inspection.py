@@ -17,6 +17,7 @@ from .formats import AlphaMissing, load_lora
 from .formats.authors import MODEL_SUFFIX
 from .layout import WeightLayout
 from .models import FORMAT, is_model, load_model
+from .opening import files_in
 from .space import WeightSpace, verify_space
 from .worlds import load_world
 from .worlds.scorers import Scorer
@@ -73,6 +74,8 @@ def _kind(path: str | Path) -> tuple[Callable[..., dict[str, Any]], Callable[...
         return _describe_dataset, _problems_of_dataset
     if _is_space(path):
         return _describe_space, verify_space
+    if any(map(is_model, files_in(place))):
+        return _describe_folder, _problems_of_folder
     if is_model(path):
         return _describe_model, lambda path: load_model(path) and ()
     return _describe_lora, lambda path: load_lora(path) and ()
@@ -164,6 +167,16 @@ def _describe_space(path: str | Path) -> dict[str, Any]:
         "dtype": str(space.components.dtype).removeprefix("torch."),
         "metadata": dict(space.metadata),
     }
+
+
+def _describe_folder(path: str | Path) -> dict[str, Any]:
+    names = [file.stem for file in files_in(Path(path))]
+    return {"format": "folder of models", "models": len(names), "names": names}
+
+
+def _problems_of_folder(path: str | Path) -> Iterator[str]:
+    for file in files_in(Path(path)):
+        yield from verify(file)
 
 
 def _describe_model(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .dataset import WeightDataset
+from .dataset import WeightDataset, is_dataset
 from .errors import InputError
 from .formats.peft import DIFFUSERS_NAME, WEIGHTS_NAME
 from .layout import WeightLayout
@@ -37,17 +37,20 @@ def load_models(path: str | Path) -> list[Model]:
         InputError: there is no model, or one that cannot be read; the message begins with the path.
     """
     path = Path(path)
-    if not path.is_file():
-        for folder, name in ((path, None), (path.parent, path.name)):
-            if (folder / "dataset.json").is_file():
-                return _rows(WeightDataset.open(folder), path, name)
+    if is_dataset(path):
+        return _rows(WeightDataset.open(path), path, None)
+    if not path.is_file() and (path.parent / "dataset.json").is_file():
+        return _rows(WeightDataset.open(path.parent), path, path.name)
     file = path.with_name(f"{path.name}.safetensors")
     if not path.exists() and file.is_file():
         return [load_model(file)]
+    return [load_model(file) for file in files_in(path) or [path]]
+
+
+def files_in(path: Path) -> list[Path]:
+    """Return the model and LoRA files of a folder; none if it is itself a LoRA, or no folder."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    if not files or {file.name for file in files} & {WEIGHTS_NAME, DIFFUSERS_NAME}:
-        return [load_model(path)]
-    return [load_model(file) for file in files]
+    return [] if {file.name for file in files} & {WEIGHTS_NAME, DIFFUSERS_NAME} else files
 
 
 def _rows(dataset: WeightDataset, path: Path, name: str | None) -> list[Model]:

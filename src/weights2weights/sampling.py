@@ -8,6 +8,7 @@ Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.2 and 4.2.
 
 import hashlib
 import math
+import operator
 
 import torch
 from jaxtyping import Float
@@ -55,6 +56,10 @@ def sample(
     drawn, scale = sampling_of(space, components, scale)
     if len(space.names) < 2:
         raise InputError("this space holds no training models; sampling needs their distribution")
+    try:
+        count, seed, first = map(operator.index, (count, seed, first))
+    except TypeError as error:
+        raise InputError(f"count {count}, seed {seed}, first {first}: expected integers") from error
     if count < 0 or seed < 0 or first < 0 or not 0 <= scale < math.inf:
         raise InputError(
             f"count {count}, seed {seed}, first {first}, scale {scale}: expected none negative"

@@ -39,6 +39,8 @@ COMMANDS = (  # in the order in which data flows, as `w2w --help` lists them
     "verify",
 )
 
+RESUMABLE = ("train", "import", "import-published", "pack", "demo", "world")
+
 
 class Program(click.Group):
     """A group of the commands above, each imported when it is needed."""
@@ -80,7 +82,8 @@ class Program(click.Group):
                 raise
             raise click.ClickException(one_line(f"{error.filename}: {error.strerror}")) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted; what was written so far is kept.", err=True)
+            kept = "; what was written so far is kept" * (ctx.invoked_subcommand in RESUMABLE)
+            click.echo(f"Interrupted{kept}.", err=True)
             raise SystemExit(130) from None
 
 

@@ -97,7 +97,7 @@ def command(
         images,
         mask=list(masks) or [find_mask(image) for image in images],
         subjects=[0] * len(images) if together else None,
-        prompt=prompt or None,
+        prompt=prompt,
         progress=True,
         **options,
         **changes,

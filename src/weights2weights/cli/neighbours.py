@@ -28,8 +28,9 @@ def command(models: tuple[Path, ...], space: str, count: int, as_json: bool) -> 
     opened = WeightSpace.from_pretrained(space)
     found = {}
     for path in models:
-        whole = (path / "dataset.json").is_file()
-        for model in load_models(path):
+        read = load_models(path)
+        whole = len(read) > 1 or (path / "dataset.json").is_file()
+        for model in read:
             nearest = opened.neighbours(opened.coefficients_of(model), count).of(0)
             found[str(path / model.name if whole else path)] = [
                 {"name": other, "similarity": value} for other, value in nearest

@@ -1,6 +1,7 @@
 """Edits: move models along directions."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -21,7 +22,7 @@ Models = TypeVar("Models", Tensor, np.ndarray, Model, list[Model])
 def edit(models: HasPoints, strengths: Strengths, *, space: Space | None = None) -> Tensor: ...
 @overload
 def edit(models: Models, strengths: Strengths, *, space: Space | None = None) -> Models: ...
-def edit(models: Any, strengths: Strengths, *, space: Space | None = None) -> Any:
+def edit(models: Any, strengths: Mapping[Any, Any], *, space: Any = None) -> Any:
     """Move models along directions: add strength · std · normal of each.
 
     Edits compose by addition. Weights keep what lies outside the space: they change by the
@@ -49,6 +50,17 @@ def edit(models: Any, strengths: Strengths, *, space: Space | None = None) -> An
 
     Source: Dravid et al. 2024, arXiv:2406.09413, section 4.3: θ' = θ + a·n.
     """
+    for given in strengths:
+        if not isinstance(given, Direction):
+            raise InputError(
+                f"{given!r} is a {type(given).__name__}; expected a Direction;"
+                f" space.direction({given!r}) finds one"
+            )
+    if isinstance(space, str | Path):
+        raise InputError(
+            f"space {str(space)!r} is a name; expected a space;"
+            f" WeightSpace.from_pretrained({str(space)!r}) opens it"
+        )
     spaces = {direction.space for direction in strengths} | {space.hash if space else ""}
     if len(spaces - {""}) > 1:
         raise InputError(
@@ -66,6 +78,8 @@ def edit(models: Any, strengths: Strengths, *, space: Space | None = None) -> An
 
 def _edit_rows(rows: Tensor, strengths: Strengths, space: Space | None) -> Tensor:
     """Edit points or weights, told apart by their length."""
+    if not rows.is_floating_point():
+        raise InputError(f"models of {rows.dtype}: expected floats, as edits are fractional")
     width = rows.shape[-1]
     if space is None or width == len(space):
         return rows + _total(strengths, width).to(rows)

@@ -24,6 +24,9 @@ MOST_COMPONENTS = 1000
 """The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
 
 
+Keep = str | Direction | Sequence[str | Direction]
+
+
 class FitOptions(TypedDict, total=False):
     """How a direction is found.
 
@@ -51,7 +54,7 @@ def find_direction(
     label: Any,
     *,
     name: str | None = None,
-    keep: Sequence[str | Direction] = (),
+    keep: Keep = (),
     **options: Unpack[FitOptions],
 ) -> Direction:
     """Find the direction of a label among the training models of a space.
@@ -79,6 +82,8 @@ def find_direction(
     Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3 and 4.1.
     """
     training = _Training(space, space.labels, _Options(**options), keep)
+    if isinstance(label, str) and label in training.keep:
+        raise InputError(f"{label!r}: a label cannot be kept and changed")
     return training.direction(label, training.kept, name)
 
 
@@ -87,7 +92,7 @@ def find_directions(
     names: Sequence[str] | None = None,
     *,
     labels: "pandas.DataFrame | None" = None,
-    keep: Sequence[str | Direction] = (),
+    keep: Keep = (),
     **options: Unpack[FitOptions],
 ) -> dict[str, Direction]:
     """Find the directions of several labels.
@@ -120,7 +125,7 @@ def direction_between(
     second: Float[Tensor, "b m"],
     name: str,
     *,
-    keep: Sequence[str | Direction] = (),
+    keep: Keep = (),
     **options: Unpack[FitOptions],
 ) -> Direction:
     """Find the direction from a first set of models to a second, for attributes without labels.
@@ -152,7 +157,7 @@ def direction_from_scores(
     scores: Float[Tensor, " s"],
     name: str,
     *,
-    keep: Sequence[str | Direction] = (),
+    keep: Keep = (),
     **options: Unpack[FitOptions],
 ) -> Direction:
     """Find the direction along which a score of models grows; see `score_models`.
@@ -205,7 +210,11 @@ class _Training:
     space: Space
     labels: "pandas.DataFrame"
     options: _Options
-    keep: Sequence[str | Direction]
+    keep: Any
+
+    def __post_init__(self):
+        if isinstance(self.keep, str | Direction):
+            object.__setattr__(self, "keep", [self.keep])
 
     @cached_property
     def rows(self) -> Float[Tensor, "n j"]:
@@ -232,7 +241,7 @@ class _Training:
 
 
 def _elsewhere(
-    space: Space, points: Tensor, target: Target, keep: Sequence[str | Direction], options: _Options
+    space: Space, points: Tensor, target: Target, keep: Keep, options: _Options
 ) -> Direction:
     """Find a direction from any models; labels to keep are found as they would be by default."""
     if options.method == "effect":

@@ -16,6 +16,8 @@ from .._memory import loras_that_fit, out_of_memory_explained
 from ..bases import Base
 from ..errors import InputError
 from ..models import Model, require_one_base
+from ..opening import Space as SpaceLike
+from ..opening import open_space
 from ..space import WeightSpace
 from ..training import default_config
 from ._config import PRESETS, InversionConfig
@@ -79,7 +81,7 @@ class Inversion:
 
 def invert(
     base: Base,
-    space: WeightSpace,
+    space: SpaceLike,
     images: Any,
     *,
     mask: Any = None,
@@ -99,7 +101,7 @@ def invert(
 
     Args:
         base: of the space; left unchanged.
-        space: the space to search.
+        space: the space to search, or its name.
         images: one or several paths, PIL images or uint8 arrays "h w 3" (NumPy or torch). The
             largest centred square is resized to the base's size.
         mask: where the subject is: for each image a path, a PIL image or an array "h w" of its
@@ -145,6 +147,7 @@ def invert(
         raise InputError(
             f"seed {seed}, subjects_per_batch {subjects_per_batch}: expected at least 0 and 1"
         )
+    space = open_space(space)
     pixels, masks, files = read_images(images, mask, base.size)
     require_one_base(base.hash, space.base_hash, "the space")
     coordinates = Coordinates(space, config, base.device)

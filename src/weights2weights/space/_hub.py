@@ -3,6 +3,7 @@
 Not `huggingface_hub.ModelHubMixin`, which triples the import time and writes its own `config.json`.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ def find_space(source: str | Path, **download: Any) -> Path:
         InputError: nothing of that name.
         ResourceError: the hub cannot be reached.
     """
-    folder = Path(source)
+    folder = Path(os.path.expanduser(source))
     if means_world(source, CONFIG):
         folder = shipped(str(source), "space")
         if not folder.is_dir():
@@ -30,7 +31,8 @@ def find_space(source: str | Path, **download: Any) -> Path:
             )
     if folder.is_dir():
         return folder
-    if not isinstance(source, str) or source.count("/") != 1 or folder.exists():
+    by_path = not isinstance(source, str) or source.startswith((".", "~", "/"))
+    if by_path or str(source).count("/") != 1 or folder.exists():
         raise InputError(
             f"space {str(source)!r}: expected an existing folder, a hub id such as someone/space,"
             " or the name of an embedded world that has one (people)"
@@ -38,7 +40,7 @@ def find_space(source: str | Path, **download: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     with _hub_errors(f"space {source!r} is not a folder and cannot be downloaded"):
-        return Path(snapshot_download(source, allow_patterns=list(FILES), **download))
+        return Path(snapshot_download(str(source), allow_patterns=list(FILES), **download))
 
 
 def upload_space(folder: str, repo_id: str, private: bool | None, token: Any, message: str) -> str:

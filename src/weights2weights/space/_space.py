@@ -167,12 +167,12 @@ class WeightSpace(Contents):
 
     # Points and weights.
 
-    def project(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
+    def project(self, weights: Any) -> Float[Tensor, "*batch m"]:
         """Return the coefficients of LoRA weight vectors: c = ((w − mean) / std) @ components.T.
 
         Args:
-            weights: flattened LoRAs in the order of `layout`, any floating dtype; plain A and B
-                entries, before the alpha/r factor. What lies outside the space is lost.
+            weights: "*batch d", LoRAs in the order of `layout`, any floating dtype; plain A
+                and B entries, before the alpha/r factor. What lies outside the space is lost.
 
         Returns:
             float32 coefficients on the device of `components`.
@@ -182,14 +182,14 @@ class WeightSpace(Contents):
 
         Source: Dravid et al. 2024, arXiv:2406.09413, section 3.2. Inverse: `to_weights`.
         """
-        standard = self._standardise(weights)
+        standard = self._standardise(torch.as_tensor(weights))
         return torch.cat([standard @ part.mT for part in _parts(self.components)], dim=-1)
 
-    def to_weights(self, coefficients: Float[Tensor, "*batch j"]) -> Float[Tensor, "*batch d"]:
+    def to_weights(self, coefficients: Any) -> Float[Tensor, "*batch d"]:
         """Return the weight vectors of points: w = c @ components · std + mean, differentiable.
 
         Args:
-            coefficients: on the first j ≤ m components; the others count as 0.
+            coefficients: "*batch j", on the first j ≤ m components; the others count as 0.
 
         Returns:
             float32 weight vectors on the device of `components`.
@@ -197,6 +197,7 @@ class WeightSpace(Contents):
         Raises:
             InputError: more coefficients than components.
         """
+        coefficients = torch.as_tensor(coefficients)
         count = coefficients.shape[-1]
         if count > len(self):
             raise InputError(f"{count} coefficients, expected at most {len(self)}")

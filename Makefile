@@ -28,7 +28,7 @@ types: $(INSTALLED)  ## pyright on src
 	$(BIN)/pyright
 
 units: $(INSTALLED)  ## the quick tests: CPU, offline, under five minutes on two cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

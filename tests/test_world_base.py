@@ -27,7 +27,7 @@ from weights2weights.worlds.scorers import Scorer
 
 @pytest.fixture(scope="module")
 def held_out():
-    return draw_images(CHECK_POPULATION, 60, images=2, size=64)
+    return draw_images("people", CHECK_POPULATION, 60, images=2, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,8 @@ def test_autoencoder_and_scorers_on_unseen_people(held_out, scorer):
 def test_images_follow_prompts_for_faces_and_scenes(scorer):
     some = ("Bald", "Eyeglasses", "Full_Beard", "Dark_Skin", "Wearing_Hat", "Long_Hair")
     base = load_base("people")
-    figures, _ = attribute_agreement(base, scorer, [0, 1, 2], names=some)
+    prompts = {name: PEOPLE.attribute_prompts[name] for name in some}
+    figures, _ = attribute_agreement(base, scorer, [0, 1, 2], prompts)
     assert tuple(figures["attributes"]) == some
     assert figures["mean"] >= 0.9, figures["attributes"]
     assert scene_agreement(base, seeds=1) >= 0.8

@@ -82,7 +82,7 @@ def test_agreement_counts_wanted_and_opposite_separately(monkeypatch, reader_of_
 
     monkeypatch.setattr(check, "generate", half_right)
     figures, sheet = check.attribute_agreement(
-        Mock(spec=Base, size=64), reader_of_redness, list(range(6))
+        Mock(spec=Base, size=64), reader_of_redness, list(range(6)), PEOPLE.attribute_prompts
     )
     assert figures["attributes"]["Bald"] == {"wanted": 0.5, "opposite": 1.0}
     assert figures["mean"] == pytest.approx(0.75)

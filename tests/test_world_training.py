@@ -85,7 +85,7 @@ def test_a_kill_while_a_result_is_written_leaves_no_file(tmp_path, monkeypatch):
 def test_normalising_latents_changes_no_image():
     torch.manual_seed(0)
     vae = build_autoencoder(32, (8, 8)).eval()
-    images = draw_images(3, 6, size=32).images
+    images = draw_images("people", 3, 6, size=32).images
     signal = as_signal(images, "cpu")
     with torch.no_grad():
         before = vae.encode(signal).latent_dist
@@ -93,8 +93,8 @@ def test_normalising_latents_changes_no_image():
         spread = before.std / before.mean.std((0, 2, 3), keepdim=True)
         normalise_latents(vae, before.mean)
         after = vae.encode(signal).latent_dist
-        torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
-        torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(8), atol=1e-5, rtol=0)
+        torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(8), atol=1e-4, rtol=0)
         torch.testing.assert_close(vae.decode(after.mean).sample, seen, atol=1e-4, rtol=0)
         torch.testing.assert_close(after.std, spread, rtol=1e-3, atol=0)
 
@@ -102,9 +102,9 @@ def test_normalising_latents_changes_no_image():
 def test_encode_and_decode_keep_order_and_range():
     torch.manual_seed(0)
     vae = build_autoencoder(32, (8, 8)).eval()
-    images = draw_images(3, 5, size=32).images
+    images = draw_images("people", 3, 5, size=32).images
     latents = encode(vae, images, "cpu", batch=2)
-    assert latents.shape == (5, 4, 16, 16)
+    assert latents.shape == (5, 8, 16, 16)
     seen = decode(vae, latents, "cpu", batch=2)
     assert seen.shape == images.shape
     assert seen.dtype == np.uint8
@@ -116,7 +116,7 @@ def test_psnr_of_known_errors():
 
 
 def test_tokenizer_knows_common_words_and_spells_the_others(tmp_path):
-    captions = draw_images(3, 60, captions=4, size=16).captions
+    captions = draw_images("people", 3, 60, captions=4, size=16).captions
     tokenizer = train_tokenizer([text for texts in captions for text in texts], tmp_path)
     assert tokenizer.tokenize("a bald man") == ["a</w>", "bald</w>", "man</w>"]
     assert len(tokenizer.tokenize("zebra")) > 1
@@ -127,7 +127,7 @@ def test_tokenizer_knows_common_words_and_spells_the_others(tmp_path):
 
 
 def test_a_scorer_learns_skin_from_a_few_people_and_survives_saving(tmp_path):
-    drawn = draw_images(3, 40, images=2, size=64)
+    drawn = draw_images("people", 3, 40, images=2, size=64)
     views = drawn.images.reshape(40, 2, 64, 64, 3)
     names = ("Dark_Skin", "Male")
     columns = [13, 0]
@@ -190,7 +190,7 @@ def test_a_denoiser_continues_from_a_given_one(tmp_path):
     tokenizer = train_tokenizer(["a man with hat", "a woman"], tmp_path / "words")
     tokens = tokenize(tokenizer, ["a man with hat", "a woman"])[:, None]
     empty, latents = tokenize(tokenizer, [""]), torch.randn(2, 4, 16, 16)
-    given = build_unet(16)
+    given = build_unet(16, 4)
     before = {name: value.clone() for name, value in given.state_dict().items()}
     trained = train_denoiser(
         latents,
@@ -220,22 +220,22 @@ def test_errors_in_the_focus_count_four_times_and_the_mean_stays():
 
 
 def test_populations_share_nobody_and_rows_belong_together():
-    drawn = draw_images(3, 4, images=2, captions=2, size=32)
+    drawn = draw_images("people", 3, 4, images=2, captions=2, size=32)
     assert drawn.images.shape == (8, 32, 32, 3)
     assert drawn.subjects.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [len(texts) for texts in drawn.captions] == [2] * 8
     np.testing.assert_array_equal(drawn.labels[0], drawn.labels[1])
-    other = draw_images(4, 4, images=2, size=32)
+    other = draw_images("people", 4, 4, images=2, size=32)
     assert not np.array_equal(drawn.images, other.images)
 
 
 def test_an_interrupted_drawing_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "_SUBJECTS_PER_CHUNK", 3)
-    whole = draw_images(3, 7, captions=1, size=16, folder=tmp_path, workers=1)
+    whole = draw_images("people", 3, 7, captions=1, size=16, folder=tmp_path, workers=1)
     chunks = sorted(tmp_path.glob("*.npz"))
     assert len(chunks) == 3
     chunks[1].unlink()
-    again = draw_images(3, 7, captions=1, size=16, folder=tmp_path, workers=1)
+    again = draw_images("people", 3, 7, captions=1, size=16, folder=tmp_path, workers=1)
     np.testing.assert_array_equal(whole.images, again.images)
     assert whole.captions == again.captions
     assert again.subjects.tolist() == list(range(7))
@@ -262,11 +262,12 @@ def test_the_recipe_makes_a_pipeline_and_continues_from_it(tmp_path):
         train_world(tmp_path / "work", TINY, minutes=0.0, log=lambda line: None)
     lines = []
     work = train_world(tmp_path / "work", TINY, log=lines.append)
-    assert lines[0] == "8 images of 32 pixels"
+    assert "16 images of 32 pixels encoded" in lines
     pipeline = StableDiffusionPipeline.from_pretrained(work / "base")
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a photo of a man", num_inference_steps=2).images[0].size == (32, 32)
-    assert len(Scorer.load(work / "scorer").label_names) == 33
+    assert len(Scorer.load(work / "scorer-people").label_names) == 33
+    assert len(Scorer.load(work / "scorer-dogs").label_names) == 22
 
     start = str(work / "base")
     more = train_world(tmp_path / "more", TINY, start=start, log=lambda line: None)

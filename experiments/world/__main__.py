@@ -10,12 +10,15 @@ shipped base, or that of `--work`. Both exit with 1 if a target is missed.
 import argparse
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from weights2weights.worlds import shipped
+from weights2weights.worlds.people import PEOPLE
 
 from .check import check_world
+from .kinds import KINDS
 from .recipe import CPU, GPU, train_world
 from .training import TimeIsUp
 
@@ -37,11 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.command == "train":
         _train(given)
     else:
-        base, scorer = (
-            given.work / part if given.work else shipped("people", part)
-            for part in ("base", "scorer")
-        )
-        _report(check_world(base, scorer, given.out, seeds=given.seeds))
+        _check(given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train base and scorers, then measure them")
     train.add_argument(
-        "--out", type=Path, required=True, help="checkpoints, logs, base/, scorer/ and check/"
+        "--out", type=Path, required=True, help="checkpoints, logs, base/, scorers, checks"
     )
     train.add_argument("--recipe", choices=["cpu", "gpu"], default="cpu", help="amount of training")
     train.add_argument("--start-from", metavar="BASE", help="continue from a base, such as people")
@@ -64,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="measure a base and its scorers")
     check.add_argument("--out", type=Path, required=True, help="figures.json and sheets of images")
     check.add_argument("--work", type=Path, help="--out of train; default: the shipped parts")
+    check.add_argument("--kind", choices=KINDS, default="people", help="what --work is asked for")
     check.add_argument("--seeds", type=int, default=15, help="images per attribute prompt")
     return parser
 
@@ -80,8 +80,19 @@ def _train(given: argparse.Namespace) -> None:
     except TimeIsUp:
         print(f"stopped after {given.minutes:g} minutes; run the same command to continue")
         return
-    parts = given.out / "base", given.out / "scorer"
-    _report(check_world(*parts, given.out / "check"))
+    for name, kind in KINDS.items():
+        parts = given.out / "base", given.out / f"scorer-{name}", given.out / f"check-{name}"
+        _report(check_world(*parts, kind))
+
+
+def _check(given: argparse.Namespace) -> None:
+    if given.work:
+        kind = KINDS[given.kind]
+        base, scorer = given.work / "base", given.work / f"scorer-{given.kind}"
+    else:  # the shipped base knows people, and captions without articles
+        kind = replace(KINDS["people"], attribute_prompts=PEOPLE.attribute_prompts)
+        base, scorer = shipped("people", "base"), shipped("people", "scorer")
+    _report(check_world(base, scorer, given.out, kind, seeds=given.seeds))
 
 
 def _report(figures: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ Each function answers one question and returns plain numbers; `check_world` asks
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,21 @@ from weights2weights.worlds.scorers import Scorer
 
 from .autoencoder import decode, encode, psnr
 from .images import CHECK_POPULATION, Images, draw_images
+from .kinds import Kind
 
 _SUBJECTS, _IMAGES = 300, 4
 
 
 def check_world(
-    base_folder: Path, scorer_folder: Path, out: Path, *, seeds: int = 15
+    base_folder: Path, scorer_folder: Path, out: Path, kind: Kind, *, seeds: int = 15
 ) -> dict[str, Any]:
-    """Measure a base and its scorers, and draw samples of what the base can do.
+    """Measure a base and its scorers of one kind, and draw samples of what the base can do.
 
     Args:
         base_folder: the base, in diffusers layout.
         scorer_folder: the folder written by `Scorer.save`.
         out: receives `figures.json` and the sheets.
+        kind: the kind of subject, with the prompts that the base knows.
         seeds: images per attribute prompt.
 
     Returns:
@@ -45,9 +47,16 @@ def check_world(
     """
     out.mkdir(parents=True, exist_ok=True)
     base, scorer = load_base(base_folder), Scorer.load(scorer_folder)
-    held_out = draw_images(CHECK_POPULATION, _SUBJECTS, images=_IMAGES, captions=1, size=base.size)
+    held_out = draw_images(
+        kind.world.name,
+        CHECK_POPULATION,
+        _SUBJECTS,
+        images=_IMAGES,
+        captions=1,
+        size=base.size,
+    )
     round_trips = decode(base.vae, encode(base.vae, held_out.images, "cpu"), "cpu")
-    agreement, sheet = attribute_agreement(base, scorer, list(range(seeds)))
+    agreement, sheet = attribute_agreement(base, scorer, list(range(seeds)), kind.attribute_prompts)
     sheet.save(out / "attributes.png")
     figures = {
         "base": base.hash,
@@ -56,7 +65,7 @@ def check_world(
         "renders": scorer_figures(scorer, held_out, held_out.images),
         "round_trips": scorer_figures(scorer, held_out, round_trips),
         "attribute_agreement": agreement,
-        "scene_agreement": scene_agreement(base),
+        "scene_agreement": scene_agreement(base, kind.world),
         "seconds_per_image": seconds_per_image(base),
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=1))
@@ -80,7 +89,7 @@ def scorer_figures(scorer: Scorer, drawn: Images, images: np.ndarray) -> dict[st
 
 
 def attribute_agreement(
-    base: Base, scorer: Scorer, seeds: list[int], names: Sequence[str] = PEOPLE.label_names
+    base: Base, scorer: Scorer, seeds: list[int], prompts: Mapping[str, tuple[str, str]]
 ) -> tuple[dict[str, Any], Image.Image]:
     """Draw the prompts of attributes and of their opposites, and count where the reader agrees.
 
@@ -88,7 +97,7 @@ def attribute_agreement(
         base: draws the images.
         scorer: reads the attributes.
         seeds: seeds of the images, the same for every prompt.
-        names: the attributes.
+        prompts: label → (prompt that asks for it, prompt that asks for its opposite).
 
     Returns:
         The mean over all images with the fractions per attribute, and a sheet of the first images:
@@ -96,9 +105,9 @@ def attribute_agreement(
     """
     fractions: dict[str, dict[str, float]] = {}
     shown = []
-    for name in names:
+    for name, pair in prompts.items():
         column = scorer.label_names.index(name)
-        images = generate(base, prompts=list(PEOPLE.attribute_prompts[name]), seeds=seeds)[0]
+        images = generate(base, prompts=list(pair), seeds=seeds)[0]
         seen = scorer.attributes(images.flatten(0, 1).numpy())[:, column].view(2, -1) > 0.5
         fractions[name] = {
             "wanted": float(seen[0].float().mean()),
@@ -111,9 +120,9 @@ def attribute_agreement(
     )
 
 
-def scene_agreement(base: Base, seeds: int = 4) -> float:
+def scene_agreement(base: Base, world: Any = PEOPLE, seeds: int = 4) -> float:
     """Ask for every scene; return how often the image's border is closest to the one asked for."""
-    scenes = PEOPLE.scene_prompts
+    scenes = world.scene_prompts
     pages = (page(scenery(scene), base.size) for scene in scenes)
     drawn = np.stack([_border(rasterise(each)) for each in pages])
     images = generate(base, prompts=list(scenes.values()), seeds=range(seeds))[0].numpy()

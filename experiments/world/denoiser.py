@@ -25,15 +25,15 @@ _EMPTY_FRACTION = 0.1
 _FOCUS_WEIGHT = 4.0
 
 
-def build_unet(latent_size: int, width: int = 128) -> Any:
+def build_unet(latent_size: int, channels: int = 8, width: int = 128) -> Any:
     """Return an untrained UNet2DConditionModel with cross-attention at every level."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     heads: Any = (2, 4, 4)  # diffusers' annotations do not allow a number per level
     return UNet2DConditionModel(
         sample_size=latent_size,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=(64, 96, 128),
         layers_per_block=1,
         cross_attention_dim=width,
@@ -62,7 +62,7 @@ def train_denoiser(
     """Train a UNet and its text encoder.
 
     Args:
-        latents: (n, 4, h, w), with mean 0 and std 1.
+        latents: (n, c, h, w), with mean 0 and std 1.
         tokens: token ids (n, captions, length) of several captions per image.
         empty: token ids (1, length) of the empty caption.
         text_encoder: a pretrained one; it is trained further with the UNet.
@@ -85,7 +85,8 @@ def train_denoiser(
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     torch.manual_seed(0)
-    unet = (unet or build_unet(latents.shape[-1])).to(device).train().requires_grad_(True)
+    unet = unet or build_unet(latents.shape[-1], latents.shape[1])
+    unet.to(device).train().requires_grad_(True)
     text_encoder = text_encoder.to(device).train().requires_grad_(True)
     if device == "cpu":  # flash attention's backward pass takes 37 % of a step there
         unet.set_attn_processor(AttnProcessor())

@@ -1,6 +1,6 @@
 """Images to train and check the world's networks on, drawn once and kept as arrays.
 
-A population is named by a seed and its people are numbered. The base, the scorers and the checks
+A population is named by a seed and its subjects are numbered. The base, the scorers and the checks
 use different populations, so that nothing is measured on what it was trained on.
 """
 
@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weights2weights.worlds.people import PEOPLE
-
-from .captions import caption
+from .kinds import KINDS
 
 BASE_POPULATION, SCORER_POPULATION, CHECK_POPULATION = 1, 2, 3
 _SUBJECTS_PER_CHUNK = 500
@@ -27,7 +25,7 @@ class Images:
 
     Attributes:
         images: uint8 (n, size, size, 3).
-        subjects: int64 (n,), the index of the person in each image.
+        subjects: int64 (n,), the index of the subject in each image.
         labels: bool (n, labels).
         captions: several captions per image.
     """
@@ -39,21 +37,25 @@ class Images:
 
 
 def draw_images(
+    kind: str,
     population: int,
     subjects: int,
     *,
+    first: int = 0,
     images: int = 1,
     captions: int = 0,
     size: int = 64,
     folder: Path | None = None,
     workers: int | None = None,
 ) -> Images:
-    """Draw the first people of a population, or load what an earlier call has drawn.
+    """Draw subjects of a population, or load what an earlier call has drawn.
 
     Args:
+        kind: "people" or "dogs".
         population: different populations share nobody.
-        subjects: number of people.
-        images: images per person.
+        subjects: number of subjects.
+        first: index of the first one.
+        images: images per subject.
         captions: captions per image.
         size: pixels per side.
         folder: where chunks are kept so that an interrupted call can continue; None keeps nothing.
@@ -61,16 +63,18 @@ def draw_images(
     """
     draw = partial(
         _draw_chunk,
+        kind=kind,
         population=population,
         images=images,
         captions=captions,
         size=size,
         folder=folder,
     )
-    starts = range(0, subjects, _SUBJECTS_PER_CHUNK)
-    counts = [min(_SUBJECTS_PER_CHUNK, subjects - start) for start in starts]
+    end = first + subjects
+    starts = range(first, end, _SUBJECTS_PER_CHUNK)
+    counts = [min(_SUBJECTS_PER_CHUNK, end - start) for start in starts]
     if len(starts) == 1:
-        chunks = [draw(0, subjects)]
+        chunks = [draw(first, subjects)]
     else:
         with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
             chunks = list(pool.map(draw, starts, counts))
@@ -86,6 +90,7 @@ def _draw_chunk(
     start: int,
     count: int,
     *,
+    kind: str,
     population: int,
     images: int,
     captions: int,
@@ -94,18 +99,19 @@ def _draw_chunk(
 ) -> Images:
     path = None
     if folder is not None:
-        path = folder / f"people-{population}-{start}-{count}-{images}-{captions}-{size}.npz"
+        path = folder / f"{kind}-{population}-{start}-{count}-{images}-{captions}-{size}.npz"
         if path.exists():
             return _load_chunk(path)
+    world, caption = KINDS[kind].world, KINDS[kind].caption
     drawn, labels, texts = [], [], []
     for index in range(start, start + count):
-        person = PEOPLE.subject(population, index)
+        subject = world.subject(population, index)
         for number in range(images):
-            image = PEOPLE.image(population, index, number)
+            image = world.image(population, index, number)
             rng = np.random.default_rng((population, index, number, 99))
-            drawn.append(PEOPLE.draw(person, image, size))
-            labels.append(list(PEOPLE.labels(person).values()))
-            texts.append([caption(person, image, rng) for _ in range(captions)])
+            drawn.append(world.draw(subject, image, size))
+            labels.append(list(world.labels(subject).values()))
+            texts.append([caption(subject, image, rng) for _ in range(captions)])
     chunk = Images(
         images=np.stack(drawn),
         subjects=np.repeat(np.arange(start, start + count), images),

@@ -1,23 +1,23 @@
-"""From a renderer to a base model: all stages of the world's training in order, resumable.
+"""From renderers to a base model: all stages of the world's training in order, resumable.
 
-images → autoencoder → scorers → tokenizer and text encoder → denoiser → a Stable Diffusion folder
-→ the initialisation of LoRAs
+images → autoencoder → scorers → latents → tokenizer and text encoder → denoiser → a Stable
+Diffusion folder → the initialisation of LoRAs
 
 Each stage leaves its result in the work folder and is skipped when the result is there, so the same
-call continues after an interruption. Everything runs on a CPU in hours and on a GPU in minutes; the
-shipped base is the CPU recipe's.
+call continues after an interruption. Everything runs on a CPU in hours and on a GPU in minutes.
 """
 
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from weights2weights.bases import load_base
 from weights2weights.worlds.people import PEOPLE
@@ -25,7 +25,8 @@ from weights2weights.worlds.scorers import Scorer
 
 from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
-from .images import BASE_POPULATION, SCORER_POPULATION, Images, draw_images
+from .images import BASE_POPULATION, SCORER_POPULATION, draw_images
+from .kinds import KINDS
 from .scorer import train_scorer
 from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
@@ -37,25 +38,27 @@ class Recipe:
     """The amount of everything.
 
     Attributes:
-        size: pixels per side; latents have a quarter of it (three autoencoder levels).
-        subjects: people drawn for autoencoder and denoiser, one image each.
+        size: pixels per side; latents have an eighth of it (four autoencoder levels).
+        subjects: subjects of each kind drawn for the denoiser, one image each.
         captions: captions per image.
+        autoencoder_subjects: how many of them, of each kind, the autoencoder learns from.
         autoencoder_steps: steps of `autoencoder_batch` images.
         text_steps: steps of 128 captions.
         denoiser_steps: steps of `denoiser_batch` images.
-        scorer_subjects: people drawn for the scorers, four images each.
-        scorer_steps: steps of 64 people, two images each.
+        scorer_subjects: subjects of each kind drawn for its scorers, four images each.
+        scorer_steps: steps of 64 subjects, two images each.
     """
 
-    size: int = 64
+    size: int = 128
     subjects: int = 60_000
     captions: int = 4
-    autoencoder_steps: int = 5000
+    autoencoder_subjects: int = 20_000
+    autoencoder_steps: int = 7000
     autoencoder_batch: int = 16
-    text_steps: int = 1500
-    denoiser_steps: int = 9000
+    text_steps: int = 3000
+    denoiser_steps: int = 40_000
     denoiser_batch: int = 32
-    scorer_subjects: int = 5000
+    scorer_subjects: int = 4000
     scorer_steps: int = 900
 
 
@@ -71,6 +74,7 @@ GPU = Recipe(
     scorer_steps=6000,
 )
 _SCORER_IMAGES = 4
+_SUBJECTS_PER_BLOCK = 4000  # drawn and encoded before the next ones
 
 
 def train_world(
@@ -85,7 +89,7 @@ def train_world(
     """Train base and scorers, from scratch or from an earlier base.
 
     Args:
-        work: folder for checkpoints, logs and results; `base/` and `scorer/` in it are what ships.
+        work: folder for checkpoints, logs and results; `base/` and `scorer-KIND/` are what ships.
         recipe: the amount of everything.
         start: a base to continue from, "people" or a folder. Its autoencoder and tokenizer are
             kept; its UNet and text encoder are trained further. None starts from scratch.
@@ -94,36 +98,29 @@ def train_world(
         log: receives a line per stage.
 
     Returns:
-        `work`, with `base/` (diffusers layout, float16), `scorer/` and `recipe.json` complete.
+        `work`, with `base/` (diffusers layout, float16), the scorers and `recipe.json` complete.
 
     Raises:
         TimeIsUp: call again with the same arguments to continue.
     """
     run = _Run(work, recipe, device, time.monotonic() + 60 * minutes)
-    drawn = draw_images(
-        BASE_POPULATION,
-        recipe.subjects,
-        captions=recipe.captions,
-        size=recipe.size,
-        folder=work / "images",
-    )
-    log(f"{len(drawn.images):,} images of {recipe.size} pixels")
     begun = None if start is None else copy.deepcopy(load_base(start))
-    vae = begun.vae.to(device) if begun else run.autoencoder(drawn)
+    vae = begun.vae.to(device) if begun else run.autoencoder()
     log("autoencoder trained")
-    run.scorer(vae).save(work / "scorer")
-    log("scorers trained")
-    latents = run.latents(vae, drawn.images)
-    texts = [text for several in drawn.captions for text in several]
+    for kind in KINDS:
+        run.scorer(kind, vae).save(work / f"scorer-{kind}")
+        log(f"scorers of {kind} trained")
+    latents, labels, texts = run.encoded(vae)
+    log(f"{len(latents):,} images of {recipe.size} pixels encoded")
     tokenizer = begun.tokenizer if begun else train_tokenizer(texts, work / "words")
-    tokens = tokenize(tokenizer, texts).to(torch.int16).view(len(drawn.images), -1, MAX_TOKENS)
+    tokens = tokenize(tokenizer, texts).to(torch.int16).view(len(latents), -1, MAX_TOKENS)
     if begun:
         text_encoder = begun.text_encoder
     else:
         text_encoder = train_text_encoder(
             tokenizer,
             tokens,
-            torch.from_numpy(drawn.labels),
+            labels,
             latents,
             work / "text",
             steps=recipe.text_steps,
@@ -158,14 +155,25 @@ class _Run:
     device: str
     deadline: float
 
-    def autoencoder(self, drawn: Images) -> Any:
+    def autoencoder(self) -> Any:
         stored = self.work / "autoencoder.pt"
         if stored.exists():
             vae = build_autoencoder(self.recipe.size)
             vae.load_state_dict(torch.load(stored, weights_only=True))
             return vae.to(self.device).eval().requires_grad_(False)
+        subjects = min(self.recipe.autoencoder_subjects, self.recipe.subjects)
+        drawn = [
+            draw_images(
+                kind,
+                BASE_POPULATION,
+                subjects,
+                size=self.recipe.size,
+                folder=self.work / "images",
+            )
+            for kind in KINDS
+        ]
         vae = train_autoencoder(
-            drawn.images,
+            np.concatenate([each.images for each in drawn]),
             self.work / "autoencoder",
             steps=self.recipe.autoencoder_steps,
             batch=self.recipe.autoencoder_batch,
@@ -174,18 +182,19 @@ class _Run:
         save_atomically(vae.state_dict(), stored)
         return vae
 
-    def scorer(self, vae: Any) -> Scorer:
+    def scorer(self, kind: str, vae: Any) -> Scorer:
         count = self.recipe.scorer_subjects
         drawn = draw_images(
+            kind,
             SCORER_POPULATION,
             count,
             images=_SCORER_IMAGES,
             size=self.recipe.size,
             folder=self.work / "images",
         )
-        stored = self.work / "round-trips.npy"
+        stored = self.work / f"round-trips-{kind}.npy"
         if not stored.exists():
-            draft = self.work / "round-trips.tmp.npy"
+            draft = stored.with_suffix(".tmp.npy")
             np.save(draft, decode(vae, encode(vae, drawn.images, self.device), self.device))
             draft.replace(stored)
         shape = (count, _SCORER_IMAGES, *drawn.images.shape[1:])
@@ -193,17 +202,51 @@ class _Run:
         return train_scorer(
             np.concatenate(views, axis=1),
             drawn.labels[::_SCORER_IMAGES],
-            PEOPLE.label_names,
-            self.work / "scorer-run",
+            KINDS[kind].world.label_names,
+            self.work / f"scorer-{kind}-run",
             steps=self.recipe.scorer_steps,
             **self.limits(),
         )
 
-    def latents(self, vae: Any, images: np.ndarray) -> torch.Tensor:
-        stored = self.work / "latents.pt"
-        if not stored.exists():
-            save_atomically(encode(vae, images, self.device).half(), stored)
-        return torch.load(stored, weights_only=True)
+    def encoded(self, vae: Any) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        """Return the latents and labels of all images and their captions, in one order.
+
+        Every kind has its own columns of labels; they are False for the others.
+        """
+        latents, labels, texts = [], [], []
+        before = 0
+        total = sum(len(kind.world.label_names) for kind in KINDS.values())
+        for kind in KINDS:
+            for block in self.blocks(kind, vae):
+                latents.append(block["latents"])
+                after = total - before - block["labels"].shape[1]
+                labels.append(pad(block["labels"], (before, after)))
+                texts += block["captions"]
+            before += len(KINDS[kind].world.label_names)
+        return torch.cat(latents), torch.cat(labels), texts
+
+    def blocks(self, kind: str, vae: Any) -> Iterator[dict[str, Any]]:
+        """Yield latents (float16), labels and captions of some images at a time."""
+        for first in range(0, self.recipe.subjects, _SUBJECTS_PER_BLOCK):
+            count = min(_SUBJECTS_PER_BLOCK, self.recipe.subjects - first)
+            stored = self.work / "latents" / f"{kind}-{first}-{count}.pt"
+            if not stored.exists():
+                drawn = draw_images(
+                    kind,
+                    BASE_POPULATION,
+                    count,
+                    first=first,
+                    captions=self.recipe.captions,
+                    size=self.recipe.size,
+                )
+                stored.parent.mkdir(parents=True, exist_ok=True)
+                block = {
+                    "latents": encode(vae, drawn.images, self.device).half(),
+                    "labels": torch.from_numpy(drawn.labels),
+                    "captions": [text for several in drawn.captions for text in several],
+                }
+                save_atomically(block, stored)
+            yield torch.load(stored, weights_only=True)
 
     def limits(self) -> dict[str, Any]:
         """Return the device and the minutes left, as every training takes them."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from .training import train_networks
 
-MAX_TOKENS = 64
+MAX_TOKENS = 77  # as in CLIP; the longest captions take 73
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,-'!"
 

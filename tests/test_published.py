@@ -206,7 +206,9 @@ def test_one_model_of_the_authors(tmp_path):
         assert torch.equal(vector, torch.arange(6.0))
         assert layout.hash == LAYOUT.hash
     torch.save(torch.zeros(2, 6), path)
-    with pytest.raises(W2WError, match=r"holds float32 \[2, 6\]; expected one row of numbers"):
+    with pytest.raises(
+        W2WError, match=r"holds float32 \[2, 6\]; expected floating-point numbers of shape"
+    ):
         load_authors_model(path)
 
 
@@ -293,11 +295,15 @@ def test_damage_to_a_model_gives_the_same_numbers_or_one_line(tmp_path):
         ("V.pt", torch.zeros(NUMBERS, 3, dtype=torch.int64), "expected floating-point"),
         ("mean.pt", torch.zeros(3), "mean.pt holds"),
         ("mean.pt", torch.full((NUMBERS,), torch.nan), "NaN"),
-        ("std.pt", {"a": torch.zeros(1)}, r"holds a dict; expected 120 numbers"),
+        (
+            "std.pt",
+            {"a": torch.zeros(1)},
+            r"holds a dict; expected floating-point numbers of shape \[1, 120\]",
+        ),
         ("proj_1000pc.pt", torch.zeros(MODELS + 1, 8), "25 rows; expected 26"),
         ("weight_dimensions.pt", {"x": [[1], [1]]}, "is not a LoRA weight"),
         ("weight_dimensions.pt", {"x": 3}, "name → "),
-        ("weight_dimensions.pt", torch.zeros(1), r"float32 \[1\]; expected names and shapes"),
+        ("weight_dimensions.pt", torch.zeros(1), "name → "),
     ],
 )
 def test_files_that_do_not_fit(tmp_path, name, value, message):

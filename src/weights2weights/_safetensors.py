@@ -4,6 +4,7 @@ The library writes metadata in random order (github.com/huggingface/safetensors/
 equal contents give equal bytes, and tensors may be produced while they are written.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -31,6 +32,9 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I8": torch.int8}
 """What the package writes."""
+
+DIGEST = "w2w_sha256"
+"""Header entry with the `digest` of a LoRA's weights, which is checked where it is present."""
 
 
 @dataclass(frozen=True)
@@ -165,3 +169,17 @@ def write_safetensors(
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor, row-major; its own memory if it is contiguous on the CPU."""
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of a tensor's bytes, row-major, in hex."""
+    return hashlib.sha256(tensor_bytes(tensor)).hexdigest()
+
+
+def require_digest(found: str, stated: str | None) -> None:
+    """Raise InputError if a header states another digest than the weights have."""
+    if stated is not None and found != stated:
+        raise InputError(
+            f"is damaged: its weights have SHA-256 {found[:16]}…, expected {shown(stated[:16])};"
+            " restore it from a copy, or train it again"
+        )

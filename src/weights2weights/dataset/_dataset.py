@@ -17,8 +17,9 @@ from torch import Tensor
 from .._files import make_folder, readable_errors, remove, sync_folder
 from .._html import html_table
 from .._json import canonical_json
+from .._safetensors import DIGEST
 from ..errors import InputError, W2WError, shown
-from ..formats import DIGEST, load_lora, write_lora_file
+from ..formats import load_lora, write_lora_file
 from ..labels import find_labels, read_labels, tidy_labels, write_labels
 from ..layout import WeightLayout
 from . import _folder

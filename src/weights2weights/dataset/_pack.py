@@ -6,9 +6,8 @@ from tqdm import tqdm
 
 from .._files import TEMPORARY, make_folder
 from .._json import canonical_json
-from .._safetensors import write_safetensors
+from .._safetensors import DIGEST, digest, write_safetensors
 from ..errors import InputError
-from ..formats import DIGEST, digest
 from ..labels import find_labels, read_labels, write_labels
 from ._dataset import WeightDataset
 from ._folder import FAILED, SHARDS, Facts, write_failure

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from .._files import open_regular
 from .._json import parse_json
-from .._safetensors import MAX_HEADER, tensor_bytes
+from .._safetensors import DIGEST, MAX_HEADER, require_digest, tensor_bytes
 from ..errors import InputError
-from ..formats import DIGEST, load_lora, require_digest
+from ..formats import load_lora
 from ..layout import WeightLayout
 from ..models import require_one_base
 from ._folder import SUFFIX

@@ -7,9 +7,8 @@ has as a file of its own. `dataset.json` lists the shards; rows written later ar
 from pathlib import Path
 
 from .._json import parse_json
-from .._safetensors import open_checked
+from .._safetensors import DIGEST, open_checked
 from ..errors import InputError, W2WError
-from ..formats import DIGEST
 from ._folder import Facts
 from ._rows import SUBJECT, PackedRow
 

@@ -1,6 +1,5 @@
 """One LoRA file of any format: which it is, its checks, and its weights as one vector."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._files import make_folder
-from .._safetensors import DTYPES, CheckedFile, open_checked, refuse_pickle, tensor_bytes
+from .._safetensors import (
+    DIGEST,
+    DTYPES,
+    CheckedFile,
+    digest,
+    open_checked,
+    refuse_pickle,
+    require_digest,
+)
 from ..errors import InputError, W2WError, shown
 from ..layout import WeightLayout
 from . import kohya, peft
@@ -27,9 +34,6 @@ _DESCRIBE = {"peft": peft.describe, "diffusers": peft.describe_diffusers, "kohya
 _WRITE = {"peft": peft.write, "diffusers": peft.write_diffusers, "kohya": kohya.write}
 _FLOATS = {name: DTYPES[name] for name in ("F32", "F16", "BF16")}
 
-DIGEST = "w2w_sha256"
-"""Header entry with the `digest` of the weights, which `load_lora` checks where it is present."""
-
 
 class AlphaMissing(InputError):
     """A LoRA whose file does not state alpha, and for which none was given."""
@@ -41,10 +45,9 @@ class LoRAFile:
 
     Attributes:
         layout: meaning of each weight, with rank, alpha and the name of the base.
-        weights: (d,), plain entries of A and B without the factor alpha / rank, in the dtype of the
-            file (float32, float16 or bfloat16), on the CPU.
+        weights: (d,), entries of A and B without the factor alpha / rank, in the file's dtype.
         format: the format of the file.
-        metadata: the strings of its safetensors header, verbatim.
+        metadata: the strings of its safetensors header.
     """
 
     layout: WeightLayout
@@ -89,19 +92,16 @@ def write_lora_file(
     format: LoRAFormat,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write one LoRA so that the programs of its format load it at full strength.
-
-    The file appears whole or not at all, and equal arguments give equal bytes.
+    """Write one LoRA, all or nothing, so that the programs of its format load it at full strength.
 
     Args:
         path: for peft a folder, for the others a `.safetensors` file; diffusers also takes an
             existing folder, in which the file gets the name that diffusers looks for.
         weights: (d,), in the order of `layout`; float32, float16 or bfloat16, written as they are.
-        layout: names, rank and alpha; its base, if it has one, is named in the file.
+        layout: names, rank, alpha and, if known, the base.
         format: "peft", "diffusers" or "kohya".
-        metadata: further strings for the header, such as those of a file that was read. Entries
-            for rank, alpha and base come from the layout; an entry `w2w_sha256`, whatever it
-            holds, becomes the `digest` of the weights.
+        metadata: further strings for the header. Entries for rank, alpha and base come from the
+            layout; an entry `w2w_sha256`, whatever it holds, becomes the digest of the weights.
 
     Returns:
         the path to hand to the other program: the folder for peft, the file otherwise.
@@ -141,20 +141,6 @@ def write_lora_file(
         metadata[DIGEST] = digest(weights)
     make_folder(path.parent)
     return _WRITE[format](path, tensors, layout, metadata)
-
-
-def digest(weights: Float[Tensor, "..."]) -> str:
-    """Return the SHA-256 of a tensor's bytes, row-major, in hex."""
-    return hashlib.sha256(tensor_bytes(weights)).hexdigest()
-
-
-def require_digest(found: str, stated: str | None) -> None:
-    """Raise InputError if a header states another digest than the weights have."""
-    if stated is not None and found != stated:
-        raise InputError(
-            f"is damaged: its weights have SHA-256 {found[:16]}…, expected {shown(stated[:16])};"
-            " restore it from a copy, or train it again"
-        )
 
 
 def _load(path: Path, alpha: float | None) -> LoRAFile:

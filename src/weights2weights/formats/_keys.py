@@ -11,25 +11,16 @@ from ..errors import InputError, shown
 
 @dataclass(frozen=True)
 class Described:
-    """A LoRA as its file describes it, before a tensor is read.
+    """A LoRA as its file describes it, before a tensor is read."""
 
-    Attributes:
-        names: PEFT key → name of that tensor in the file.
-        alpha: as the file states it, or None if it does not.
-        base: the name of its base model ("" if unknown).
-    """
-
-    names: dict[str, str]
-    alpha: float | None
-    base: str
+    names: dict[str, str]  # PEFT key → name of that tensor in the file
+    alpha: float | None  # None if the file does not state it
+    base: str  # the name of its base model, "" if unknown
 
 
 _FOREIGN = {
-    "lora_te": "belongs to a text encoder",
-    "text_encoder": "belongs to a text encoder",
-    "text_model.": "belongs to a text encoder",
-    "lora_magnitude_vector": "belongs to a DoRA",
-    "dora_scale": "belongs to a DoRA",
+    **dict.fromkeys(("lora_te", "text_encoder", "text_model."), "belongs to a text encoder"),
+    **dict.fromkeys(("lora_magnitude_vector", "dora_scale"), "belongs to a DoRA"),
     "hada_": "belongs to a LoHa",
     "lokr_": "belongs to a LoKr",
     "lora_mid": "belongs to a LoCon with a core tensor",
@@ -38,8 +29,7 @@ _FOREIGN = {
     ".bias": "is a bias",
     "lora_embedding_": "adapts an embedding",
     "bundle_emb": "is an embedding",
-    "lora_transformer_": "adapts a transformer, not a UNet",
-    "transformer.": "adapts a transformer, not a UNet",
+    **dict.fromkeys(("lora_transformer_", "transformer."), "adapts a transformer, not a UNet"),
 }
 
 
@@ -62,20 +52,14 @@ def read_keys(
     expected: str,
     respell: Callable[[str], str | None] = lambda module: module,
 ) -> dict[tuple[str, str], str]:
-    """Match every key with a pattern of groups module, part and, if the format has it, adapter.
+    """Return (module, part) → key in the order of a file, whose keys all match a pattern.
 
     Args:
         file: whose keys are read.
-        pattern: matches a whole key.
+        pattern: of a whole key, with groups module, part and, if the format has it, adapter.
         parts: the format's name of a part → "A", "B" or "alpha".
         expected: what a key should look like, for the message.
         respell: maps the format's name of a layer to its path in the UNet, or to None.
-
-    Returns:
-        (module, part) → key, in the order of the file.
-
-    Raises:
-        InputError: a key that does not match, one tensor under two keys, or several adapters.
     """
     names: dict[tuple[str, str], str] = {}
     adapters: dict[str | None, str] = {}

@@ -6,8 +6,8 @@ from typing import Any
 from ..errors import InputError, shown
 from ..layout import WeightLayout
 
-# fmt: off
 # Settings that do not change what a trained LoRA computes, then those checked one by one.
+# fmt: off
 _ACCEPTED = {
     "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config",
     "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout",
@@ -52,8 +52,7 @@ def alpha_of_settings(config: Mapping[str, Any], shapes: Shapes, where: str) -> 
         InputError: another kind of adapter, several ranks or alphas, a rank that the tensors do not
             have, a module that the config leaves out, a setting that changes the forward pass.
     """
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA":
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
         raise InputError(f"{where} has peft_type {shown(kind)}; expected 'LORA'")
     for field, value in config.items():
         if field not in _ACCEPTED and value and value != "none":
@@ -61,35 +60,29 @@ def alpha_of_settings(config: Mapping[str, Any], shapes: Shapes, where: str) -> 
                 f"{where} sets {shown(field)} to {shown(value)}; expected a plain LoRA without it;"
                 " train or extract one"
             )
-    start = config.get("init_lora_weights")
-    if start not in _PLAIN_STARTS:
+    if (start := config.get("init_lora_weights")) not in _PLAIN_STARTS:
         raise InputError(
             f"{where} sets 'init_lora_weights' to {shown(start)}, which changes the base; convert"
             " it with PEFT's path_initial_model_for_weight_conversion"
         )
-    _check_rank(config, shapes, where)
     _check_targets(config, {module for module, _ in shapes}, where)
+    ranks = {shape[0] for (_, part), shape in shapes.items() if part == "A" and shape}
+    for rank in _stated(config, "r", "rank_pattern", where):
+        if type(rank) is not int or ranks != {rank}:
+            raise InputError(
+                f"{where} states rank {shown(rank)} and its tensors have rank"
+                f" {', '.join(map(str, sorted(ranks)))}; resize the LoRA to one rank first"
+            )
     if config.get("lora_alpha") is None:
         return None
     alpha = positive_number(config["lora_alpha"], f"lora_alpha in {where}")
-    for other in _values(config, "alpha_pattern", where):
+    for other in _stated(config, "lora_alpha", "alpha_pattern", where):
         if other != alpha:
             raise InputError(
                 f"{where} states alpha {alpha:g} and also {shown(other)}; expected one alpha for"
                 " all modules; scale the B of the others to match it"
             )
     return alpha
-
-
-def _check_rank(config: Mapping[str, Any], shapes: Shapes, where: str) -> None:
-    ranks = {shape[0] for (_, part), shape in shapes.items() if part == "A" and shape}
-    stated = [config["r"]] if config.get("r") is not None else []
-    for rank in stated + _values(config, "rank_pattern", where):
-        if type(rank) is not int or ranks != {rank}:
-            raise InputError(
-                f"{where} states rank {shown(rank)} and its tensors have rank"
-                f" {', '.join(map(str, sorted(ranks)))}; resize the LoRA to one rank first"
-            )
 
 
 def _check_targets(config: Mapping[str, Any], modules: set[str], where: str) -> None:
@@ -106,19 +99,16 @@ def _check_targets(config: Mapping[str, Any], modules: set[str], where: str) -> 
             )
 
 
-def _values(config: Mapping[str, Any], field: str, where: str) -> list[Any]:
-    pattern = config.get(field) or {}
-    if not isinstance(pattern, dict):
-        raise InputError(f"{where} sets {field} to {shown(pattern)}; expected an object")
-    return list(pattern.values())
+def _stated(config: Mapping[str, Any], field: str, pattern: str, where: str) -> list[Any]:
+    """Return the value of a field and its exceptions by module."""
+    others = config.get(pattern) or {}
+    if not isinstance(others, dict):
+        raise InputError(f"{where} sets {pattern} to {shown(others)}; expected an object")
+    return [*([] if config.get(field) is None else [config[field]]), *others.values()]
 
 
 def positive_number(value: Any, what: str) -> float:
-    """Return a stranger's number as a float.
-
-    Raises:
-        InputError: it is not a finite number above 0.
-    """
+    """Return a stranger's number as a float, once it is finite and above 0."""
     if type(value) in (int, float) and 0 < value < 1e300:
         return float(value)
     raise InputError(f"{what} is {shown(value)}; expected a finite number above 0")

@@ -1,17 +1,10 @@
 """Files that the paper's authors wrote with `torch.save`: tensors, their layout, single models.
 
-| file | contents |
-|---|---|
-| `weight_dimensions.pt` | PEFT key → [[count], shape], in the order of the weight vector |
-| `w2wmodel.pt` and the like | one model: 1 × m coefficients of their space, or 1 × d weights |
-| `V.pt`, `all_weights.pt`, … | large matrices; see `published` |
-
 They are read with `weights_only=True`, which builds only tensors and plain containers, and after
 checking the checksums inside the file, which torch ignores.
 """
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +28,16 @@ LAYOUT_FILE = "weight_dimensions.pt"
 def load_authors_model(
     path: str | Path, alpha: float | None = None
 ) -> tuple[WeightLayout, Float[Tensor, " k"]]:
-    """Read one model of the authors.
-
-    Its layout is read from a `weight_dimensions.pt` in the same folder or in `files/` next to it;
-    without one, it is that of the published space.
+    """Read one model of the authors: a file of k or 1 × k floating-point numbers.
 
     Args:
-        path: a file of one tensor of k or 1 × k floating-point numbers.
+        path: the file. A `weight_dimensions.pt` in its folder or in `files/` there is its layout;
+            without one, it is that of the published space.
         alpha: LoRA alpha, which the files do not state; default: 27, as in the paper.
 
     Returns:
         the layout, and float32 numbers: weights if k is the layout's d, otherwise coefficients on
         the first k components of the published space.
-
-    Raises:
-        W2WError: anything else, or numbers that are not finite.
     """
     path, alpha = Path(path), PAPER_ALPHA if alpha is None else alpha
     candidates = [path.parent / LAYOUT_FILE, path.parent / "files" / LAYOUT_FILE]
@@ -61,8 +49,8 @@ def load_authors_model(
 def published_layout(alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) -> WeightLayout:
     """Return the layout of the published space: to_q and to_v of Stable Diffusion 1.5, rank 1."""
     widths = {"down_blocks.0": (320, 2), "down_blocks.1": (640, 2), "down_blocks.2": (1280, 2)}
-    widths |= {"mid_block": (1280, 1)}
-    widths |= {"up_blocks.1": (1280, 3), "up_blocks.2": (640, 3), "up_blocks.3": (320, 3)}
+    widths |= {"mid_block": (1280, 1), "up_blocks.1": (1280, 3)}
+    widths |= {"up_blocks.2": (640, 3), "up_blocks.3": (320, 3)}
     modules = (
         LoRAModule(
             f"{block}.attentions.{index}.transformer_blocks.0.{layer}",
@@ -78,12 +66,10 @@ def published_layout(alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) -> Weig
 
 def read_layout(path: Path, alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) -> WeightLayout:
     """Read PEFT key → [[count], shape], and check that its order is that of our layouts."""
-    dimensions = load_torch(path)
-    if not isinstance(dimensions, Mapping):
-        raise InputError(f"{path} holds {_describe(dimensions)}; expected names and shapes")
+    dimensions = _load(path)
     try:
         shapes = {str(key): tuple(map(int, value[1])) for key, value in dimensions.items()}
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
         raise InputError(
             f"{path} cannot be read ({shown(str(error))}); expected name → [[count], shape]"
         ) from error
@@ -93,12 +79,8 @@ def read_layout(path: Path, alpha: float = PAPER_ALPHA, base: str = PAPER_BASE) 
     return layout
 
 
-def load_torch(path: Path) -> Any:
-    """Load tensors and plain containers, memory-mapped.
-
-    Raises:
-        W2WError: the file is damaged, holds anything else, or is of torch before 1.6.
-    """
+def _load(path: Path) -> Any:
+    """Load tensors and plain containers, memory-mapped."""
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
@@ -114,33 +96,37 @@ def load_torch(path: Path) -> Any:
 
 
 def load_matrix(path: Path, rows: int | None = None, columns: int | None = None) -> Tensor:
-    """Load a matrix of floating-point numbers, memory-mapped; check its rows or columns if given.
+    """Load a matrix of floating-point numbers, memory-mapped; a vector counts as one row.
 
     Raises:
-        W2WError: as `load_torch`, or it holds anything else.
+        InputError: the file is damaged, or holds anything else or another number of rows or
+            columns.
     """
-    matrix = load_torch(path)
-    shape = list(matrix.shape) if _is_matrix(matrix, path) else []
-    if len(shape) != 2 or rows not in (None, shape[0]) or columns not in (None, shape[1]):
-        raise InputError(
-            f"{path} holds {_describe(matrix)}; expected floating-point numbers of shape"
-            f" [{rows or 'any'}, {columns or 'any'}]"
-        )
-    return matrix
+    found = _load(path)
+    fits = (
+        isinstance(found, Tensor)
+        and found.layout == torch.strided
+        and found.device.type == "cpu"
+        and found.is_floating_point()
+        and 1 <= found.ndim <= 2
+        and found.numel() * found.element_size() <= path.stat().st_size  # no number twice
+        and rows in (None, *torch.atleast_2d(found).shape[:1])
+        and columns in (None, found.shape[-1])
+    )
+    if fits:
+        return torch.atleast_2d(found)
+    what = f"a {type(found).__name__}"
+    if isinstance(found, Tensor):
+        what = f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}"
+    raise InputError(
+        f"{path} holds {what}; expected floating-point numbers of shape"
+        f" [{rows or 'any'}, {columns or 'any'}]"
+    )
 
 
 def load_vector(path: Path, length: int | None = None) -> Float[Tensor, " d"]:
-    """Load a vector of finite numbers as float32; check its length if given.
-
-    Raises:
-        W2WError: as `load_torch`, or it holds anything else.
-    """
-    vector = load_torch(path)
-    if not _is_matrix(vector, path) or vector.numel() != (length or vector.shape[-1]):
-        raise InputError(
-            f"{path} holds {_describe(vector)}; expected {length or 'one row of'} numbers"
-        )
-    vector = vector.reshape(-1).float().clone()
+    """Load one row of finite numbers as float32; as `load_matrix`."""
+    vector = load_matrix(path, 1, length)[0].float().clone()
     require_finite(vector, path)
     return vector
 
@@ -152,21 +138,3 @@ def require_finite(tensor: Tensor, what: str | Path) -> None:
         raise InputError(
             f"{what} holds NaN or infinite numbers; the training diverged or the file is damaged"
         )
-
-
-def _is_matrix(value: Any, path: Path) -> bool:
-    """Return whether this is a plain tensor of floats with no more numbers than its file holds."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and value.is_floating_point()
-        and 1 <= value.ndim <= 2
-        and value.numel() * value.element_size() <= path.stat().st_size
-    )
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return f"a {type(value).__name__}"

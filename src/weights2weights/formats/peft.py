@@ -1,16 +1,7 @@
 """LoRAs under PEFT's names and settings: PEFT's own folder, and the one file of diffusers.
 
-| | peft | diffusers |
-|---|---|---|
-| is | `adapter_model.safetensors`, `adapter_config.json` | `pytorch_lora_weights.safetensors` |
-| keys | `base_model.model.<module>.lora_A.weight` | `unet.<module>.lora_A.weight` |
-| settings | fields of the config | `unet.<field>` in the header, as JSON |
-| read by | `PeftModel.from_pretrained` | `pipe.load_lora_weights` |
-
-Without its settings, diffusers silently takes a file for alpha = rank: 1/27 of the paper's
-strength. Also read: the paper's files, which name the adapter inside the key
-(`lora_A.identity1.weight`), and older diffusers files, with `lora.down.weight` for lora_A and no
-alpha.
+Also read: the paper's files, which name the adapter inside the key (`lora_A.identity1.weight`), and
+older diffusers files, with `lora.down.weight` for lora_A and no alpha.
 """
 
 import json
@@ -49,8 +40,7 @@ _PARTS = {"lora_A": "A", "lora.down": "A", "lora_B": "B", "lora.up": "B"}
 def describe(file: CheckedFile, path: Path) -> Described:
     """Return the LoRA of an `adapter_model.safetensors` and the config next to it."""
     config = path.with_name(CONFIG_NAME)
-    # The config of a folder belongs to the file that PEFT reads; others are of other weights.
-    known = path.name == WEIGHTS_NAME and config.is_file()
+    known = path.name == WEIGHTS_NAME and config.is_file()  # else it is of other weights
     return _describe(file, PREFIX, config.read_bytes() if known else "{}", CONFIG_NAME, "")
 
 
@@ -66,11 +56,8 @@ def _describe(
     fields = parse_json(raw, where)
     if not isinstance(fields, dict):
         raise InputError(f"{where} holds {shown(fields)}; expected a JSON object")
-    config: dict[str, Any] = {
-        name.removeprefix(of_fields): value
-        for name, value in fields.items()
-        if name.startswith(of_fields)
-    }
+    prefixed = [name for name in fields if name.startswith(of_fields)]
+    config: dict[str, Any] = {name.removeprefix(of_fields): fields[name] for name in prefixed}
     pattern = re.compile(re.escape(prefix) + _KEY)
     names = read_keys(file, pattern, _PARTS, f"{prefix}<module>.lora_A.weight or lora_B")
     shapes = {place: file.places[key].shape for place, key in names.items()}

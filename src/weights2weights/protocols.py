@@ -15,14 +15,6 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class HasPoints(Protocol):
-    """What has points of a space, such as a result of `invert`."""
-
-    @property
-    def points(self) -> Tensor: ...
-
-
-@runtime_checkable
 class Space(Protocol):
     """A linear space of models, with coefficients and labels of its training models.
 

@@ -29,20 +29,13 @@ Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3, 4.1 and 4.3, appendi
 
 from ._direction import Direction, cosines
 from ._edit import edit
-from ._find import (
-    FitOptions,
-    direction_between,
-    direction_from_scores,
-    find_direction,
-    find_directions,
-)
-from ._fit import METHODS, Method
+from ._find import direction_between, direction_from_scores, find_direction, find_directions
+from ._fit import METHODS, FitOptions
 
 __all__ = [
     "METHODS",
     "Direction",
     "FitOptions",
-    "Method",
     "cosines",
     "direction_between",
     "direction_from_scores",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,33 +11,27 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models import Model, require_one_base
-from ..protocols import HasPoints, Space
+from ..protocols import Space
 from ._direction import Direction
 
 Strengths = Mapping[Direction, float | int]
-Models = TypeVar("Models", Tensor, np.ndarray, Model, list[Model])
 
 
-@overload
-def edit(models: HasPoints, strengths: Strengths, *, space: Space | None = None) -> Tensor: ...
-@overload
-def edit(models: Models, strengths: Strengths, *, space: Space | None = None) -> Models: ...
 def edit(models: Any, strengths: Mapping[Any, Any], *, space: Any = None) -> Any:
     """Move models along directions: add strength · std · normal of each.
 
-    Edits compose by addition. Weights keep what lies outside the space: they change by the
-    unprojected shift, as if projected, edited, turned back into weights and given their residual.
+    Edits compose by addition. Weights keep what lies outside the space.
 
     Args:
-        models: points (…, m), weights (…, d) of the space's layout, a `Model`, a list
-            of models, or a result of `invert`.
-        strengths: standard deviations of the training models along each direction; negative for the
-            opposite. 1 to 3 is usual; see `Direction.range`.
+        models: points (…, m), weights (…, d) of the space's layout, a `Model`, a list of models,
+            or a result of `invert`.
+        strengths: for each direction, in standard deviations of the training models along it;
+            negative for the opposite. 1 to 3 is usual; see `Direction.range`.
         space: the space of the directions; only needed for weights.
 
     Returns:
-        what was given, edited, of a result its points: tensors and arrays keep their dtype and
-        device. A `Model` with weights gets its point in the space as well.
+        what was given, edited; the points of a result. Tensors and arrays keep dtype and device; a
+        `Model` with weights gets its point in the space as well.
 
     Raises:
         InputError: as `Direction.shift`; directions of different spaces; weights without their
@@ -62,15 +56,15 @@ def edit(models: Any, strengths: Mapping[Any, Any], *, space: Any = None) -> Any
             f" WeightSpace.from_pretrained({str(space)!r}) opens it"
         )
     spaces = {direction.space for direction in strengths} | {space.hash if space else ""}
-    if len(spaces - {""}) > 1:
+    if len(found := sorted(spaces - {""})) > 1:
         raise InputError(
-            f"directions of the spaces {', '.join(sorted(spaces - {''}))}: expected one; find them"
-            " in the space of the model"
+            f"directions of the spaces {', '.join(found)}: expected one; find them in the space of"
+            " the model"
         )
-    if isinstance(models, list):
-        return [_edit_model(model, strengths, space) for model in models]
     if isinstance(models, Model):
         return _edit_model(models, strengths, space)
+    if isinstance(models, list):
+        return [_edit_model(model, strengths, space) for model in models]
     if isinstance(models, np.ndarray):
         return _edit_rows(torch.from_numpy(models), strengths, space).numpy()
     return _edit_rows(getattr(models, "points", models), strengths, space)

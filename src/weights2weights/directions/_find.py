@@ -1,9 +1,7 @@
 """From labels, sets of models or scores to a direction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -14,48 +12,17 @@ from ..labels import tidy_labels
 from ..protocols import Space
 from . import _fit
 from ._direction import Direction
-from ._fit import METHODS, Method, Problem
-from ._targets import Target, label_values, require_usable, target_of
+from ._fit import MOST_COMPONENTS, FitOptions, Problem
+from ._targets import Target, label_values, target_of
 
 if TYPE_CHECKING:
     import pandas
 
-MOST_COMPONENTS = 1000
-"""The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
-
-
 Keep = str | Direction | Sequence[str | Direction]
 
 
-class FitOptions(TypedDict, total=False):
-    """How a direction is found.
-
-    Attributes:
-        components: number of leading components to use. Default: half the number of labelled
-            models, at most 1,000.
-        method: "effect" (default), "ridge", "least_squares" or "mean_difference"; see the package
-            docstring. For the effect, models that lack one of the other labels count as its mean.
-        penalty: for ridge regression, in units of the labelled models' variance, summed over the
-            components used, divided by the number of models (default 11); for the effect, in units
-            of a label's variance (default 0.5).
-        folds: folds of cross-validation (default 5); fewer if a class has fewer models.
-        seed: seed of the assignment to folds (default 0); same seed, same direction.
-    """
-
-    components: int | None
-    method: Method
-    penalty: float | None
-    folds: int
-    seed: int
-
-
 def find_direction(
-    space: Space,
-    label: Any,
-    *,
-    name: str | None = None,
-    keep: Keep = (),
-    **options: Unpack[FitOptions],
+    space: Space, label: Any, *, name: str | None = None, keep: Keep = (), **options: Any
 ) -> Direction:
     """Find the direction of a label among the training models of a space.
 
@@ -81,7 +48,7 @@ def find_direction(
 
     Source: Dravid et al. 2024, arXiv:2406.09413, sections 3.3 and 4.1.
     """
-    training = _Training(space, space.labels, _Options(**options), keep)
+    training = _Training(space, space.labels, FitOptions(**options), keep)
     if isinstance(label, str) and label in training.keep:
         raise InputError(f"{label!r}: a label cannot be kept and changed")
     return training.direction(label, training.kept, name)
@@ -93,9 +60,9 @@ def find_directions(
     *,
     labels: "pandas.DataFrame | None" = None,
     keep: Keep = (),
-    **options: Unpack[FitOptions],
+    **options: Any,
 ) -> dict[str, Direction]:
-    """Find the directions of several labels.
+    """Find the directions of several labels, by label.
 
     Args:
         space: the space, with its training models.
@@ -105,14 +72,11 @@ def find_directions(
         keep: see `find_direction`; a label does not keep itself.
         options: see `FitOptions`.
 
-    Returns:
-        label → direction, in the order of the names.
-
     Raises:
         InputError: as `find_direction`, for any of the labels.
     """
     table = space.labels if labels is None else tidy_labels(labels, space.names)
-    training = _Training(space, table, _Options(**options), keep)
+    training = _Training(space, table, FitOptions(**options), keep)
     return {
         name: training.direction(name, [one for one in training.kept if one.name != name])
         for name in (table.columns if names is None else names)
@@ -126,7 +90,7 @@ def direction_between(
     name: str,
     *,
     keep: Keep = (),
-    **options: Unpack[FitOptions],
+    **options: Any,
 ) -> Direction:
     """Find the direction from a first set of models to a second, for attributes without labels.
 
@@ -146,9 +110,9 @@ def direction_between(
             f"sets of {len(first)} and {len(second)} models for {name!r}: expected some in both"
         )
     values = torch.cat([-torch.ones(len(first)), torch.ones(len(second))]).double()
-    options.setdefault("method", "mean_difference")
     target = Target(name, values, binary=True)
-    return _elsewhere(space, torch.cat([first, second]), target, keep, _Options(**options))
+    options = {"method": "mean_difference", **options}
+    return _elsewhere(space, torch.cat([first, second]), target, keep, FitOptions(**options))
 
 
 def direction_from_scores(
@@ -158,7 +122,7 @@ def direction_from_scores(
     name: str,
     *,
     keep: Keep = (),
-    **options: Unpack[FitOptions],
+    **options: Any,
 ) -> Direction:
     """Find the direction along which a score of models grows; see `score_models`.
 
@@ -179,69 +143,41 @@ def direction_from_scores(
             f"{len(scores)} scores for {len(points)} models of {name!r}: expected one each"
         )
     known = scores.isfinite().cpu()
-    options.setdefault("method", "ridge")
     target = Target(name, scores.double().cpu()[known], binary=False)
-    return _elsewhere(space, points[known.to(points.device)], target, keep, _Options(**options))
+    options = {"method": "ridge", **options}
+    return _elsewhere(space, points[known.to(points.device)], target, keep, FitOptions(**options))
 
 
-@dataclass(frozen=True)
-class _Options:
-    """`FitOptions` with defaults, checked."""
-
-    components: int | None = None
-    method: Method = "effect"
-    penalty: float | None = None
-    folds: int = 5
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise InputError(f"method {self.method!r}: expected one of {', '.join(METHODS)}")
-        if self.penalty is not None and not 0 < self.penalty < float("inf"):
-            raise InputError(f"penalty {self.penalty}: expected a positive number")
-        if self.folds < 2:
-            raise InputError(f"{self.folds} folds: expected at least 2")
-
-
-@dataclass(frozen=True)
 class _Training:
     """The training models of a space, prepared once for any number of labels."""
 
-    space: Space
-    labels: "pandas.DataFrame"
-    options: _Options
-    keep: Any
-
-    def __post_init__(self):
-        if isinstance(self.keep, str | Direction):
-            object.__setattr__(self, "keep", [self.keep])
-
-    @cached_property
-    def rows(self) -> Float[Tensor, "n j"]:
+    def __init__(
+        self, space: Space, labels: "pandas.DataFrame", options: FitOptions, keep: Keep
+    ) -> None:
+        self.space, self.labels, self.options = space, labels, options
+        self.keep = [keep] if isinstance(keep, str | Direction) else list(keep)
         given = [one for one in self.keep if isinstance(one, Direction)]
-        return _rows_of(self.space, self.space.coefficients, self.options, given)
-
-    @cached_property
-    def values(self) -> Float[Tensor, "n a"]:
-        return label_values(self.labels)
-
-    @cached_property
-    def kept(self) -> list[Direction]:
-        return [one if isinstance(one, Direction) else self.direction(one, ()) for one in self.keep]
+        self.rows = _rows_of(space, space.coefficients, options, given)
+        self.values = label_values(labels)
+        self.kept = [
+            one if isinstance(one, Direction) else self.direction(one, ()) for one in self.keep
+        ]
 
     def direction(
         self, label: Any, kept: Sequence[Direction], name: str | None = None
     ) -> Direction:
-        rows, target = self.rows, target_of(self.labels, label)
+        target = target_of(self.labels, label)
         own = {target.name} if isinstance(label, str) else {target.name, name}
         others = [i for i, column in enumerate(self.labels.columns) if column not in own]
         values = self.values[:, others if self.options.method == "effect" else []]
-        target = target._replace(name=name or target.name)
-        return _find(self.space, rows, target, values, kept, self.options, rows)
+        problem = Problem(
+            self.rows, target._replace(name=name or target.name), values, self.options
+        )
+        return _solve(problem, kept, self.space, self.rows)
 
 
 def _elsewhere(
-    space: Space, points: Tensor, target: Target, keep: Keep, options: _Options
+    space: Space, points: Tensor, target: Target, keep: Keep, options: FitOptions
 ) -> Direction:
     """Find a direction from any models; labels to keep are found as they would be by default."""
     if options.method == "effect":
@@ -249,15 +185,15 @@ def _elsewhere(
             f"the effect of {target.name!r} needs other labels to hold fixed, which only training"
             " models have; use another method, such as mean_difference"
         )
-    defaults = _Options(folds=options.folds, seed=options.seed)
-    kept = _Training(space, space.labels, defaults, keep).kept
+    defaults = FitOptions(folds=options.folds, seed=options.seed)
+    kept = _Training(space, space.labels, defaults, keep).kept if keep else []
     rows = _rows_of(space, points, options, kept)
-    nothing = torch.zeros(len(rows), 0, dtype=torch.float64)
-    return _find(space, rows, target, nothing, kept, options, space.coefficients)
+    problem = Problem(rows, target, torch.zeros(len(rows), 0).double(), options)
+    return _solve(problem, kept, space, space.coefficients)
 
 
 def _rows_of(
-    space: Space, points: Tensor, options: _Options, kept: Sequence[Direction]
+    space: Space, points: Tensor, options: FitOptions, kept: Sequence[Direction]
 ) -> Float[Tensor, "n j"]:
     """Return the coefficients that fits may use, in float64, for any number of labels."""
     if len(space.names) < 2:
@@ -283,57 +219,32 @@ def _rows_of(
     return rows if options.method == "least_squares" else rows - rows.mean(0)
 
 
-def _find(
-    space: Space,
-    rows: Tensor,
-    target: Target,
-    others: Tensor,
-    kept: Sequence[Direction],
-    options: _Options,
-    training: Tensor,
+def _solve(
+    problem: Problem, kept: Sequence[Direction], space: Space, training: Tensor
 ) -> Direction:
-    """Fit, validate and scale a direction; targets that are NaN are left out."""
-    problem = _problem(rows, target, others, options)
-    names = tuple(one.name for one in kept)
+    """Fit, validate and scale a direction."""
+    name, targets, names = problem.name, problem.targets, tuple(one.name for one in kept)
     remove = _fit.remover([one.normal for one in kept])
     whole = _fit.slope_of(problem)
     slope = remove(whole)
     if not float(slope.norm()) > 1e-9 * float(whole.norm()):
         why = f"after removing {', '.join(names)}" if names else "in the coefficients"
-        raise InputError(f"nothing of {target.name!r} is left {why}; keep other labels")
+        raise InputError(f"nothing of {name!r} is left {why}; keep other labels")
     normal = slope / slope.norm()
     auc, r2 = _fit.held_out_figures(problem, remove)
     along = training[:, : len(normal)].double().cpu() @ normal
     along, std = along - along.mean(), float(along.std())
-    positives = int((problem.targets > 0).sum()) if target.binary else len(problem.targets)
+    positives = int((targets > 0).sum()) if problem.binary else len(targets)
     return Direction(
-        name=target.name,
+        name=name,
         normal=normal,
         std=std,
-        range=(float(along.min() / std), float(along.max() / std)) if std > 0 else (0.0, 0.0),
+        range=(float(along.min() / std), float(along.max() / std)),
         auc=auc,
         r2=r2,
         positives=positives,
-        negatives=len(problem.targets) - positives,
+        negatives=len(targets) - positives,
         kept=names,
-        method=options.method,
+        method=problem.options.method,
         space=space.hash,
-    )
-
-
-def _problem(rows: Tensor, target: Target, others: Tensor, options: _Options) -> Problem:
-    """Return the rows that have a target, in folds."""
-    known = require_usable(target)
-    targets = target.values[known]
-    classes = _fit.classes_of(targets, target.binary)
-    count = max(min(options.folds, int(classes.bincount().min())), 1)
-    return Problem(
-        rows=rows if bool(known.all()) else rows[known],
-        targets=targets,
-        binary=target.binary,
-        folds=_fit.assign_folds(classes, count, options.seed),
-        width=options.components or max(1, min(MOST_COMPONENTS, rows.shape[1], len(targets) // 2)),
-        others=others[known],
-        method=options.method,
-        penalty=options.penalty,
     )

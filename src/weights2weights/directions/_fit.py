@@ -6,7 +6,7 @@ with a target, ±1 for a label or a number; a slope is what a fit returns, a nor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -14,19 +14,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..errors import InputError
 from ..metrics.verification import roc_auc
+from ._targets import Target, require_usable
 
 Method = Literal["effect", "ridge", "least_squares", "mean_difference"]
 METHODS: tuple[Method, ...] = get_args(Method)
+
+MOST_COMPONENTS = 1000
+"""The paper's number: its Fig. 28 shows 100 too coarse and 10,000 entangled."""
 
 EFFECT_PENALTY = 0.5
 """In units of a label's variance. Near zero, labels are separated completely but edits of equal
 strength show less."""
 
 RIDGE_PENALTY = 11.0
-"""In units of the variance summed over components, divided by the number of models: it hardly
-depends on the number of components and shrinks with more models as their noise does. A smaller one
-classifies slightly better; a larger one is closer to the class means, and edits show more."""
+"""In units of the variance summed over components, divided by the number of models, it suits any
+number of both. A smaller one classifies slightly better; a larger one is closer to the class means,
+and edits show more."""
 
 # Relative to the mean variance; with more components than models this gives the shortest solution.
 _JITTER = 1e-11
@@ -34,24 +39,59 @@ _JITTER = 1e-11
 Remover = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """Rows with targets, assigned to folds, and how to fit them."""
+@dataclass(frozen=True)
+class FitOptions:
+    """How a direction is found.
 
-    rows: Float[Tensor, "n k"]  # float64 coefficients of the models that have a target
-    targets: Float[Tensor, " n"]  # ±1 for a label, otherwise numbers
-    binary: bool
-    folds: Int[Tensor, " n"]  # all 0 if nothing can be held out
-    width: int  # number of leading components that fits use
-    others: Float[Tensor, "n a"]  # other labels, which an effect holds fixed
-    method: Method
+    Attributes:
+        components: number of leading components to use; default: half the number of labelled
+            models, at most 1,000.
+        method: see the package docstring. For the effect, models that lack one of the other labels
+            count as its mean.
+        penalty: for ridge regression, in units of the labelled models' variance, summed over the
+            components used, divided by the number of models (default 11); for the effect, in units
+            of a label's variance (default 0.5).
+        folds: folds of cross-validation; fewer if a class has fewer models.
+        seed: seed of the assignment to folds; same seed, same direction.
+    """
+
+    components: int | None = None
+    method: Method = "effect"
     penalty: float | None = None
-    _parts: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
+    folds: int = 5
+    seed: int = 0
 
-    @property
-    def classes(self) -> Int[Tensor, " n"]:
-        """The class of every row, each of equal total weight; for the paper's method just one."""
-        return classes_of(self.targets, self.binary and self.method != "least_squares")
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(f"method {self.method!r}: expected one of {', '.join(METHODS)}")
+        if self.penalty is not None and not 0 < self.penalty < float("inf"):
+            raise InputError(f"penalty {self.penalty}: expected a positive number")
+        if self.folds < 2:
+            raise InputError(f"{self.folds} folds: expected at least 2")
+
+
+class Problem:
+    """The rows that have a target, assigned to folds, and how to fit them."""
+
+    def __init__(
+        self,
+        rows: Float[Tensor, "n k"],
+        target: Target,
+        others: Float[Tensor, "n a"],  # labels that an effect holds fixed
+        options: FitOptions,
+    ):
+        known = require_usable(target)
+        self.name, self.binary, self.options = target.name, target.binary, options
+        self.rows = rows if bool(known.all()) else rows[known]
+        self.targets, self.others = target.values[known], others[known]
+        classes = classes_of(self.targets, self.binary)
+        count = max(min(options.folds, int(classes.bincount().min())), 1)
+        self.folds = assign_folds(classes, count, options.seed)  # all 0 if none can be held out
+        most = max(1, min(MOST_COMPONENTS, rows.shape[1], len(self.targets) // 2))
+        self.width = options.components or most
+        # the paper's method does not weight classes
+        self.classes = classes_of(self.targets, self.binary and options.method != "least_squares")
+        self._parts: dict[tuple[int, int], Tensor] = {}
 
     @property
     def count(self) -> int:
@@ -95,7 +135,7 @@ def classes_of(targets: Float[Tensor, " n"], binary: bool) -> Int[Tensor, " n"]:
 
 def slope_of(problem: Problem, without: int | None = None) -> Float[Tensor, " j"]:
     """Fit the rows outside a fold; nothing is removed from the slope yet."""
-    method, penalty = problem.method, problem.penalty
+    method, penalty = problem.options.method, problem.options.penalty
     if method == "effect":
         return effect(problem, EFFECT_PENALTY if penalty is None else penalty, without)
     moments = problem.moments(without)
@@ -194,7 +234,6 @@ def remover(kept: Sequence[Float[Tensor, " j"]]) -> Remover:
     """Return a function that removes all of the kept normals from a slope, jointly.
 
     In turn would not do: removing the second restores some of the first unless they are orthogonal.
-    An orthonormal basis of their span is removed, twice, against rounding.
     """
     basis, sizes, _ = torch.linalg.svd(padded(kept).mT, full_matrices=False)
     basis = basis[:, sizes > 1e-9 * sizes.max()] if len(sizes) else basis
@@ -203,7 +242,7 @@ def remover(kept: Sequence[Float[Tensor, " j"]]) -> Remover:
         longest = max(len(slope), len(basis))
         slope = pad(slope, (0, longest - len(slope)))
         span = pad(basis, (0, 0, 0, longest - len(basis)))
-        for _ in range(2):
+        for _ in range(2):  # twice, against rounding
             slope = slope - span @ (span.mT @ slope)
         return slope
 

@@ -26,17 +26,22 @@ class Target(NamedTuple):
 
 def target_of(labels: "pandas.DataFrame", label: Any) -> Target:
     """Return the values of a column of a tidy table, or of a label of the caller's own."""
-    import pandas
+    from pandas.api.types import is_bool_dtype
 
-    if isinstance(label, str):
-        if label not in labels.columns:
-            raise InputError(_unknown(label, list(labels.columns)))
-        column = labels[label]
-    else:
-        column = _own(list(labels.index), label)
-    binary = pandas.api.types.is_bool_dtype(column.dtype)
+    column = _column(labels, label) if isinstance(label, str) else _own(list(labels.index), label)
+    binary = is_bool_dtype(column.dtype)
     values = torch.from_numpy(column.to_numpy(dtype=np.float64, na_value=np.nan).copy())
     return Target(str(column.name), values * 2 - 1 if binary else values, binary)
+
+
+def _column(labels: "pandas.DataFrame", label: str) -> Any:
+    if label in labels:
+        return labels[label]
+    if labels.columns.empty:
+        raise InputError(f"label {label!r}: this space holds no labels; fit it with a label table")
+    near = difflib.get_close_matches(label, labels.columns, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(labels)}"
+    raise InputError(f"there is no label {label!r} in this space: {hint}")
 
 
 def _own(names: list[str], label: Any) -> Any:
@@ -58,14 +63,6 @@ def _own(names: list[str], label: Any) -> Any:
     return table[name]
 
 
-def _unknown(label: str, labels: list[str]) -> str:
-    if not labels:
-        return f"label {label!r}: this space holds no labels; fit it with a label table"
-    near = difflib.get_close_matches(label, labels, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(labels)}"
-    return f"there is no label {label!r} in this space: {hint}"
-
-
 def label_values(labels: "pandas.DataFrame") -> Float[Tensor, "n a"]:
     """Return a label table as numbers in which missing values are the mean of their label."""
     table = labels.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -75,21 +72,16 @@ def label_values(labels: "pandas.DataFrame") -> Float[Tensor, "n a"]:
 
 
 def require_usable(target: Target) -> Bool[Tensor, " n"]:
-    """Return which models have a value.
-
-    Raises:
-        InputError: none has, or all have the same.
-    """
-    name, values, binary = target
-    known = values.isfinite()
-    values = values[known]
+    """Return which models have a value; some must, and not all the same."""
+    known = target.values.isfinite()
+    values = target.values[known]
     if not len(values):
-        raise InputError(f"{name!r} is known for no model: expected values for some")
+        raise InputError(f"{target.name!r} is known for no model: expected values for some")
     if bool((values == values[0]).all()):
         what = "all have it" if float(values[0]) > 0 else "none has it"
-        what = what if binary else f"all have {float(values[0]):g}"
+        what = what if target.binary else f"all have {float(values[0]):g}"
         raise InputError(
-            f"{name!r} has one class only ({len(values)} models, {what}); a direction needs models"
-            " of two kinds"
+            f"{target.name!r} has one class only ({len(values)} models, {what}); a direction needs"
+            " models of two kinds"
         )
     return known

@@ -11,11 +11,10 @@ A and B are views into the weight vectors, so an optimiser's step on those takes
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, no_type_check
+from typing import TYPE_CHECKING, Any, NamedTuple, no_type_check
 
 import torch
 from jaxtyping import Float, Int
@@ -37,16 +36,14 @@ def adapt(
 ) -> Iterator["Adapter"]:
     """Run every sample of a batch through its own LoRA; afterwards the denoiser is as before.
 
-    Costs two thin matrix products per target layer and no memory beyond the weights; any order but
-    K equal consecutive groups gathers its rows of A and B in each pass. A layer carries one stack
-    at a time; stacks on different denoisers, or on disjoint layers of one, are independent.
+    Costs two thin matrix products per target layer; any order but K equal consecutive groups also
+    gathers rows of A and B in each pass. A layer carries one stack at a time.
 
     Args:
         denoiser: a UNet or transformer with the layers of `layout`, not compiled.
         layout: of the weights; provides the factor alpha / rank, which is not in `weights`.
-        weights: one flattened LoRA per row, any floating dtype and device; layers compute in their
-            own. Constants; a leaf to train, by steps in place; or the result of a computation,
-            assigned to `Adapter.weights` in each step.
+        weights: one flattened LoRA per row, any floating dtype and device: constants; a leaf to
+            train, by steps in place; or results, assigned to `Adapter.weights` in each step.
         index: for each sample the row of `weights` that it runs through. None: the batch is K
             equal consecutive groups, the first of them through row 0. A batch that is a multiple of
             the index repeats it, as the [unconditional, conditional] halves of classifier-free
@@ -58,7 +55,7 @@ def adapt(
     Raises:
         InputError: layers that are missing, of another width, not `nn.Linear`, already adapted or
             patched by another library; `weights` or `index` that do not fit; in a forward pass, a
-            batch that cannot be divided. The denoiser is unchanged in every case.
+            batch that cannot be divided.
 
     Example:
         >>> layers = nn.ModuleDict({"to_q": nn.Linear(2, 1)})
@@ -78,36 +75,34 @@ def adapt(
         yield adapter
 
 
-@dataclass(frozen=True)
-class _Groups:
+class _Groups(NamedTuple):
     """A checked index: the batch is cut into equally long groups of samples that share one row."""
 
     index: Tensor  # as given
     rows: Tensor  # row of the weights for each group
     in_order: bool  # the rows are 0 … K - 1, so nothing needs to be gathered
 
-    @classmethod
-    def read(cls, index: Tensor | None, K: int) -> "_Groups | None":
-        if index is None:
-            return None
-        if index.ndim != 1 or index.is_floating_point() or not index.numel():
-            raise InputError(
-                f"an index of shape {tuple(index.shape)} and {index.dtype}: expected one whole"
-                " number per sample, the row of its LoRA"
-            )
-        on_cpu = index.detach().to("cpu", torch.int64)
-        if on_cpu.min() < 0 or on_cpu.max() >= K:
-            raise InputError(
-                f"an index from {on_cpu.min()} to {on_cpu.max()} for {K} LoRAs: expected rows from"
-                f" 0 to {K - 1}"
-            )
-        _, lengths = torch.unique_consecutive(on_cpu, return_counts=True)
-        rows = on_cpu[:: math.gcd(*lengths.tolist())]
-        return cls(index, rows.to(index.device), torch.equal(rows, torch.arange(K)))
+
+def _groups(index: Tensor | None, K: int) -> _Groups | None:
+    if index is None:
+        return None
+    if index.ndim != 1 or index.is_floating_point() or not index.numel():
+        raise InputError(
+            f"an index of shape {tuple(index.shape)} and {index.dtype}: expected one whole number"
+            " per sample, the row of its LoRA"
+        )
+    on_cpu = index.detach().to("cpu", torch.int64)
+    if on_cpu.min() < 0 or on_cpu.max() >= K:
+        raise InputError(
+            f"an index from {on_cpu.min()} to {on_cpu.max()} for {K} LoRAs: expected rows from 0 to"
+            f" {K - 1}"
+        )
+    _, lengths = torch.unique_consecutive(on_cpu, return_counts=True)
+    rows = on_cpu[:: math.gcd(*lengths.tolist())]
+    return _Groups(index, rows.to(index.device), torch.equal(rows, torch.arange(K)))
 
 
-@dataclass(frozen=True)
-class _Stack:
+class _Stack(NamedTuple):
     """Everything a forward pass depends on, replaced as a whole."""
 
     weights: Tensor
@@ -116,37 +111,28 @@ class _Stack:
     enabled: bool = True
 
     @no_type_check
-    def select(self, A, B, batch):
-        """Return A and B of every group of a batch."""
-        groups, K = self.groups, A.shape[0]
-        size = K if groups is None else groups.index.shape[0]
+    def select(self, position, batch):
+        """Return A and B of a layer for every group of a batch."""
+        (A, B), groups = self.tensors[position], self.groups
+        size, what = (len(A), "LoRAs") if groups is None else (len(groups.index), "index entries")
         if batch % size:
-            what = "LoRAs" if groups is None else "index entries"
             raise InputError(
                 f"a batch of {batch} for {size} {what}: expected a multiple of {size}; give an"
                 " index with one entry per sample"
             )
-        if groups is None or K == 1:
+        if groups is None or len(A) == 1 or (groups.in_order and batch == size):
             return A, B
-        rows = groups.rows
-        if batch > size and rows.shape[0] > 1:
-            rows = rows.repeat(batch // size)
-        elif groups.in_order:
-            return A, B
-        rows = rows.to(A.device)
+        rows = groups.rows.to(A.device)
+        rows = rows.repeat(batch // size) if len(rows) > 1 else rows
         return A[rows], B[rows]
 
 
 class Adapter:
     """The stack of LoRAs on a denoiser inside `with adapt(...)`.
 
-    Assigning `weights`, `index` or `enabled` takes effect in the next forward pass and costs well
-    under a millisecond; a value that does not fit raises `InputError` and changes nothing. Under
-    gradient checkpointing a part of the network is recomputed with the stack of its first pass,
-    whatever was assigned since, even after the end of the block.
-
-    Attributes:
-        layout: of the weight vectors.
+    Assigning `weights`, `index` or `enabled` takes effect in the next forward pass; a value that
+    does not fit raises `InputError` and changes nothing. Under gradient checkpointing a part of the
+    network is recomputed with the stack of its first pass, whatever was assigned since.
     """
 
     def __init__(
@@ -154,11 +140,10 @@ class Adapter:
         layout: WeightLayout,
         layers: Sequence[nn.Linear],
         weights: Float[Tensor, "k d"],
-        index: Int[Tensor, " batch"] | None = None,
+        index: Int[Tensor, " batch"] | None,
     ):
-        self.layout = layout
-        self._layers = layers
-        self._stack = _Stack(weights, self._cut(weights), _Groups.read(index, weights.shape[0]))
+        self.layout, self._layers = layout, layers
+        self._stack = _Stack(weights, self._cut(weights), _groups(index, weights.shape[0]))
 
     @property
     def weights(self) -> Float[Tensor, "k d"]:
@@ -169,8 +154,8 @@ class Adapter:
     def weights(self, weights: Float[Tensor, "k d"]) -> None:
         tensors, groups = self._cut(weights), self._stack.groups
         if weights.shape[0] != self.weights.shape[0]:
-            groups = _Groups.read(self.index, weights.shape[0])
-        self._stack = replace(self._stack, weights=weights, tensors=tensors, groups=groups)
+            groups = _groups(self.index, weights.shape[0])
+        self._stack = self._stack._replace(weights=weights, tensors=tensors, groups=groups)
 
     @property
     def index(self) -> Int[Tensor, " batch"] | None:
@@ -179,7 +164,7 @@ class Adapter:
 
     @index.setter
     def index(self, index: Int[Tensor, " batch"] | None) -> None:
-        self._stack = replace(self._stack, groups=_Groups.read(index, self.weights.shape[0]))
+        self._stack = self._stack._replace(groups=_groups(index, self.weights.shape[0]))
 
     @property
     def enabled(self) -> bool:
@@ -188,7 +173,7 @@ class Adapter:
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
-        self._stack = replace(self._stack, enabled=enabled)
+        self._stack = self._stack._replace(enabled=enabled)
 
     def _cut(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cut weights into A "k in r" and B "k r out" of every layer: one autograd node for all.
@@ -244,10 +229,10 @@ class Adapter:
     def _checkpoint(self, checkpoint, function, *args, **kwargs):
         return checkpoint(partial(self._with_stack, self._stack, function), *args, **kwargs)
 
-    def _with_stack(self, stack: _Stack, function: Callable[..., Any], *args: Any, **kwargs: Any):
+    @no_type_check
+    def _with_stack(self, stack, function, *args, **kwargs):
         """Run a part of the denoiser with an earlier stack, even after this adapter has left."""
-        current = self._stack
-        seat = vars(self._layers[0]).get("_seat")
+        current, seat = self._stack, vars(self._layers[0]).get("_seat")
         if stack is current and seat is not None and seat[0] is self:
             return function(*args, **kwargs)
         with self._on_layers():
@@ -272,7 +257,7 @@ class _AdaptedLayer(_Linear):
         kind = x.device.type
         if x.dtype == torch.float32 and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))  # here once, not in each of the products below
-        A, B = stack.select(*stack.tensors[position], x.shape[0])
+        A, B = stack.select(position, x.shape[0])
         grouped = x.reshape(A.shape[0], -1, x.shape[-1])
         y = super().forward(grouped)
         A, B, grouped, scale = A.to(y), B.to(y), grouped.to(y.dtype), adapter.layout.scale
@@ -286,7 +271,7 @@ class _AdaptedLayer(_Linear):
 class _AddOuter(torch.autograd.Function):
     """y + scale · x A B of rank 1, as an outer product: faster on CPUs than a matrix product.
 
-    Autograd's own derivative has products as large as y; those with vectors take half the time.
+    Autograd's own derivative, with products as large as y, takes twice as long.
     """
 
     @staticmethod
@@ -359,19 +344,12 @@ def _refuse_patched(denoiser: nn.Module, layout: WeightLayout) -> None:
             fault = "is already adapted: leave the first `adapt` block, or assign its weights"
         elif hasattr(layer, "base_layer"):
             fault = (
-                "already carries a LoRA of PEFT: call `unload_lora_weights()` on the pipeline, or"
-                " `unload()` on the PEFT model"
+                "already carries a LoRA of PEFT: `unload_lora_weights()` or PEFT's `unload()` it"
             )
         elif "forward" in vars(layer):
-            fault = (
-                "has a forward that was replaced by another library, for sequential offloading"
-                " perhaps: remove those hooks first"
-            )
+            fault = "has a forward that was replaced by another library: remove its hooks first"
         elif getattr(parent, "fused_projections", False):
-            fault = (
-                "has no effect, its attention uses fused projections: call"
-                " `unfuse_qkv_projections()` on the denoiser"
-            )
+            fault = "is bypassed by fused projections: call `unfuse_qkv_projections()`"
         else:
             continue
         raise InputError(f"{name} {fault}")

@@ -6,6 +6,7 @@ H, Fig. 33). Two points of one space share its mean, which a sum counts twice: t
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -23,8 +24,8 @@ def merge(
     """Merge a model with one of another kind.
 
     Args:
-        first: a subject; one model in any form that `generate` takes.
-        second: a style, a slider, or a subject of another space, likewise.
+        first: a subject, in any form that `generate` takes.
+        second: a style, a slider, or a subject of another space.
         weight: of the second; negative subtracts it.
         space: of points; opened only if it is needed.
 
@@ -46,7 +47,8 @@ def merge(
     (ours, (first,)), (theirs, (second,)) = (stack_models(x, space=space) for x in (one, two))
     layout, weights = merge_weights(ours, first, theirs, second, weight=weight)
     angle = cosine(ours, first, theirs, second)
-    origin = _origin("merge", one, two) | {"weight": weight, "cosine": angle}
+    origin = {"verb": "merge", "first": dict(one.origin), "second": dict(two.origin)}
+    origin |= {"weight": weight, "cosine": angle}
     return Model(layout, weights=weights, base_hash=base_hash, origin=origin)
 
 
@@ -81,15 +83,13 @@ def interpolate(
             "the models are not points of one space: expected two model files of one space, or the"
             " space to project them into as space=… (--space)"
         )
-    m = max(len(a), len(b))
-    a, b = (torch.nn.functional.pad(point, (0, m - len(point))) for point in (a, b))
-    return Model(
-        one.layout,
-        coefficients=torch.lerp(a, b, share),
-        space=place,
-        base_hash=base_hash,
-        origin=_origin("interpolate", one, two) | {"share": share},
+    a, b = torch.nn.utils.rnn.pad_sequence([a, b], batch_first=True)
+    point, origins = (
+        torch.lerp(a, b, share),
+        {"first": dict(one.origin), "second": dict(two.origin)},
     )
+    origin = {"verb": "interpolate", **origins, "share": share}
+    return Model(one.layout, coefficients=point, space=place, base_hash=base_hash, origin=origin)
 
 
 def merge_weights(
@@ -120,19 +120,16 @@ def merge_weights(
     """
     if not math.isfinite(weight):
         raise InputError(f"weight {weight} of a merge: expected a finite number")
-    ours, theirs = _parts(first_layout, first), _parts(second_layout, second)
-    modules = _union(first_layout, second_layout)
     rank = first_layout.rank + second_layout.rank
-    layout = WeightLayout(
-        modules, rank, first_layout.scale * rank, first_layout.base or second_layout.base
-    )
+    base = first_layout.base or second_layout.base
+    modules = _union(first_layout, second_layout)
+    layout = WeightLayout(modules, rank, first_layout.scale * rank, base)
+    ours = _factors(first_layout, first, layout.modules)
+    theirs = _factors(second_layout, second, layout.modules)
     factor = weight * second_layout.scale / first_layout.scale
     rows = []
-    for module in layout.modules:
-        A, B = _of(ours, module, first_layout.rank)
-        A_too, B_too = _of(theirs, module, second_layout.rank)
-        rows.append(torch.cat([A, A_too]).flatten())
-        rows.append(torch.cat([B, factor * B_too], 1).flatten())
+    for (A, B), (A_too, B_too) in zip(ours, theirs, strict=True):
+        rows += [torch.cat([A, A_too]).flatten(), torch.cat([B, factor * B_too], 1).flatten()]
     return layout, torch.cat(rows).float()
 
 
@@ -150,50 +147,38 @@ def cosine(
     Raises:
         InputError: as `merge_weights`.
     """
-    _union(first_layout, second_layout)
-    ours, theirs = _parts(first_layout, first), _parts(second_layout, second)
+    modules = _union(first_layout, second_layout)
+    ours, theirs = _factors(first_layout, first, modules), _factors(second_layout, second, modules)
     size = _inner(ours, ours) * _inner(theirs, theirs)
     return _inner(ours, theirs) / math.sqrt(size) if size > 0 else 0.0
 
 
-def _origin(verb: str, one: Model, two: Model) -> dict[str, object]:
-    return {"verb": verb, "first": dict(one.origin), "second": dict(two.origin)}
+Factors = list[tuple[Tensor, Tensor]]
 
 
-Parts = dict[str, tuple[float, Tensor, Tensor]]
-
-
-def _parts(layout: WeightLayout, weights: Tensor) -> Parts:
-    """Return (alpha / rank, A, B) of every layer, in float64."""
+def _factors(layout: WeightLayout, weights: Tensor, modules: Sequence[LoRAModule]) -> Factors:
+    """Return A and B for every layer in float64, zeros where the LoRA has none."""
     if weights.shape != (layout.num_parameters,):
         raise InputError(
             f"weights of shape {list(weights.shape)}: expected [{layout.num_parameters}], one LoRA"
             " of their layout"
         )
     weights = weights.detach().cpu().double()
-    return {
-        module.name: (
-            layout.scale,
-            weights[span_A].view(layout.rank, module.in_features),
-            weights[span_B].view(module.out_features, layout.rank),
-        )
-        for module, span_A, span_B in layout.slices()
-    }
+    spans = {module.name: (A, B) for module, A, B in layout.slices()}
+    factors = []
+    for module in modules:
+        shapes = (layout.rank, module.in_features), (module.out_features, layout.rank)
+        own = [weights[span] for span in spans.get(module.name, ())]
+        A, B = own or [weights.new_zeros(math.prod(shape)) for shape in shapes]
+        factors.append((A.view(shapes[0]), B.view(shapes[1])))
+    return factors
 
 
-def _of(parts: Parts, module: LoRAModule, rank: int) -> tuple[Tensor, Tensor]:
-    if module.name in parts:
-        return parts[module.name][1:]
-    zeros = torch.zeros(rank, module.in_features, dtype=torch.float64)
-    return zeros, torch.zeros(module.out_features, rank, dtype=torch.float64)
-
-
-def _inner(ours: Parts, theirs: Parts) -> float:
-    total = 0.0
-    for name in ours.keys() & theirs.keys():
-        (scale, A, B), (scale_too, A_too, B_too) = ours[name], theirs[name]
-        total += scale * scale_too * float(((B.mT @ B_too) * (A @ A_too.mT)).sum())
-    return total
+def _inner(ours: Factors, theirs: Factors) -> float:
+    return sum(
+        float(((B.mT @ B_too) * (A @ A_too.mT)).sum())
+        for (A, B), (A_too, B_too) in zip(ours, theirs, strict=True)
+    )
 
 
 def _union(first: WeightLayout, second: WeightLayout) -> tuple[LoRAModule, ...]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from weights2weights import cli
 from weights2weights.bases import load_base
-from weights2weights.cli.generate import Seeds
+from weights2weights.cli.model import seeds
 from weights2weights.dataset import WeightDataset
 from weights2weights.formats import write_lora_file
 from weights2weights.models import Model, save_model
@@ -210,10 +210,10 @@ def test_models_of_another_base_or_layout_are_refused(tiny_base, base, weights, 
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("7", [7]), ("5, 0-1", [5, 0, 1])]
+    ("text", "expected"), [("0-3", [0, 1, 2, 3]), ("7", [7]), ("5, 0-1", [5, 0, 1])]
 )
-def test_seeds_are_numbers_and_ranges(text, seeds):
-    assert Seeds().convert(text, None, None) == seeds
+def test_seeds_are_numbers_and_ranges(text, expected):
+    assert seeds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "1-", "0-99999999", "9223372036854775808"])

@@ -57,7 +57,7 @@ def test_attention_with_more_to_it_keeps_the_processor_of_diffusers():
 FREED = """
 import resource, sys
 import torch
-from weights2weights.cli._malloc import keep_freed_memory
+from weights2weights.cli.train import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 def step():

@@ -1,70 +1,44 @@
 """The program `w2w`: one command per stage, which parses, calls the library and prints.
 
-A command is a module of this package with a click command named `command`. It imports the library
-inside its function, so that `w2w --help`, which reads the docstrings of all commands, imports
-nothing heavy. To add one, write its module and add its name to `COMMANDS`.
-
-Failures are reported in one place, `Program.invoke`: an expected failure is one line on stderr and
-exit code 1, bad usage is 2, an interrupt is 130. Anything else is a bug and keeps its traceback.
+A command imports the library inside its function, so that `w2w --help`, which reads the docstrings
+of all commands, imports nothing heavy.
 """
 
 import difflib
-from importlib import import_module
-from keyword import iskeyword
 
 import click
 
 from .. import __version__
 from ..errors import W2WError
-from ._output import one_line
+from . import dataset, demo, edit, info, invert, model, space, train  # noqa: F401, each adds some
+from ._output import COMMANDS, one_line
 
-COMMANDS = (  # in the order in which data flows, as `w2w --help` lists them
-    "demo",
-    "world",
-    "train",
-    "import",
-    "pack",
-    "import-published",
-    "fit",
-    "sample",
-    "neighbours",
-    "directions",
-    "edit",
-    "invert",
-    "merge",
-    "generate",
-    "export",
-    "evaluate",
-    "info",
-    "verify",
+_ORDER = (  # in which data flows
+    *("demo", "world", "train", "import", "pack", "import-published", "fit", "sample"),
+    *("neighbours", "directions", "edit", "invert", "merge", "generate", "export", "evaluate"),
+    *("info", "verify"),
 )
-
-RESUMABLE = ("train", "import", "import-published", "pack", "demo", "world")
+_RESUMABLE = ("train", "import", "import-published", "pack", "demo", "world")
 
 
 class Program(click.Group):
-    """A group of the commands above, each imported when it is needed."""
+    """A group of commands that reports their failures.
+
+    An expected failure is one line on stderr and exit code 1, bad usage is 2, an interrupt is 130.
+    Anything else is a bug and keeps its traceback.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands in their order."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command, or return None for an unknown one."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
-        command: click.Command = import_module(f".{module}", __name__).command
-        command.short_help = (command.help or "").partition("\n")[0]  # in full, click would cut it
-        return command
+        return sorted(self.commands, key=lambda name: (*_ORDER, name).index(name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for an unknown one, suggest the closest."""
         name = args[0]
-        if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
+        if name not in self.commands and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.commands, n=1)
             hint = f"did you mean {near[0]}?" if near else "see w2w --help for the list."
             ctx.fail(f"No such command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
@@ -82,14 +56,14 @@ class Program(click.Group):
                 raise
             raise click.ClickException(one_line(f"{error.filename}: {error.strerror}")) from error
         except KeyboardInterrupt:
-            kept = "; what was written so far is kept" * (ctx.invoked_subcommand in RESUMABLE)
+            kept = "; what was written so far is kept" * (ctx.invoked_subcommand in _RESUMABLE)
             click.echo(f"Interrupted{kept}.", err=True)
             raise SystemExit(130) from None
 
 
-@click.command(
+@click.group(
     cls=Program,
-    subcommand_metavar="COMMAND [ARGS]...",
+    commands=COMMANDS,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,

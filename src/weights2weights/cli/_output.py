@@ -1,14 +1,66 @@
-"""How verbs print: facts for a person or, with --json, one JSON object for a script."""
+"""How commands print: facts for a person or, with --json, one JSON object for a script."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, NamedTuple
 
 import click
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
-)
+COMMANDS: dict[str, click.Command] = {}
+"""All commands, in the order in which data flows and `w2w --help` lists them."""
+
+
+class Outcome(NamedTuple):
+    """What a command found, where its facts alone do not tell the whole story.
+
+    Attributes:
+        facts: names to values; these may be nested mappings, lists, paths, NumPy or torch scalars.
+        shown: what a person sees instead: other facts, or a text.
+        problems: lines for stderr.
+        code: the exit code if there are problems.
+    """
+
+    facts: Mapping[str, Any]
+    shown: Mapping[str, Any] | str | None = None
+    problems: Sequence[str] = ()
+    code: int = 1
+
+
+def verb(name: str) -> Callable[[Callable[..., Mapping[str, Any] | Outcome]], click.Command]:
+    """Add a command that prints the facts, or the `Outcome`, that its function returns.
+
+    A person gets one aligned line per fact, without letters that could steer a terminal. With
+    --json they are one line of JSON, with null for NaN and infinities, which JSON cannot express.
+    """
+
+    def add(function: Callable[..., Mapping[str, Any] | Outcome]) -> click.Command:
+        @wraps(function)
+        def run(as_json: bool, **options: Any) -> None:
+            from .._json import plain
+
+            found = function(**options)
+            outcome = found if isinstance(found, Outcome) else Outcome(found)
+            shown = outcome.facts if outcome.shown is None else outcome.shown
+            if as_json:
+                click.echo(json.dumps(plain(outcome.facts)))
+            elif shown:
+                click.echo(shown if isinstance(shown, str) else as_text(plain(shown)))
+            for problem in outcome.problems:
+                click.echo(one_line(problem), err=True)
+            if outcome.problems:
+                click.get_current_context().exit(outcome.code)
+
+        command = click.command(name)(run)
+        option = ["--json", "as_json"]
+        command.params.append(
+            click.Option(option, is_flag=True, help="Print one JSON object on stdout.")
+        )
+        command.short_help = (command.help or "").partition("\n")[0]  # in full, click would cut it
+        COMMANDS[name] = command
+        return command
+
+    return add
 
 
 def one_line(message: object) -> str:
@@ -16,31 +68,17 @@ def one_line(message: object) -> str:
     return _printable(" ".join(str(message).split()))
 
 
-def report(facts: Mapping[str, Any], as_json: bool) -> None:
-    """Print named facts on stdout.
-
-    Args:
-        facts: names to values; values may be nested mappings, lists, paths, NumPy or torch scalars.
-        as_json: one line of JSON, with null for NaN and infinities, which JSON cannot say.
-            Otherwise one aligned line per fact, nested facts indented below their name.
-            Letters that could steer a terminal are masked there; JSON escapes them.
-    """
-    from .._json import plain
-
-    cleaned = plain(facts)
-    click.echo(json.dumps(cleaned) if as_json else "\n".join(_lines(cleaned)))
-
-
-def _lines(facts: Mapping[str, Any], indent: str = "") -> list[str]:
+def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Return one aligned line per fact, with nested facts indented below their name."""
     facts = {_printable(name): value for name, value in facts.items()}
-    width = max((len(name) for name in facts), default=0)
+    width = max(map(len, facts), default=0)
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
+            lines += [indent + name, *([as_text(value, indent + "  ")] if value else [])]
         else:
             lines.append(f"{indent}{name:<{width}}  {_text(value)}".rstrip())
-    return lines
+    return "\n".join(lines)
 
 
 def _text(value: Any) -> str:

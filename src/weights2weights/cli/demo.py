@@ -1,27 +1,22 @@
-"""`w2w demo`: the whole way, on the embedded world."""
+"""`w2w demo` and `w2w world`: the embedded world, end to end or as ordinary image folders."""
 
 from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
-from ._malloc import keep_freed_memory
-from ._options import FOLDER, SEED, base_options, space_option
-from ._output import json_option, report
+from ._options import COUNT, FOLDER, SEED, base_options, space_option
+from ._output import Outcome, verb
 
 
-@click.command()
-@click.option(
-    "--out", default="demo", type=FOLDER, help="Folder for images, models and the report."
-)
+@verb("demo")
+@option("--out", default="demo", type=FOLDER, help="Folder for images, models and the report.")
 @base_options
 @space_option
-@click.option(
-    "--subjects", default=8, type=click.IntRange(2), help="Number of people to fine-tune."
-)
-@click.option("--seed", default=0, type=SEED, help="Seed of the people, the noise and the samples.")
-@json_option
-def command(out: Path, base: Any, space: str, subjects: int, seed: int, as_json: bool) -> None:
+@option("--subjects", default=8, type=click.IntRange(2), help="Number of people to fine-tune.")
+@option("--seed", default=0, type=SEED, help="Seed of the people, the noise and the samples.")
+def demo_command(out: Path, base: Any, space: str, subjects: int, seed: int) -> Outcome:
     """Run the full demo, from images of new people to edited models and a LoRA file.
 
     Draws people, fine-tunes a model for each, projects them into the space, samples new people,
@@ -31,21 +26,48 @@ def command(out: Path, base: Any, space: str, subjects: int, seed: int, as_json:
     Example: w2w demo --out demo
     """
     from ..evaluate import Setting, demo
+    from .train import keep_freed_memory
 
     keep_freed_memory()
     setting = Setting.open(base(), space, seed=seed, progress=True)
     facts = demo(setting, out, subjects=subjects, log=lambda text: click.echo(text, err=True))
-    report({"path": out / "report.html", **(facts if as_json else _brief(facts))}, as_json)
+    page = {"path": out / "report.html"}
+    single = {name: _single(stage) for name, stage in facts.items() if isinstance(stage, dict)}
+    return Outcome(page | facts, {**page, **single, "seconds": facts["seconds"]})
 
 
-def _brief(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the stages with their single figures, for the terminal."""
-    brief = {}
-    for name, stage in facts.items():
-        if isinstance(stage, dict):
-            brief[name] = {
-                key: value["mean"] if isinstance(value, dict) else value
-                for key, value in stage.items()
-                if not isinstance(value, dict) or "mean" in value
-            }
-    return {**brief, "seconds": facts["seconds"]}
+def _single(stage: dict[str, Any]) -> dict[str, Any]:
+    """Return the single figures of a stage, with means in place of confidence intervals."""
+    means = {k: v.get("mean") if isinstance(v, dict) else v for k, v in stage.items()}
+    return {k: v for k, v in means.items() if v is not None or not isinstance(stage[k], dict)}
+
+
+@verb("world")
+@argument("name", default="people")
+@option("--subjects", default=50, type=COUNT, help="Number of subjects.")
+@option("--images", default=10, type=COUNT, help="Images per subject.")
+@option("--size", default=128, type=click.IntRange(16, 4096), help="Pixels per side.")
+@option("--seed", default=0, type=SEED, help="Population; every seed draws other people.")
+@option("--out", required=True, type=FOLDER, help="Folder to write to.")
+@option(
+    "--alike",
+    is_flag=True,
+    help="Give image n of every subject the same pose, expression, clothes, light and scene.",
+)
+@option("--grid", is_flag=True, help="Also write all images on one sheet, grid.png.")
+def world_command(name: str, size: int, out: Path, grid: bool, **which: Any) -> dict[str, Any]:
+    """Draw subjects of a world: a folder of images for each, and labels.csv.
+
+    A text file next to each image describes its surroundings, for w2w train.
+
+    \b
+    Example: w2w world people --subjects 50 --images 10 --out subjects
+    """
+    from ..sheets import write_image
+    from ..worlds.folders import draw_grid, write_subjects
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_subjects(name, out, size=size, progress=True, **which)
+    if grid:
+        write_image(out / "grid.png", draw_grid(name, size=min(size, 128), **which))
+    return {"path": out, "subjects": which["subjects"], "images": which["images"]}

@@ -1,16 +1,15 @@
-"""`w2w info`: report what a file or folder holds."""
+"""`w2w info` and `w2w verify`: what a file or folder holds, and whether it is sound."""
 
 from typing import Any
 
-import click
+from click import argument
 
-from ._output import json_option, report
+from ._output import Outcome, verb
 
 
-@click.command()
-@click.argument("path")
-@json_option
-def command(path: str, as_json: bool) -> None:
+@verb("info")
+@argument("path")
+def info_command(path: str) -> Outcome:
     """Report what a file or folder holds.
 
     PATH is a LoRA (PEFT folder, diffusers or kohya file), a dataset, a space, a model, or the name
@@ -22,7 +21,7 @@ def command(path: str, as_json: bool) -> None:
     from ..inspection import info
 
     facts = info(path)
-    report(facts if as_json else _brief(facts), as_json)
+    return Outcome(facts, _brief(facts))
 
 
 def _brief(value: Any, most: int = 100) -> Any:
@@ -32,3 +31,22 @@ def _brief(value: Any, most: int = 100) -> Any:
     if isinstance(value, str):
         return value if len(value) <= most else value[: most - 1] + "…"
     return value
+
+
+@verb("verify")
+@argument("path")
+def verify_command(path: str) -> Outcome:
+    """Check every checksum, shape and value of a file or folder.
+
+    PATH is what w2w info takes. Prints one line per problem on stderr and exits with 1 if there is
+    any.
+
+    \b
+    Example: w2w verify somebody.safetensors
+    """
+    from ..inspection import verify
+
+    problems = verify(path)
+    facts = {"path": path, "sound": not problems, "problems": problems}
+    lines = [f"Error: {problem}" for problem in problems]
+    return Outcome(facts, "" if problems else f"{path}: sound", lines)

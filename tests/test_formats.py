@@ -493,7 +493,6 @@ REFUSED = {
         lambda tensors, metadata: tensors[f"unet.{FIRST}.lora_A.weight"][0, 0].fill_(-torch.inf),
         "lora_A.weight .*holds NaN or infinite numbers",
     ),
-    "rsLoRA": ("diffusers", set_metadata(use_rslora=True), "'use_rslora' to True"),
     "rank stated wrongly": (
         "diffusers",
         set_metadata(r=1),

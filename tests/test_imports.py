@@ -21,7 +21,7 @@ ORDER = [
     {"adapter", "models"},
     {"dataset"},
     {"bases", "pca", "protocols"},
-    {"_memory", "_noise", "directions", "sampling"},
+    {"_memory", "_noise", "directions", "sampling", "updates"},
     {"subjects", "space"},
     {"opening", "published"},
     {"exports", "generation", "merging"},

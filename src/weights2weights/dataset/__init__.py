@@ -12,7 +12,16 @@ copying files.
 
 from ._dataset import WeightDataset
 from ._folder import is_dataset
-from ._import import Imported, import_loras
+from ._import import Imported, import_loras, list_loras
 from ._pack import pack
+from ._rows import BASE
 
-__all__ = ["Imported", "WeightDataset", "import_loras", "is_dataset", "pack"]
+__all__ = [
+    "BASE",
+    "Imported",
+    "WeightDataset",
+    "import_loras",
+    "is_dataset",
+    "list_loras",
+    "pack",
+]

@@ -68,7 +68,7 @@ def import_loras(
         ResourceError: the dataset cannot be written.
     """
     paths = list(map(Path, files))
-    named = _names(_expand(paths))
+    named = list_loras(paths)
     path, outcome = Path(path), Imported()
     if (path / FACTS).exists():
         outcome.dataset = WeightDataset.open(path)
@@ -96,6 +96,15 @@ def import_loras(
         if labels is not None:
             outcome.dataset.label(labels)
     return outcome
+
+
+def list_loras(paths: Iterable[str | Path]) -> dict[str, Path]:
+    """Return name → LoRA file or folder of paths as for `import_loras`; names are unique.
+
+    Raises:
+        InputError: no files; two files of one name in folders of one name.
+    """
+    return _names(_expand(list(map(Path, paths))))
 
 
 def _take(dataset: WeightDataset, name: str, file: Path, lora: LoRAFile, outcome: Imported) -> None:

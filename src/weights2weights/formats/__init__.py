@@ -6,5 +6,15 @@ UNet's linear layers is refused, never trimmed.
 """
 
 from ._files import FORMATS, AlphaMissing, LoRAFile, LoRAFormat, load_lora, write_lora_file
+from ._mapped import MappedLoRA, map_lora
 
-__all__ = ["FORMATS", "AlphaMissing", "LoRAFile", "LoRAFormat", "load_lora", "write_lora_file"]
+__all__ = [
+    "FORMATS",
+    "AlphaMissing",
+    "LoRAFile",
+    "LoRAFormat",
+    "MappedLoRA",
+    "load_lora",
+    "map_lora",
+    "write_lora_file",
+]

@@ -1,5 +1,6 @@
 """PEFT's LoraConfig: the alpha it states, once sure that nothing else in it has an effect."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ _ACCEPTED = {
     "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config",
     "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout",
     "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "revision",
-    "runtime_config", "task_type",
+    "runtime_config", "task_type", "use_rslora",
     "alpha_pattern", "init_lora_weights", "lora_alpha", "peft_type", "r", "rank_pattern",
     "target_modules",
 }
@@ -82,6 +83,8 @@ def alpha_of_settings(config: Mapping[str, Any], shapes: Shapes, where: str) -> 
                 f"{where} states alpha {alpha:g} and also {shown(other)}; expected one alpha for"
                 " all modules; scale the B of the others to match it"
             )
+    if config.get("use_rslora"):  # its update is alpha / √rank · B A
+        return alpha * math.sqrt(next(s[0] for (_, part), s in shapes.items() if part == "A"))
     return alpha
 
 

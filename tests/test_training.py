@@ -243,6 +243,15 @@ def test_all_start_from_one_a_as_peft_draws_it(base):
             assert tensor.std() == pytest.approx(bound / 3**0.5, rel=0.35)
 
 
+def test_subjects_may_start_from_an_a_of_their_own(base):
+    layout, recipe = base.layout(rank=2), replace(QUICK, start="own", rank=2)
+    ada, eve = (start_weights(base, layout, recipe, name) for name in ("ada", "eve"))
+    assert not torch.equal(ada, eve)
+    assert torch.equal(ada, start_weights(base, layout, recipe, "ada"))
+    shared = replace(recipe, start="random")
+    assert torch.equal(*(start_weights(base, layout, shared, name) for name in ("ada", "eve")))
+
+
 def seeded(seed: int) -> DreamBoothConfig:
     return replace(QUICK, seed=seed)
 

@@ -8,7 +8,7 @@ from ..layout import PAPER_ALPHA, PAPER_TARGETS
 _CHOICES = {
     "latents": ("sample", "mean"),
     "timesteps": ("uniform", "even"),
-    "start": ("random", "base"),
+    "start": ("random", "own", "base"),
 }
 _RANGES = {
     "at least 1": "rank steps train_batch_size num_class_images",
@@ -45,8 +45,10 @@ class DreamBoothConfig:
             the run, which makes the gradients of short runs less noisy.
         scale: factor on B, and so on the update, after the last step. Above 1 it extrapolates a
             short run that stops before it has converged.
-        start: "random" initialises A as PEFT does. "base" uses the A stored in the base's folder,
-            which only the embedded base needs; to be removed once that base has been retrained.
+        start: "random" initialises A as PEFT does, the same for all subjects; "own" initialises
+            each subject's A by itself, as strangers do, for spaces of updates. "base" uses the A
+            stored in the base's folder, which only the embedded base needs; to be removed once that
+            base has been retrained.
         seed: of the initial A, the noise, the timesteps and the order of the images. All subjects
             share it, as in the paper, because only LoRAs with the same initial A can be compared
             element by element.

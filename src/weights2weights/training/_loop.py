@@ -1,7 +1,7 @@
 """The training loop: K subjects as K rows of one parameter, for all steps."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ def train_batch(
         ResourceError: K subjects do not fit into the device's memory.
     """
     run = _run_key(base, layout, config, subjects, prior)
-    state = _State(base, layout, config, len(subjects))
+    state = _State(base, layout, config, list(subjects))
     if found := cache.load(run):
         state.restore(found)
     weights, optimiser = state.weights, state.optimiser
@@ -120,10 +120,13 @@ class _State:
         final_loss: mean loss of each row over the last steps.
     """
 
-    def __init__(self, base: Base, layout: WeightLayout, config: DreamBoothConfig, K: int):
-        start = start_weights(base, layout, config)
+    def __init__(
+        self, base: Base, layout: WeightLayout, config: DreamBoothConfig, names: Sequence[str]
+    ):
+        K, differing = len(names), names if config.start == "own" else names[:1]
+        start = torch.stack([start_weights(base, layout, config, name) for name in differing])
         self.step = 0
-        self.weights = start.repeat(K, 1).to(base.device).requires_grad_()
+        self.weights = start.repeat(K // len(start), 1).to(base.device).requires_grad_()
         self.optimiser = torch.optim.AdamW(
             [self.weights],
             lr=config.learning_rate,

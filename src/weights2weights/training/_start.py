@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .._noise import initial_weights
+from .._noise import derive_seed, initial_weights
 from ..bases import Base, find_start_file
 from ..errors import InputError
 from ..layout import WeightLayout
@@ -12,13 +12,15 @@ from ._config import DreamBoothConfig
 
 
 def start_weights(
-    base: Base, layout: WeightLayout, config: DreamBoothConfig
+    base: Base, layout: WeightLayout, config: DreamBoothConfig, name: str = ""
 ) -> Float[Tensor, " d"]:
-    """Return the weights that every subject's training starts with.
+    """Return the weights that the training of the subject `name` starts with.
 
     Raises:
         InputError: the settings ask for the base's own start, and it has none of this layout.
     """
+    if config.start == "own":
+        return initial_weights(layout, derive_seed(config.seed, name))
     if config.start == "random":
         return initial_weights(layout, config.seed)
     path = find_start_file(base)

@@ -8,12 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weights2weights.directions import Direction, edit, find_directions
-from weights2weights.evaluate.edits import (
-    edit_successes,
-    edit_towards_missing,
-    require_labels,
-)
-from weights2weights.metrics.attributes import SEEN
+from weights2weights.evaluate.edits import edit_towards_missing, require_labels
+from weights2weights.metrics.attributes import SEEN, edit_success
 from weights2weights.sheets import image_grid
 
 from .edits import ENOUGH, MEASURES, Originals, summarise
@@ -124,7 +120,7 @@ def _alone(start: Originals, direction: Direction, strength: float) -> Estimate 
     )
     was = setting.attribute(start.before, direction.name)[..., :ALONE_SEEDS]
     now = setting.attribute(made.after, direction.name)
-    return estimate(edit_successes(was, now, made.add))
+    return estimate(edit_success(now, made.add[:, None, None], was))
 
 
 def _wanted_states(

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from weights2weights.directions import Direction
 from weights2weights.evaluate import edits
-from weights2weights.evaluate.edits import Scores, edit_towards_missing, mask_undefined
-from weights2weights.evaluate.estimates import Estimate, estimate, mean
+from weights2weights.evaluate.edits import Scores, edit_towards_missing
 from weights2weights.evaluate.setting import Scored
 from weights2weights.metrics.attributes import SEEN, logit, others_kept
 from weights2weights.metrics.perceptual import ScorerDistance
 
+from .estimates import Estimate, estimate, mean
 from .setting import ExperimentSetting
 
 MEASURES = {
@@ -162,7 +162,8 @@ def score_edit(
         "distance": ScorerDistance(setting.scorer).distance(*flat).view_as(was),
         "alignment": (logit(now) - logit(was)) * torch.where(add[:, None, None], 1.0, -1.0),
     }
-    return mask_undefined(values, scores["success"])
+    undefined = scores["success"].isnan()
+    return {name: value.masked_fill(undefined, torch.nan) for name, value in values.items()}
 
 
 def same_person(scored: Scored) -> Float[Tensor, " k"]:

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from weights2weights.evaluate.estimates import Estimate as Estimate
-from weights2weights.evaluate.estimates import estimate as estimate
-from weights2weights.evaluate.estimates import mean as mean
+from weights2weights.metrics.confidence import Estimate as Estimate
+from weights2weights.metrics.confidence import estimate as estimate
+
+
+def mean(figure: Estimate | None) -> float:
+    """Return the mean of an estimate; NaN if there is none."""
+    return float("nan") if figure is None else float(figure["mean"])
 
 
 def above_zero(figure: Estimate | None) -> bool:

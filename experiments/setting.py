@@ -15,7 +15,6 @@ from weights2weights import __version__
 from weights2weights.bases import Base
 from weights2weights.dataset import WeightDataset
 from weights2weights.errors import InputError
-from weights2weights.evaluate.provenance import dtype_name
 from weights2weights.evaluate.setting import Scored as Scored
 from weights2weights.evaluate.setting import Setting, require_unseen
 from weights2weights.generation import GUIDANCE, STEPS
@@ -82,7 +81,8 @@ class ExperimentSetting(Setting):
     @cached_property
     def _generator(self) -> dict[str, Any]:
         """What an image depends on besides weights, prompts and seeds."""
-        return {"base": self.base.hash, "dtype": dtype_name(self.base), "version": __version__}
+        dtype = str(self.base.dtype).removeprefix("torch.")
+        return {"base": self.base.hash, "dtype": dtype, "version": __version__}
 
     def _images(self, weights, layout, prompts, seeds, **options) -> torch.Tensor:
         inputs = {

@@ -13,8 +13,8 @@ import pytest
 
 import tiny_setting
 from weights2weights.errors import W2WError
-from weights2weights.evaluate.demo import Demo, demo, next_steps, train
-from weights2weights.evaluate.demo._stage import POPULATION
+from weights2weights.evaluate.demo import demo, next_steps
+from weights2weights.evaluate.demo._stages import POPULATION, Demo, train
 from weights2weights.exports import save_lora
 from weights2weights.formats import load_lora
 from weights2weights.models import load_model
@@ -97,7 +97,7 @@ def test_diffusers_would_notice_another_lora(done, monkeypatch):
     """The comparison is not a tautology: other weights in the file make a difference."""
     setting, _, _, _ = done
     weights = setting.space.to_weights(setting.space.coefficients[0])
-    module = sys.modules["weights2weights.evaluate.demo.export"]
+    module = sys.modules["weights2weights.evaluate.demo._stages"]
     monkeypatch.setattr(module, "save_lora", lambda path, w, **rest: save_lora(path, 2 * w, **rest))
     assert module.difference_to_diffusers(setting, weights) > 1e-3
 
@@ -148,9 +148,10 @@ def test_second_run_reuses_the_models_of_its_own_people_only(done, tmp_path):
     shutil.copytree(out, tmp_path / "demo")
 
     def again(setting, subjects):
-        run = Demo.plan(setting, tmp_path / "demo", subjects, ("Male",), 3.0)
+        run = Demo.plan(setting, tmp_path / "demo", subjects, ("Male",))
         trained = train(run, 2)
-        assert trained.weights.shape == (subjects, setting.layout.num_parameters)
+        weights, _ = trained.made
+        assert weights.shape == (subjects, setting.layout.num_parameters)
         return trained.figures["models_before"]
 
     assert again(setting, 3) == 3
@@ -174,7 +175,7 @@ def test_next_commands_are_of_the_same_base_and_space(done):
     setting, _, _, _ = done
 
     def commands(setting, out, label):
-        run = Demo.plan(setting, Path(out), 2, (label,), 3.0)
+        run = Demo.plan(setting, Path(out), 2, (label,))
         return "\n".join(line for lines in next_steps(run).values() for line in lines)
 
     other = commands(setting, "my demo", "Male")

@@ -17,13 +17,13 @@ from weights2weights.bases import load_base
 from weights2weights.directions import Direction
 from weights2weights.errors import W2WError
 from weights2weights.evaluate.edits import edited, known_labels, lacking, require_labels
-from weights2weights.evaluate.estimates import estimate
 from weights2weights.evaluate.measures import MEASURES, components, directions, entanglement
-from weights2weights.evaluate.page import Cell, figure, render
+from weights2weights.evaluate.page import figure, render
 from weights2weights.evaluate.provenance import measured_on
 from weights2weights.evaluate.samples import ks_distance, mean_correlation, report_samples
 from weights2weights.evaluate.setting import Setting
 from weights2weights.layout import LoRAModule, WeightLayout
+from weights2weights.metrics.confidence import estimate
 from weights2weights.sampling import sample
 from weights2weights.space import WeightSpace
 
@@ -191,7 +191,6 @@ def test_page_formats_figures_and_escapes_texts():
         ("base", "base_hash", "dtype", "space", "space_hash", "seed", "machine", "version"), "<b>"
     )
     assert "<b>" not in render("base.html", context=context | {"statement": "<script>"})
-    assert Cell(np.zeros((4, 4, 3), np.uint8), "black").caption == "black"
 
 
 # Edits and estimates.

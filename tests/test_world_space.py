@@ -11,7 +11,7 @@ from experiments.held_out import HELD_OUT
 from weights2weights import WeightSpace, find_direction, find_directions, load_base
 from weights2weights.cli import main
 from weights2weights.directions import edit
-from weights2weights.evaluate.demo._stage import POPULATION
+from weights2weights.evaluate.demo._stages import POPULATION
 from weights2weights.generation import generate
 from weights2weights.metrics.verification import verification_auc
 from weights2weights.sampling import sample

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..directions import Direction, edit
 from ..errors import InputError
 from ..metrics.attributes import SEEN, edit_success, others_kept
+from ..metrics.confidence import Estimate, estimate
 from ..space import WeightSpace
-from .estimates import Estimate, estimate
 from .setting import Scored, Setting
 
 Scores = dict[str, Float[Tensor, "k p s"]]
@@ -43,7 +43,7 @@ def edit_towards_missing(
         setting: setting of the models.
         points: coefficients of the models.
         before: images of the models.
-        direction: direction of the label; its name is the label.
+        direction: its name is the label.
         strength: in standard deviations of the training models.
         prompts: prompts of the images.
         seeds: seeds of the images.
@@ -69,14 +69,6 @@ def edited(
     return torch.where(add[:, None], there, 2 * coefficients - there)
 
 
-def edit_successes(
-    was: Float[Tensor, "k p s"], now: Float[Tensor, "k p s"], add: Bool[Tensor, " k"]
-) -> Float[Tensor, "k p s"]:
-    """Return `edit_success` where some models should gain a label and the others lose it."""
-    towards = add[:, None, None]
-    return torch.where(towards, edit_success(now, True, was), edit_success(now, False, was))
-
-
 def score_edit(
     setting: Setting,
     before: Scored,
@@ -100,19 +92,14 @@ def score_edit(
         the wanted state.
     """
     was, now = setting.attribute(before, label), setting.attribute(after, label)
-    success = edit_successes(was, now, add)
+    success = edit_success(now, add[:, None, None], was)
     attributes = before.attributes, after.attributes, setting.scorer.label_names
-    values = {
+    scores = {
         "success": success,
         "id_score": (before.identity * after.identity).sum(-1),
         "others_kept": others_kept(*attributes, {label, *also_edited}),
     }
-    return mask_undefined(values, success)
-
-
-def mask_undefined(values: Mapping[str, Tensor], success: Tensor) -> Scores:
-    """Set scores to NaN where success is undefined."""
-    return {name: value.masked_fill(success.isnan(), torch.nan) for name, value in values.items()}
+    return {name: score.masked_fill(success.isnan(), torch.nan) for name, score in scores.items()}
 
 
 def summarise(edits: Sequence[Mapping[str, Float[Tensor, "k p s"]]]) -> dict[str, Estimate | None]:

@@ -7,42 +7,24 @@ import base64
 import io
 import math
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from PIL.Image import Image
 
 TEMPLATES = Path(__file__).parent / "templates"
 _LEAST_WIDTH = 128
 
 
-class Cell(NamedTuple):
-    """An image of a page and its caption.
-
-    Attributes:
-        image: a PIL image or uint8 pixels (h, w, 3).
-        caption: shown below the image, and its alternative text.
-    """
-
-    image: Any
-    caption: str
-
-
 def render(template: str, *folders: Path, **values: Any) -> str:
     """Render a template of this package, or of the given folders.
 
-    Filters: `figure` formats numbers and estimates, `words` label names, `data_uri` images.
+    Filters: `figure` formats numbers and estimates, `words` label names; `pil` makes images of
+    pixels, `data_uri` embeds them.
     """
-    return _environment(folders).get_template(template).render(**values)
-
-
-@cache
-def _environment(folders: tuple[Path, ...]) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -52,13 +34,8 @@ def _environment(folders: tuple[Path, ...]) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "figure": figure,
-        "words": words,
-        "pil": as_image,
-        "data_uri": data_uri,
-    }
-    return environment
+    environment.filters |= {"figure": figure, "words": words, "pil": _image, "data_uri": _data_uri}
+    return environment.get_template(template).render(**values)
 
 
 def figure(value: Any) -> str:
@@ -89,8 +66,8 @@ def words(label: str) -> str:
     return label.replace("_", " ").lower()
 
 
-def as_image(image: Any) -> "Image":
-    """Return pixels as an image; small ones are enlarged."""
+def _image(image: Any) -> "Image":
+    """Return pixels (h, w, 3) as an image; small ones are enlarged."""
     from PIL import Image
 
     if isinstance(image, Image.Image):
@@ -101,8 +78,7 @@ def as_image(image: Any) -> "Image":
     return drawn.resize((_LEAST_WIDTH, _LEAST_WIDTH), Image.Resampling.BICUBIC)
 
 
-def data_uri(image: "Image") -> str:
-    """Return an image as a PNG in a data URI."""
+def _data_uri(image: "Image") -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

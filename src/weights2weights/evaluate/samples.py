@@ -25,42 +25,26 @@ _NEIGHBOUR_ROWS = 1000  # training models whose nearest neighbour is looked up
 class SampleReport:
     """How samples compare with the training models.
 
-    Attributes:
-        samples: number of samples.
-        models: number of training models.
-        components: number of components compared.
-        skewness: mean absolute skewness of the training coefficients per component; 0 if Gaussian.
-        kurtosis: mean absolute excess kurtosis; 0 if Gaussian.
-        ks_distance: mean Kolmogorov-Smirnov distance of the training marginals to a Gaussian of the
-            same mean and standard deviation.
-        ks_expected: expectation of `ks_distance` for Gaussian coefficients.
-        mean_error: largest distance of the samples' mean to the training mean, in standard errors.
-        std_ratio: mean ratio of the samples' to the training models' standard deviation.
-        correlation: mean absolute correlation of pairs of components over the training models.
-        rank_correlation: the same for ranks of magnitudes, which also detects dependence without
-            correlation.
-        correlation_expected: expectation of both for independent components.
-        nearest: mean over samples of the cosine to the nearest training model.
-        nearest_largest: the largest of these cosines.
-        training_nearest: mean over training models of the cosine to the nearest other one.
-        training_nearest_largest: the largest of these cosines.
+    Skewness, kurtosis and Kolmogorov-Smirnov distance are those of the training coefficients, as
+    means over components; correlations are means over pairs of components, and cosines to the
+    nearest training model means over models, with the largest beside them.
     """
 
     samples: int
-    models: int
-    components: int
-    skewness: float
-    kurtosis: float
-    ks_distance: float
-    ks_expected: float
-    mean_error: float
-    std_ratio: float
-    correlation: float
-    rank_correlation: float
-    correlation_expected: float
-    nearest: float
+    models: int  # training models
+    components: int  # compared
+    skewness: float  # absolute; 0 if Gaussian
+    kurtosis: float  # absolute excess; 0 if Gaussian
+    ks_distance: float  # to a Gaussian of the same mean and standard deviation
+    ks_expected: float  # for Gaussian coefficients
+    mean_error: float  # largest distance of the samples' mean to that of the models, in std errors
+    std_ratio: float  # of the samples' to the training models' standard deviation
+    correlation: float  # absolute, over the training models
+    rank_correlation: float  # of ranks of magnitudes: dependence without correlation shows too
+    correlation_expected: float  # both, for independent components
+    nearest: float  # of the samples
     nearest_largest: float
-    training_nearest: float
+    training_nearest: float  # of each training model to the other ones
     training_nearest_largest: float
 
 

@@ -45,13 +45,7 @@ class Judge(IdentityScorer, AttributeReader, FeatureNetwork, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Generated images with their scores.
-
-    Attributes:
-        images: k models × p prompts × s seeds.
-        identity: unit-length identity embeddings.
-        attributes: probabilities.
-    """
+    """Images of k models, p prompts and s seeds: identity embeddings, attribute probabilities."""
 
     images: UInt8[Tensor, "k p s h w 3"]
     identity: Float[Tensor, "k p s e"]
@@ -86,27 +80,16 @@ class Setting:
 
     @classmethod
     def open(cls, base: Base, space: str, **fields: Any) -> Any:
-        """Open a space together with the drawn people.
-
-        Args:
-            base: a loaded base.
-            space: a folder, a hub id or the name of the embedded space.
-            **fields: further fields of the class.
+        """Open a space (a folder, a hub id or an embedded one) together with the drawn people.
 
         Raises:
             W2WError: there is no such space, or it was fitted to models of another base.
         """
         opened = WeightSpace.from_pretrained(space)
         require_one_base(base.hash, opened.base_hash, f"space {space}")
-        return cls(
-            base=base,
-            space=opened,
-            world=PEOPLE,
-            scorer=Scorer.load(shipped(PEOPLE.name, "scorer")),
-            recipe=default_config(PEOPLE.name),
-            space_name=space,
-            **fields,
-        )
+        scorer = Scorer.load(shipped(PEOPLE.name, "scorer"))
+        recipe = default_config(PEOPLE.name)
+        return cls(base, opened, PEOPLE, scorer, recipe, space_name=space, **fields)
 
     @property
     def layout(self) -> WeightLayout:
@@ -127,8 +110,6 @@ class Setting:
         weights: Float[Tensor, "k d"] | None,
         prompts: Sequence[str],
         seeds: Sequence[int],
-        *,
-        layout: WeightLayout | None = None,
         **options: Any,
     ) -> Scored:
         """Generate an image for every model, prompt and seed, and score all of them.
@@ -137,10 +118,9 @@ class Setting:
             weights: one model per row; None generates from the base itself, with k = 1.
             prompts: p texts.
             seeds: s seeds.
-            layout: layout of the weights, if it is not that of the space.
-            **options: options of `generation.generate`.
+            **options: options of `generation.generate`; `layout` is that of the space by default.
         """
-        layout = None if weights is None else layout or self.layout
+        layout = None if weights is None else options.pop("layout", None) or self.layout
         return self.score(self._images(weights, layout, prompts, seeds, **options))
 
     def _images(
@@ -151,15 +131,8 @@ class Setting:
         seeds: Sequence[int],
         **options: Any,
     ) -> UInt8[Tensor, "k p s h w 3"]:
-        return generate(
-            self.base,
-            weights,
-            layout=layout,
-            prompts=prompts,
-            seeds=seeds,
-            progress=self.progress,
-            **options,
-        )
+        options |= {"layout": layout, "progress": self.progress}
+        return generate(self.base, weights, prompts=prompts, seeds=seeds, **options)
 
     def score(self, images: UInt8[Tensor, "k p s h w 3"]) -> Scored:
         """Score images."""
@@ -215,23 +188,30 @@ class Setting:
         recipe: DreamBoothConfig | None = None,
         **options: Any,
     ) -> WeightDataset:
-        """Train models of subjects in the layout of the space.
+        """Train models of subjects in the layout of the space; it decides rank, alpha and layers.
 
         Subjects that failed in an earlier run are tried again: their images may have been fixed.
 
         Args:
             subjects: subjects to train.
             out: folder of the dataset.
-            recipe: None takes that of the setting. The space decides rank, alpha and layers.
+            recipe: None takes that of the setting.
             **options: options of `training.train`.
 
         Raises:
             W2WError: a subject could not be trained, or the base lacks layers of the space.
         """
-        recipe = self._in_layout(recipe or self.recipe)
-        dataset = train(
-            self.base, subjects, out, recipe, retry_failed=True, progress=self.progress, **options
-        )
+        recipe, layout = recipe or self.recipe, self.layout
+        own = self.base.layout(recipe.rank, recipe.alpha, recipe.targets)
+        if layout.difference(own):
+            # Only then: equal layers can be spelled in several ways, and a dataset begun under one
+            # spelling cannot be resumed under another.
+            layers = {"rank": layout.rank, "alpha": layout.alpha, "targets": layout.targets}
+            recipe = replace(recipe, **layers, start="random")  # the base's fits its own layout
+            own = self.base.layout(**layers)
+        layout.require_equal(own, f"base {self.base.id}")
+        options |= {"retry_failed": True, "progress": self.progress}
+        dataset = train(self.base, subjects, out, recipe, **options)
         if failed := [one.name for one in subjects if one.name in dataset.failed]:
             raise InputError(f"{failed[0]} could not be trained: {dataset.failed[failed[0]]}")
         return dataset
@@ -242,7 +222,7 @@ class Setting:
         space: WeightSpace | None = None,
         recipe: InversionConfig | None = None,
     ) -> Inversion:
-        """Invert images with the instance prompt and the seed of the setting.
+        """Invert images, one per subject, with the instance prompt and the seed of the setting.
 
         Args:
             images: one image per subject.
@@ -264,18 +244,6 @@ class Setting:
         if found.interrupted:
             raise KeyboardInterrupt
         return found
-
-    def _in_layout(self, recipe: DreamBoothConfig) -> DreamBoothConfig:
-        layout = self.layout
-        own = self.base.layout(recipe.rank, recipe.alpha, recipe.targets)
-        if layout.difference(own):
-            # Only then: equal layers can be spelled in several ways, and a dataset begun under one
-            # spelling cannot be resumed under another.
-            layers = {"rank": layout.rank, "alpha": layout.alpha, "targets": layout.targets}
-            recipe = replace(recipe, **layers, start="random")  # the base's fits its own layout
-            own = self.base.layout(**layers)
-        layout.require_equal(own, f"base {self.base.id}")
-        return recipe
 
     def measured_on(self) -> dict[str, Any]:
         """Return what figures are measured on, for reports; see `provenance.measured_on`."""

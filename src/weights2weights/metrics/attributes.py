@@ -7,7 +7,7 @@ and counts it.
 from collections.abc import Collection, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import InputError
@@ -28,14 +28,14 @@ def logit(probabilities: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 def edit_success(
     after: Float[Tensor, "*batch"],
-    wanted: bool,
+    wanted: bool | Bool[Tensor, "*#batch"],
     before: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """Return 1 for every image in which the reader sees the wanted change, else 0.
 
     Args:
         after: probability of the label in the edited images.
-        wanted: whether the edit should add the label or remove it.
+        wanted: whether the edit should add the label or remove it, for all images or for each.
         before: its probability in the unedited images. Images that already show the wanted state
             are NaN, since there is nothing to change. None counts every image.
     """

@@ -17,6 +17,9 @@ from ..errors import InputError
 
 _DRAWS_AT_ONCE = 2**22  # resampled clusters in memory, 32 MB
 
+Estimate = dict[str, Any]
+"""An `Interval` as JSON values, as reports hold it."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -42,14 +45,12 @@ class Interval:
 
     def __str__(self) -> str:
         """Return "0.643 [0.630, 0.655]"."""
-        if np.isnan(self.low):
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        ends = "" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.mean:.3f}{ends}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Estimate:
         """Return the fields as JSON values, with None for unknown ends."""
-        unknown = np.isnan(self.low)
-        return asdict(self) | ({"low": None, "high": None} if unknown else {})
+        return asdict(self) | ({"low": None, "high": None} if np.isnan(self.low) else {})
 
 
 def mean_interval(
@@ -70,20 +71,27 @@ def mean_interval(
         seed: seed of the resampling.
 
     Raises:
-        W2WError: no number among the values, not one cluster per value, a level outside (0, 1), or
-            no resamples.
+        InputError: no number among the values, not one cluster per value, a level outside (0, 1),
+            or no resamples.
     """
     numbers = np.asarray(values, dtype=np.float64)
     names = np.arange(len(numbers)) if clusters is None else np.asarray(clusters)
-    _check(numbers, names, level, resamples)
     known = ~np.isnan(numbers)
+    if numbers.ndim != 1 or not known.any():
+        raise InputError(f"values {numbers.shape}: expected a vector with at least one number")
+    if names.shape != numbers.shape:
+        raise InputError(f"{names.shape} clusters for {numbers.shape} values: expected one each")
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(
+            f"level {level}, {resamples} resamples: expected a level between 0 and 1, such as 0.95,"
+            " and at least 1 resample"
+        )
     kept = numbers[known]
     _, place = np.unique(names[known], return_inverse=True)
     sums, counts = np.bincount(place, kept), np.bincount(place).astype(np.float64)
-    mean, low, high = float(kept.mean()), float("nan"), float("nan")
-    if len(sums) > 1:
-        low, high = _bootstrap(sums, counts, level, resamples, seed)
-    return Interval(mean, low, high, level, len(kept), len(sums), int((~known).sum()))
+    low, high = _bootstrap(sums, counts, level, resamples, seed)
+    missing = int((~known).sum())
+    return Interval(float(kept.mean()), low, high, level, len(kept), len(sums), missing)
 
 
 def _bootstrap(
@@ -92,6 +100,8 @@ def _bootstrap(
     """Return the BCa interval of the ratio of sums and counts."""
     from scipy.stats import bootstrap
 
+    if len(sums) < 2:
+        return float("nan"), float("nan")
     means = sums / counts
     if np.ptp(means) <= 1e-12 * np.abs(means).max():  # BCa is undefined, the interval is a point
         return float(means[0]), float(means[0])
@@ -109,15 +119,15 @@ def _bootstrap(
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _check(numbers: np.ndarray, names: np.ndarray, level: float, resamples: int) -> None:
-    if numbers.ndim != 1 or np.isnan(numbers).all():
-        raise InputError(
-            f"values of shape {numbers.shape}, {int((~np.isnan(numbers)).sum())} of them not NaN:"
-            " expected a vector with at least one number"
-        )
-    if names.shape != numbers.shape:
-        raise InputError(f"{names.shape} clusters for {numbers.shape} values: expected one each")
-    if not 0 < level < 1:
-        raise InputError(f"level {level}: expected a coverage between 0 and 1, such as 0.95")
-    if resamples < 1:
-        raise InputError(f"{resamples} resamples: expected at least 1")
+def estimate(values: Tensor, clusters: Sequence[Any] | None = None) -> Estimate | None:
+    """Return the mean of values and its interval over subjects; None if all values are NaN.
+
+    Args:
+        values: one row per subject, of any shape; NaN is left out.
+        clusters: the cluster that each row belongs to; None treats every row as its own.
+    """
+    flat = values.double().reshape(len(values), -1).numpy()
+    if not np.isfinite(flat).any():
+        return None
+    rows = np.repeat(np.arange(len(flat)) if clusters is None else clusters, flat.shape[1])
+    return mean_interval(flat.ravel(), rows, resamples=2000).to_dict()

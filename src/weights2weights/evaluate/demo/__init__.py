@@ -2,11 +2,10 @@
 
     images of people → LoRAs → points of the space → samples, edits, an inverted photo → a LoRA file
 
-One module per stage. A stage returns its figures for `report.json` and its images for
-`report.html`. The people are drawn for the demo, and neither the base, the scorer nor the space has
-seen them.
+The people are drawn for the demo, and neither the base, the scorer nor the space has seen them.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,17 +13,10 @@ from typing import Any, TypeVar
 
 from ..._files import make_folder, write_atomic
 from ..._json import canonical_json, plain
-from ..page import render
+from ..page import render, words
 from ..setting import Setting
-from ._stage import Demo as Demo
-from ._stage import Stage
-from .edit import edit
-from .export import export
-from .invert import invert
-from .next_steps import next_steps
-from .project import project
-from .sample import sample
-from .train import train
+from . import _stages
+from ._stages import Demo, Stage
 
 ATTRIBUTES = (
     *("Male", "Young", "Bald", "Blond_Hair"),
@@ -32,10 +24,7 @@ ATTRIBUTES = (
 )
 """Attributes to edit, as far as the space has labels for them."""
 
-STRENGTH = 3.0
-"""Strength of the edits, in standard deviations of the training models along the direction."""
-
-T = TypeVar("T", bound=Stage)
+T = TypeVar("T")
 
 
 def demo(
@@ -46,9 +35,7 @@ def demo(
     images: int = 10,
     samples: int = 8,
     attributes: Sequence[str] = ATTRIBUTES,
-    strength: float = STRENGTH,
     log: Callable[[str], None] = lambda text: None,
-    **changes: Any,
 ) -> dict[str, Any]:
     """Run the demo, and write `report.json` and `report.html`.
 
@@ -59,9 +46,7 @@ def demo(
         images: training images per person.
         samples: number of new people to sample.
         attributes: attributes to edit.
-        strength: of the edits, in standard deviations.
         log: receives a line when a stage begins.
-        **changes: changes to the training configuration.
 
     Returns:
         the report, as in the file.
@@ -71,37 +56,56 @@ def demo(
             writing failed.
     """
     begun = time.perf_counter()
-    run = Demo.plan(setting, out, subjects, attributes, strength)
+    run = Demo.plan(setting, out, subjects, attributes)
     make_folder(out)
-    stages: dict[str, Stage] = {}
+    context, views = setting.measured_on(), {}
+    report = dict(context)
 
-    def timed(name: str, what: str, stage: Callable[[], T]) -> T:
-        log(f"{len(stages) + 1}/6 {what} …")
+    def stage(name: str, what: str, perform: Callable[..., Stage[T]], *given: Any) -> T:
+        log(f"{len(views) + 1}/6 {what} …")
         start = time.perf_counter()
-        done = stage()
-        seconds = time.perf_counter() - start
-        done.figures = {"seconds": seconds, **done.figures, "stage_seconds": seconds}
-        stages[name] = done
-        return done
+        done = perform(run, *given)
+        report[name] = {"seconds": time.perf_counter() - start, **done.figures}
+        views[name] = done.views
+        return done.made
 
-    trained = timed(
-        "train", f"fine-tuning {subjects} people", lambda: train(run, images, **changes)
-    )
-    projected = timed("space", "projecting them into the space", lambda: project(run, trained))
-    timed("sample", f"sampling {samples} new people", lambda: sample(run, samples))
-    timed("edit", f"editing {len(run.attributes)} attributes", lambda: edit(run, projected))
-    inverted = timed("invert", "inverting one photo", lambda: invert(run, trained))
-    timed("export", "exporting a LoRA", lambda: export(run, inverted.point))
+    made = stage("train", f"fine-tuning {subjects} people", _stages.train, images)
+    points = stage("space", "projecting them into the space", _stages.project, *made)
+    stage("sample", f"sampling {samples} new people", _stages.sample, samples)
+    stage("edit", f"editing {len(run.directions)} attributes", _stages.edit, points)
+    of_drawings = report["train"]["id_score_of_drawings"]
+    found = stage("invert", "inverting one photo", _stages.invert, of_drawings)
+    stage("export", "exporting a LoRA", _stages.export, found)
 
-    context = setting.measured_on()
-    report = {**context, **{name: stage.figures for name, stage in stages.items()}}
     report["space"] |= {"name": context["space"], "hash": context["space_hash"]}
-    report["seconds"] = time.perf_counter() - begun
-    report = plain(report)
-    views = {name: stage.views for name, stage in stages.items()}
+    report = plain(report | {"seconds": time.perf_counter() - begun})
     page = render(
         "demo.html", report=report, views=views, context=context, next_steps=next_steps(run)
     )
     write_atomic(out / "report.html", [page.encode()])
     write_atomic(out / "report.json", [canonical_json(report)])
     return report
+
+
+def next_steps(run: Demo) -> dict[str, list[str]]:
+    """Return commands that continue on the same base and in the same space, by what they do."""
+    setting, models = run.setting, run.out / "models"
+    label = "Eyeglasses" if "Eyeglasses" in run.directions else list(run.directions)[-1]
+    photo, changed = (models / f"{name}.safetensors" for name in ("photo", "edited"))
+    base = ["--base", setting.base.id] if setting.base.id != setting.world.name else []
+    space = ["--space", setting.space_name] if setting.space_name != setting.world.name else []
+    prompt = f"{setting.recipe.instance_prompt}, in a forest"
+    steps = {
+        f"Edit the person of the photo (“{words(label)}”) and generate an image in another scene": [
+            ["edit", photo, "--set", f"{label}=3", *space, "--out", changed],
+            ["generate", changed, "--prompt", prompt, *base, *space, "--out", "forest.png"],
+        ],
+        "Train models of your own subjects, from one folder of images each": [
+            ["train", "SUBJECTS", *base, "--out", "loras"]
+        ],
+        "Measure the space": [["evaluate", "samples", *space]],
+    }
+    return {
+        what: [shlex.join(["w2w", *map(str, command)]) for command in commands]
+        for what, commands in steps.items()
+    }

@@ -15,8 +15,8 @@ PACKAGE = Path(weights2weights.__file__).parent
 # other. What makes weights and spaces stands above what judges, draws and shows them.
 ORDER = [
     {"errors"},
-    {"_config", "_cpu", "_device", "_files", "_html", "_json", "_shipped", "layout", "metrics"},
-    {"_cache", "_safetensors", "images", "labels", "sheets"},
+    {"_config", "_cpu", "_device", "_files", "_html", "_json", "_shipped", "layout"},
+    {"_cache", "_safetensors", "images", "labels", "metrics", "sheets"},
     {"formats"},
     {"adapter", "models"},
     {"dataset"},

@@ -9,12 +9,7 @@ from torch import nn
 
 from weights2weights.errors import W2WError
 from weights2weights.metrics.perceptual import Lpips, ScorerDistance
-from weights2weights.metrics.protocols import (
-    AttributeReader,
-    FeatureNetwork,
-    IdentityScorer,
-    PerceptualDistance,
-)
+from weights2weights.metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from weights2weights.worlds import load_world, shipped
 from weights2weights.worlds.scorers import Scorer
 
@@ -95,9 +90,6 @@ def test_lpips_equals_that_of_torchmetrics(monkeypatch):
 def test_the_shipped_scorer_fits_the_protocols(scorer):
     for protocol in (IdentityScorer, AttributeReader, FeatureNetwork):
         assert isinstance(scorer, protocol)
-    distance = ScorerDistance(scorer)
-    assert isinstance(distance, PerceptualDistance)
-    assert "LPIPS" not in distance.name
 
 
 def test_features_are_those_of_the_scorer(scorer, images):

@@ -35,11 +35,7 @@ class ClipAlignment:
     """
 
     def __init__(self, model: str = CLIP, device: str = "cpu"):
-        """Load a model.
-
-        Args:
-            model: folder or hub id of a CLIP model, downloaded once.
-            device: "cpu", "cuda" or "mps".
+        """Load a CLIP model from a folder or, downloaded once, from the hub.
 
         Raises:
             InputError: there is no such model, or it is not a CLIP model.
@@ -53,10 +49,8 @@ class ClipAlignment:
             self._processor: Any = CLIPImageProcessorPil.from_pretrained(model)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"cannot load CLIP model {model!r} ({reason}); expected a folder or a hub id such"
-                f" as {CLIP}"
-            ) from error
+            message = f"cannot load CLIP model {model!r} ({reason}); expected one such as {CLIP}"
+            raise InputError(message) from error
         self._network = network.to(device).eval().requires_grad_(False)
         self.name = f"CLIP score ({model})"
 
@@ -79,19 +73,16 @@ class ClipAlignment:
         """Return CLIP's embeddings of images, not normalised."""
         parts = []
         for start in range(0, len(images), _BATCH):
-            inputs = self._processor(list(images[start : start + _BATCH]), return_tensors="pt")
-            pixels = inputs.pixel_values.to(self._network.device)
-            parts.append(self._network.get_image_features(pixels).pooler_output.cpu())
+            batch = self._processor(list(images[start : start + _BATCH]), return_tensors="pt")
+            batch = batch.to(self._network.device)
+            parts.append(self._network.get_image_features(**batch).pooler_output.cpu())
         return torch.cat(parts)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n e"]:
         """Return CLIP's embeddings of texts, not normalised; long texts are truncated."""
-        tokens = self._tokenizer(
-            list(texts),
-            padding="max_length",
-            max_length=self._network.config.text_config.max_position_embeddings,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self._network.device)
-        return self._network.get_text_features(**tokens).pooler_output.cpu()
+        length = self._network.config.text_config.max_position_embeddings
+        options = {"padding": "max_length", "truncation": True, "max_length": length}
+        tokens = self._tokenizer(list(texts), **options, return_tensors="pt")
+        features = self._network.get_text_features(**tokens.to(self._network.device))
+        return features.pooler_output.cpu()

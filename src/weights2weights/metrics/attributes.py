@@ -36,13 +36,13 @@ def edit_success(
     Args:
         after: probability of the label in the edited images.
         wanted: whether the edit should add the label or remove it, for all images or for each.
-        before: its probability in the unedited images. Images that already show the wanted state
-            are NaN, since there is nothing to change. None counts every image.
+        before: its probability in the unedited images; those that already show the wanted state
+            become NaN. None counts every image.
     """
     success = ((after > SEEN) == wanted).float()
-    if before is None:
-        return success
-    return success.masked_fill((before > SEEN) == wanted, torch.nan)
+    if before is not None:
+        success = success.masked_fill((before > SEEN) == wanted, torch.nan)
+    return success
 
 
 def others_kept(
@@ -58,17 +58,16 @@ def others_kept(
         before: probabilities in the unedited images.
         after: probabilities in the edited images.
         label_names: names of the columns.
-        edited: the label or labels that the edit should change; they are left out.
-        excused: labels that must change with them (`World.tied`: a bald man has no wavy hair),
-            also left out. Report the figure with and without them.
+        edited: the label or labels that the edit should change; left out.
+        excused: labels that must change with them (`World.tied`); left out too.
 
     Raises:
         InputError: a name is not a label, or no label is left.
     """
-    apart = {edited} if isinstance(edited, str) else set(edited)
-    if unknown := sorted((apart | set(excused)) - set(label_names)):
+    apart = {*([edited] if isinstance(edited, str) else edited), *excused}
+    if unknown := sorted(apart - set(label_names)):
         raise InputError(f"unknown label {unknown[0]!r}; expected one of {', '.join(label_names)}")
-    others = [i for i, name in enumerate(label_names) if name not in apart | set(excused)]
+    others = [i for i, name in enumerate(label_names) if name not in apart]
     if not others:
         raise InputError(f"all {len(label_names)} labels are edited or excused; none is left")
     same = (before > SEEN) == (after > SEEN)

@@ -1,13 +1,10 @@
 """Who is in a photo: face detection by YuNet and recognition by SFace, through OpenCV.
 
-`download_face_models` fetches both networks from OpenCV's model zoo (0.2 MB, MIT licence, and
-39 MB, Apache-2.0); OpenCV itself (extra `faces`) runs them. The licences permit any use, but the
-training images were collected on the web, and many places require consent for recognising people by
-their faces. Scores are not comparable with the paper's, which were measured with MTCNN and FaceNet:
-to compare, pass another `protocols.IdentityScorer`.
+OpenCV's extra is `faces`; `download_face_models` fetches the networks (0.2 MB, MIT licence, and
+39 MB, Apache-2.0). Many places require consent for recognising people by their faces. Scores are
+not comparable with the paper's, which were measured with MTCNN and FaceNet.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from .._files import checksum
 from ..errors import InputError, ResourceError
 
 DETECTOR = "face_detection_yunet_2023mar.onnx"
@@ -55,7 +53,7 @@ class FaceScorer:
         """Load the two networks.
 
         Args:
-            folder: holds both ONNX files, under their own names.
+            folder: of `download_face_models`.
             threshold: detection score, from 0 to 1, above which something counts as a face.
 
         Raises:
@@ -69,19 +67,14 @@ class FaceScorer:
             ) from error
         paths = [Path(folder) / name for name in (DETECTOR, RECOGNISER)]
         if missing := [path for path in paths if not path.is_file()]:
-            raise InputError(
-                f"{missing[0]} is missing; fetch it with download_face_models, or from"
-                " github.com/opencv/opencv_zoo"
-            )
+            raise InputError(f"{missing[0]} is missing; fetch it with download_face_models")
+        size = (_LONGEST_SIDE, _LONGEST_SIDE)
         try:
-            detector = cv2.FaceDetectorYN.create(
-                str(paths[0]), "", (_LONGEST_SIDE, _LONGEST_SIDE), score_threshold=threshold
-            )
-            recogniser = cv2.FaceRecognizerSF.create(str(paths[1]), "")
+            detector = cv2.FaceDetectorYN.create(str(paths[0]), "", size, score_threshold=threshold)
+            return cls(detector, cv2.FaceRecognizerSF.create(str(paths[1]), ""))
         except cv2.error as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"OpenCV cannot read the networks in {folder} ({reason})") from error
-        return cls(detector, recogniser)
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
         """Return unit-length embeddings of the largest face in each image, NaN if there is none.
@@ -110,9 +103,7 @@ class FaceScorer:
         reduced = np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
         self.detector.setInputSize(size)
         found = self.detector.detect(reduced)[1]
-        if found is None:
-            return np.zeros((0, 15), np.float32)
-        found = np.array(found, np.float32)
+        found = np.zeros((0, 15), np.float32) if found is None else np.array(found, np.float32)
         found[:, :14:2] *= width / size[0]
         found[:, 1:14:2] *= height / size[1]
         return found
@@ -124,7 +115,7 @@ def download_face_models(folder: str | Path) -> Path:
     Files that are already there and intact are kept.
 
     Returns:
-        The folder, for `FaceScorer.load`.
+        the folder, for `FaceScorer.load`.
 
     Raises:
         ResourceError: a file cannot be downloaded.
@@ -135,7 +126,7 @@ def download_face_models(folder: str | Path) -> Path:
     folder = Path(folder)
     for name, (repository, digest) in _SOURCES.items():
         path = folder / name
-        if path.is_file() and _sha256(path) == digest:
+        if path.is_file() and checksum(path) == digest:
             continue
         try:
             path = Path(hf_hub_download(repository, name, local_dir=folder))
@@ -144,12 +135,8 @@ def download_face_models(folder: str | Path) -> Path:
                 f"cannot download {name} from huggingface.co/{repository} ({error}); put it into"
                 f" {folder} by hand"
             ) from error
-        if (found := _sha256(path)) != digest:
+        if (found := checksum(path)) != digest:
             raise InputError(
                 f"{path} has SHA-256 {found}, expected {digest}; delete it and download it again"
             )
     return folder
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

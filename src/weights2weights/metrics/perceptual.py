@@ -6,6 +6,7 @@ for photos (extra `lpips`). `ScorerDistance` compares the features of the drawn 
 the same way with equal weights; it is not LPIPS, and its values are not comparable with it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,22 +27,20 @@ class ScorerDistance:
     """The distance of the drawn world: unit-length features of its scorer, all layers alike.
 
     Attributes:
-        network: the network that extracts the features, such as `worlds.scorers.Scorer`.
+        network: extracts the features, such as `worlds.scorers.Scorer`.
     """
 
     network: FeatureNetwork
-    name: str = "scorer distance"
 
     def distance(
         self, images: UInt8[np.ndarray, "n h w 3"], others: UInt8[np.ndarray, "n h w 3"]
     ) -> Float[Tensor, " n"]:
         """Return 1 - cos of the images' features, averaged over pixels and layers: 0 to 2."""
-        parts = []
-        for pair in _batches(images, others):
-            first, second = (self.network.features(some) for some in pair)
-            layers = [_distance(a, b) for a, b in zip(first, second, strict=True)]
-            parts.append(torch.stack(layers).mean(0))
-        return torch.cat(parts)
+        return _by_batch(self._compare, images, others)
+
+    def _compare(self, images: np.ndarray, others: np.ndarray) -> Tensor:
+        layers = zip(self.network.features(images), self.network.features(others), strict=True)
+        return torch.stack([_distance(*pair) for pair in layers]).mean(0)
 
 
 def _distance(features: Tensor, others: Tensor) -> Tensor:
@@ -53,9 +52,8 @@ def _distance(features: Tensor, others: Tensor) -> Tensor:
 class Lpips:
     """LPIPS with its pretrained networks, through torchmetrics (extra `lpips`).
 
-    torchmetrics carries the learned weights of the layers; torchvision downloads the classifier
-    (AlexNet 233 MB, VGG 528 MB, SqueezeNet 5 MB) once. Licences: LPIPS BSD-2, torchvision BSD-3;
-    the classifiers are trained on ImageNet.
+    torchvision downloads the classifier (AlexNet 233 MB, VGG 528 MB, SqueezeNet 5 MB) once; it is
+    trained on ImageNet. Licences: LPIPS BSD-2, torchvision BSD-3.
 
     Attributes:
         name: "LPIPS (alex)", for reports.
@@ -70,15 +68,13 @@ class Lpips:
         """
         try:
             import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
-            from torchmetrics.image.lpip import (  # pyright: ignore[reportMissingImports]
-                LearnedPerceptualImagePatchSimilarity,
-            )
+            from torchmetrics.image import lpip  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise InputError(
                 "LPIPS needs torchmetrics and torchvision: pip install 'weights2weights[lpips]'"
             ) from error
         try:
-            metric = LearnedPerceptualImagePatchSimilarity(net_type=network, reduction="none")
+            metric = lpip.LearnedPerceptualImagePatchSimilarity(net_type=network)
         except OSError as error:
             raise ResourceError(
                 f"cannot download the classifier of LPIPS ({network}): {error}; put its file into"
@@ -88,24 +84,25 @@ class Lpips:
         self._device = device
         self.name = f"LPIPS ({network})"
 
-    @torch.no_grad()
     def distance(
         self, images: UInt8[np.ndarray, "n h w 3"], others: UInt8[np.ndarray, "n h w 3"]
     ) -> Float[Tensor, " n"]:
         """Return LPIPS of each pair of images, at their own size."""
-        parts = []
-        for pair in _batches(images, others):
-            signals = (torch.from_numpy(x).to(self._device).permute(0, 3, 1, 2) for x in pair)
-            distances = self._network(*(signal.float() / 127.5 - 1 for signal in signals))
-            parts.append(distances.view(-1).cpu())
-        return torch.cat(parts)
+        return _by_batch(self._compare, images, others)
+
+    @torch.no_grad()
+    def _compare(self, *images: np.ndarray) -> Tensor:
+        signals = (torch.from_numpy(x).to(self._device).permute(0, 3, 1, 2) for x in images)
+        return self._network(*(signal.float() / 127.5 - 1 for signal in signals)).view(-1).cpu()
 
 
-def _batches(images: np.ndarray, others: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+def _by_batch(
+    compare: Callable[[np.ndarray, np.ndarray], Tensor], images: np.ndarray, others: np.ndarray
+) -> Tensor:
     if images.shape != others.shape or not len(images):
         raise InputError(
             f"images of shapes {images.shape} and {others.shape}; expected equal shapes and at"
             " least one pair"
         )
-    rows = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
-    return [(images[some], others[some]) for some in rows]
+    batches = (slice(start, start + _BATCH) for start in range(0, len(images), _BATCH))
+    return torch.cat([compare(images[some], others[some]) for some in batches])

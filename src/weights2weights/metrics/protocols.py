@@ -1,7 +1,6 @@
 """The judges that measures accept: any object with these methods will do, no base class needed.
 
-`worlds.scorers.Scorer` and `perceptual.ScorerDistance` judge drawings; `faces.FaceScorer`,
-`perceptual.Lpips` and `alignment.ClipAlignment` judge photos.
+`worlds.scorers.Scorer` is all three for drawings; `faces.FaceScorer` scores identity in photos.
 """
 
 from collections.abc import Sequence
@@ -43,36 +42,4 @@ class FeatureNetwork(Protocol):
         self, images: UInt8[np.ndarray, "n h w 3"]
     ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
         """Return the feature maps of each layer, (n, channels, height, width)."""
-        ...
-
-
-@runtime_checkable
-class PerceptualDistance(Protocol):
-    """Measures how different two images look."""
-
-    @property
-    def name(self) -> str:
-        """The measure's name in reports; "LPIPS" for nothing but LPIPS."""
-        ...
-
-    def distance(
-        self, images: UInt8[np.ndarray, "n h w 3"], others: UInt8[np.ndarray, "n h w 3"]
-    ) -> Float[Tensor, " n"]:
-        """Return the distance of each pair; 0 for equal images."""
-        ...
-
-
-@runtime_checkable
-class TextAlignment(Protocol):
-    """Measures how well an image shows what a text asks for."""
-
-    @property
-    def name(self) -> str:
-        """The measure's name in reports."""
-        ...
-
-    def alignment(
-        self, images: UInt8[np.ndarray, "n h w 3"], texts: Sequence[str]
-    ) -> Float[Tensor, " n"]:
-        """Return the agreement of each image with its own text; higher is better."""
         ...

@@ -20,7 +20,7 @@ from weights2weights.evaluate.edits import require_labels
 from weights2weights.layout import WeightLayout
 from weights2weights.merging import merge_weights
 from weights2weights.sheets import image_grid
-from weights2weights.worlds.people.prompts import SUBJECT
+from weights2weights.worlds.people.image import SUBJECT
 
 from .cache import digest_of_fields
 from .edits import MEASURES, PAPER_ATTRIBUTES, Edit, Originals, enough, summarise

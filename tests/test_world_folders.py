@@ -9,7 +9,7 @@ from PIL import Image
 from weights2weights.errors import W2WError
 from weights2weights.labels import read_labels
 from weights2weights.subjects import find_subjects
-from weights2weights.worlds.folders import draw_grid, subject_name, subject_of, write_subjects
+from weights2weights.worlds.folders import subject_name, subject_of, write_subjects
 from weights2weights.worlds.people import PEOPLE
 
 
@@ -44,7 +44,7 @@ def test_subjects_of_another_seed_join_the_label_table(tmp_path):
 
 def test_subjects_alike_differ_in_nothing_else(tmp_path):
     """Image n of all of them has the same caption and the same background."""
-    settings = {"subjects": 4, "images": 2, "size": 32}
+    settings = {"subjects": 4, "images": 2, "size": 32, "grid": True}
     for folder, alike in ((tmp_path / "alike", True), (tmp_path / "each", False)):
         write_subjects("people", folder, alike=alike, **settings)
     folders = sorted(path for path in (tmp_path / "alike").iterdir() if path.is_dir())
@@ -59,7 +59,7 @@ def test_subjects_alike_differ_in_nothing_else(tmp_path):
     for name in ("people-0-00000", "people-0-00001"):
         same = [(tmp_path / k / name / "000.png").read_bytes() for k in ("alike", "each")]
         assert (same[0] == same[1]) == (name == "people-0-00000")
-    sheet = np.asarray(draw_grid("people", subjects=4, images=2, size=32, alike=True))
+    sheet = np.asarray(Image.open(tmp_path / "alike" / "grid.png"))
     expected = [
         np.concatenate([np.asarray(Image.open(f / f"00{n}.png")) for n in range(2)], axis=1)
         for f in folders

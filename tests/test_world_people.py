@@ -13,7 +13,7 @@ from weights2weights.errors import W2WError
 from weights2weights.worlds import load_world
 from weights2weights.worlds.people import PEOPLE
 from weights2weights.worlds.people.draw import svg
-from weights2weights.worlds.people.traits import LABEL_NAMES, labels
+from weights2weights.worlds.people.labels import LABEL_NAMES, labels
 
 PLAIN = replace(
     PEOPLE.subject(1, 0),

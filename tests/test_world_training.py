@@ -18,7 +18,7 @@ from experiments.world.autoencoder import (
 from experiments.world.denoiser import build_unet, focus_weight, train_denoiser
 from experiments.world.images import draw_images
 from experiments.world.recipe import Recipe, train_world
-from experiments.world.scorer import train_scorer
+from experiments.world.scorer import save_scorer, train_scorer
 from experiments.world.text import (
     MAX_TOKENS,
     build_text_encoder,
@@ -143,7 +143,7 @@ def test_a_scorer_learns_skin_from_a_few_people_and_survives_saving(tmp_path):
     assert (seen.numpy() == drawn.labels[:, 13]).mean() > 0.85
     norms = scorer.identity(drawn.images).norm(dim=-1)
     torch.testing.assert_close(norms, torch.ones(80))
-    scorer.save(tmp_path / "scorer")
+    save_scorer(scorer, tmp_path / "scorer")
     loaded = Scorer.load(tmp_path / "scorer")
     assert loaded.label_names == names
     torch.testing.assert_close(

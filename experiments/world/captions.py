@@ -10,8 +10,7 @@ import re
 import numpy as np
 
 from weights2weights.worlds.people import PEOPLE
-from weights2weights.worlds.people.image import Scene
-from weights2weights.worlds.people.prompts import SUBJECT, surroundings
+from weights2weights.worlds.people.image import SUBJECT, Scene, surroundings
 from weights2weights.worlds.people.traits import (
     CHUBBY,
     DARK,

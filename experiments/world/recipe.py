@@ -27,7 +27,7 @@ from .autoencoder import build_autoencoder, decode, encode, train_autoencoder
 from .denoiser import save_pipeline, train_denoiser
 from .images import BASE_POPULATION, SCORER_POPULATION, draw_images
 from .kinds import KINDS
-from .scorer import train_scorer
+from .scorer import save_scorer, train_scorer
 from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
 from .training import save_atomically
@@ -108,7 +108,7 @@ def train_world(
     vae = begun.vae.to(device) if begun else run.autoencoder()
     log("autoencoder trained")
     for kind in KINDS:
-        run.scorer(kind, vae).save(work / f"scorer-{kind}")
+        save_scorer(run.scorer(kind, vae), work / f"scorer-{kind}")
         log(f"scorers of {kind} trained")
     latents, labels, texts = run.encoded(vae)
     log(f"{len(latents):,} images of {recipe.size} pixels encoded")

@@ -4,12 +4,14 @@ They learn from images and from their reconstructions by the autoencoder, so tha
 is not penalised for the way it was decoded.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork, as_signal
@@ -76,6 +78,16 @@ def train_scorer(
         weight_decay=2e-2,
     )
     return Scorer(trained["scorer"], label_names)
+
+
+def save_scorer(scorer: Scorer, folder: Path) -> None:
+    """Write a scorer as float16 safetensors with its label names, for `Scorer.load`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = scorer.network.state_dict()
+    weights = {name: value.half().contiguous() for name, value in state.items()}
+    save_file(weights, folder / "model.safetensors")
+    config = json.dumps({"label_names": scorer.label_names}, indent=1)
+    (folder / "config.json").write_text(config)
 
 
 def _augment(signal: Tensor, generator: torch.Generator) -> Tensor:

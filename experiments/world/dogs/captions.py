@@ -6,8 +6,7 @@ usually come with it; partial ones teach what to do when little is said.
 
 import numpy as np
 
-from weights2weights.worlds.people.image import BACKDROPS, SCENES
-from weights2weights.worlds.people.prompts import place
+from weights2weights.worlds.people.image import BACKDROPS, SCENES, place
 from weights2weights.worlds.randomness import chance
 
 from .image import Scene

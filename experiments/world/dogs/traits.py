@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weights2weights.worlds.people.traits import tied_labels
+from weights2weights.worlds.people.labels import tied_labels
 from weights2weights.worlds.randomness import chance, high_or_low, normal, pick
 
 COATS = ("black", "brown", "golden", "white", "gray")

@@ -55,7 +55,7 @@ def _single(stage: dict[str, Any]) -> dict[str, Any]:
     help="Give image n of every subject the same pose, expression, clothes, light and scene.",
 )
 @option("--grid", is_flag=True, help="Also write all images on one sheet, grid.png.")
-def world_command(name: str, size: int, out: Path, grid: bool, **which: Any) -> dict[str, Any]:
+def world_command(name: str, out: Path, **which: Any) -> dict[str, Any]:
     """Draw subjects of a world: a folder of images for each, and labels.csv.
 
     A text file next to each image describes its surroundings, for w2w train.
@@ -63,11 +63,8 @@ def world_command(name: str, size: int, out: Path, grid: bool, **which: Any) -> 
     \b
     Example: w2w world people --subjects 50 --images 10 --out subjects
     """
-    from ..sheets import write_image
-    from ..worlds.folders import draw_grid, write_subjects
+    from ..worlds.folders import write_subjects
 
     out.mkdir(parents=True, exist_ok=True)
-    write_subjects(name, out, size=size, progress=True, **which)
-    if grid:
-        write_image(out / "grid.png", draw_grid(name, size=min(size, 128), **which))
+    write_subjects(name, out, progress=True, **which)
     return {"path": out, "subjects": which["subjects"], "images": which["images"]}

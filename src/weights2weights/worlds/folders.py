@@ -1,17 +1,14 @@
 """Drawn people as ordinary files: a folder of images for each, and a table of labels."""
 
-import csv
-import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from .._files import readable_errors, write_atomic
+from .._files import write_atomic
 from ..errors import InputError
+from ..labels import read_labels
 from ..sheets import write_image
 from . import USER_POPULATIONS, World, load_world
 
@@ -25,6 +22,7 @@ def write_subjects(
     size: int = 128,
     seed: int = 0,
     alike: bool = False,
+    grid: bool = False,
     progress: bool = False,
 ) -> None:
     """Write drawn subjects as `out/<world>-<seed>-<index>/<number>.png`, and their labels.
@@ -43,29 +41,41 @@ def write_subjects(
         seed: which population to draw.
         alike: draw image n of every subject in the same circumstances (those of subject 0), so
             that two folders differ in nothing but their subjects.
+        grid: also write all images on one sheet, `out/grid.png`, a row per subject.
         progress: show a progress bar on stderr.
 
     Raises:
         InputError: `out/labels.csv` has other columns than this world's labels.
     """
+    import pandas
+
     drawn = load_world(world)
     population = USER_POPULATIONS + seed
-    header = ["subject", *drawn.label_names]
-    rows = _read_rows(out / "labels.csv", header)
+    table, rows, sheet = out / "labels.csv", {}, []
+    known = read_labels(table) if table.exists() else None
+    if known is not None and tuple(known.columns) != drawn.label_names:
+        raise InputError(
+            f"{table} has other columns than this world's labels; write the subjects to another"
+            " folder"
+        )
     for index in tqdm(range(subjects), unit="subject", disable=not progress):
         subject = drawn.subject(population, index)
         folder = out / subject_name(world, seed, index)
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            image = drawn.image(population, 0 if alike else index, number)
+        scenes = [drawn.image(population, 0 if alike else index, n) for n in range(images)]
+        for number, image in enumerate(scenes):
             write_image(folder / f"{number:03d}.png", drawn.draw(subject, image, size))
             text = drawn.surroundings(image) + "\n"
             write_atomic(folder / f"{number:03d}.txt", [text.encode()], flush=False)
-        values = drawn.labels(subject)
-        rows[folder.name] = [folder.name, *(str(int(values[name])) for name in drawn.label_names)]
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows([header, *rows.values()])
-    write_atomic(out / "labels.csv", [table.getvalue().encode()])
+        rows[folder.name] = drawn.labels(subject)
+        if grid:
+            small = [drawn.draw(subject, image, min(size, 128)) for image in scenes]
+            sheet.append(np.concatenate(small, axis=1))
+    if grid:
+        write_image(out / "grid.png", np.concatenate(sheet))
+    labels = pandas.DataFrame.from_dict(rows, orient="index", dtype="boolean")
+    labels = labels if known is None else labels.combine_first(known)
+    write_atomic(table, [labels.astype("Int8").to_csv(index_label="subject").encode()])
 
 
 def subject_name(world: str, seed: int, index: int) -> str:
@@ -86,31 +96,3 @@ def subject_of(world: World, name: str) -> tuple[int, int]:
             f" {subject_name(world.name, 0, 12)}, as given by `w2w world`"
         )
     return USER_POPULATIONS + int(found[1]), int(found[2])
-
-
-def _read_rows(path: Path, header: Sequence[str]) -> dict[str, list[str]]:
-    """Return the rows of a label table by subject; none if there is no table."""
-    if not path.exists():
-        return {}
-    with readable_errors("read", path), path.open(newline="", encoding="utf-8") as file:
-        found, *rows = list(csv.reader(file)) or [[]]
-    if found != header or any(len(row) != len(header) for row in rows):
-        raise InputError(
-            f"{path} has other columns than this world's labels; write the subjects to another"
-            " folder"
-        )
-    return {row[0]: row for row in rows}
-
-
-def draw_grid(
-    world: str, *, subjects: int, images: int, size: int = 128, seed: int = 0, alike: bool = False
-) -> Image.Image:
-    """Draw the images that `write_subjects` writes on one sheet, a row per subject."""
-    drawn = load_world(world)
-    population = USER_POPULATIONS + seed
-    rows = []
-    for index in range(subjects):
-        subject = drawn.subject(population, index)
-        shown = [drawn.image(population, 0 if alike else index, n) for n in range(images)]
-        rows.append(np.concatenate([drawn.draw(subject, image, size) for image in shown], axis=1))
-    return Image.fromarray(np.concatenate(rows))

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from .._files import write_atomic
 from ..errors import InputError
 
 _WIDTHS = (32, 64, 128, 192)
@@ -121,20 +120,9 @@ class Scorer:
         ]
         return tuple(torch.cat(outputs).cpu() for outputs in zip(*parts, strict=True))
 
-    def save(self, folder: Path) -> None:
-        """Write the scorer as float16 safetensors with its label names."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        state = self.network.state_dict()
-        weights = {name: value.half().contiguous() for name, value in state.items()}
-        save_file(weights, folder / "model.safetensors")
-        config = json.dumps({"label_names": self.label_names}, indent=1)
-        write_atomic(folder / "config.json", [config.encode()])
-
     @classmethod
     def load(cls, folder: Path) -> "Scorer":
-        """Read a scorer that `save` wrote.
+        """Read a scorer: float16 safetensors and the label names.
 
         Raises:
             InputError: the folder does not hold a scorer.

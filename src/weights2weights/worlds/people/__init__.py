@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from . import draw, prompts, traits
-from .image import Scene, sample_image
-from .traits import Person
+from . import draw, image, labels, traits
 
 
 class World:
@@ -21,23 +19,23 @@ class World:
     """
 
     name = "people"
-    label_names = traits.LABEL_NAMES
-    attribute_prompts = prompts.ATTRIBUTE_PROMPTS
-    scene_prompts = prompts.SCENE_PROMPTS
-    tied = traits.TIED
+    label_names = labels.LABEL_NAMES
+    attribute_prompts = labels.ATTRIBUTE_PROMPTS
+    scene_prompts = image.SCENE_PROMPTS
+    tied = labels.TIED
     focus = (0.19, 0.25, 0.81, 0.875)
 
     draw = staticmethod(draw.draw)
-    labels = staticmethod(traits.labels)
-    surroundings = staticmethod(prompts.surroundings)
+    labels = staticmethod(labels.labels)
+    surroundings = staticmethod(image.surroundings)
 
-    def subject(self, population: int, index: int) -> Person:
+    def subject(self, population: int, index: int) -> traits.Person:
         """Return person `index` of a population."""
         return traits.sample_person(np.random.default_rng((population, index)))
 
-    def image(self, population: int, index: int, number: int) -> Scene:
+    def image(self, population: int, index: int, number: int) -> image.Scene:
         """Return the circumstances of image `number` of that person."""
-        return sample_image(np.random.default_rng((population, index, 1 + number)))
+        return image.sample_image(np.random.default_rng((population, index, 1 + number)))
 
 
 PEOPLE = World()

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from . import features, hair, head
-from .geometry import measure
+from .geometry import Face
 from .image import Scene
 from .marks import group
 from .scenery import scenery
@@ -17,7 +17,7 @@ SCALE = 1.1  # of the head in the image
 
 def svg(person: Person, image: Scene, size: int = 128) -> str:
     """Return a person as SVG text of `size` × `size` pixels, drawn from back to front."""
-    face = measure(person, image)
+    face = Face(person, image)
     place = (
         f"translate({64 + image.shift_x:.2f},{61 + image.shift_y:.2f}) "
         f"rotate({image.tilt:.2f}) scale({SCALE * image.scale:.3f})"

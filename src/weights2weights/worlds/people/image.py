@@ -1,4 +1,4 @@
-"""What varies between images of one person: pose, expression, clothes, light, scene."""
+"""What varies between images of one person: pose, expression, clothes, light and scene."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,10 @@ from .traits import CLOTHES
 
 EXPRESSIONS = ("neutral", "smiling", "laughing", "surprised")
 BACKDROPS = ("blue", "green", "pink", "yellow", "gray", "purple", "orange", "white")
-SCENES = ("beach", "forest", "city", "night")
+_PLACES = {"beach": "on a beach", "forest": "in a forest", "city": "in a city", "night": "at night"}
+SCENES = tuple(_PLACES)
+SUBJECT = "sks person"
+"""The name of the training subject in prompts."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,17 @@ def sample_image(rng: np.random.Generator) -> Scene:
         scene=str(rng.choice(BACKDROPS if wall else SCENES)),
         clothes=str(rng.choice(CLOTHES)),
     )
+
+
+def surroundings(image: Scene) -> str:
+    """Describe an image apart from the person: "smiling, red shirt, on a beach"."""
+    return f"{image.expression}, {image.clothes} shirt, {place(image.scene)}"
+
+
+def place(scene: str) -> str:
+    """Return what prompts call a scene or wall: "on a beach", "blue background"."""
+    return _PLACES.get(scene, f"{scene} background")
+
+
+SCENE_PROMPTS = {s: f"a photo of a person, {place(s)}" for s in SCENES + BACKDROPS}
+"""Scene or wall → a prompt that asks for it."""

@@ -7,12 +7,8 @@ Paint = RGB | str
 
 def path(*steps: str | Number, **style: Paint | Number) -> str:
     """Draw a path of commands and coordinates: `path("M", 0, 1, "L", 2, 3, fill=SKIN)`."""
-    return f'<path d="{trace(*steps)}"{_style(style)}/>'
-
-
-def trace(*steps: str | Number) -> str:
-    """Format commands and coordinates, rounded to a tenth of a unit, as path data."""
-    return " ".join([step if isinstance(step, str) else f"{step:.1f}" for step in steps])
+    data = " ".join([step if isinstance(step, str) else f"{step:.1f}" for step in steps])
+    return f'<path d="{data}"{_style(style)}/>'
 
 
 def circle(x: Number, y: Number, radius: Number, **style: Paint | Number) -> str:

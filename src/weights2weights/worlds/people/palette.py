@@ -3,42 +3,30 @@
 Number = float | int
 RGB = tuple[Number, Number, Number]
 
-SKIN: tuple[RGB, ...] = (
-    (255, 226, 205),
-    (246, 206, 172),
-    (226, 176, 134),
-    (186, 130, 88),
-    (138, 90, 60),
-    (92, 58, 40),
+
+def _rgb(code: str) -> RGB:
+    red, green, blue = bytes.fromhex(code)
+    return red, green, blue
+
+
+def _named(colors: str) -> dict[str, RGB]:
+    """Read names and colours: "black 1e1a1e brown 683e22"."""
+    words = colors.split()
+    return {name: _rgb(code) for name, code in zip(words[::2], words[1::2], strict=True)}
+
+
+_SKIN = ("ffe2cd", "f6ceac", "e2b086", "ba8258", "8a5a3c", "5c3a28")
+SKIN: tuple[RGB, ...] = tuple(map(_rgb, _SKIN))
+HAIR = _named("black 1e1a1e brown 683e22 blond e8c260 red bc4c1e gray b2b2b8")
+EYES = _named("brown 5c361a blue 2c78d6 green 349254")
+WALLS = _named(
+    "blue 78a8e0 green 80be82 pink f0b2c4 yellow f2dc82"
+    " gray a8aab0 purple a88cd0 orange f0aa6e white f0f0f0"
 )
-HAIR: dict[str, RGB] = {
-    "black": (30, 26, 30),
-    "brown": (104, 62, 34),
-    "blond": (232, 194, 96),
-    "red": (188, 76, 30),
-    "gray": (178, 178, 184),
-}
-EYES: dict[str, RGB] = {"brown": (92, 54, 26), "blue": (44, 120, 214), "green": (52, 146, 84)}
-WALLS: dict[str, RGB] = {
-    "blue": (120, 168, 224),
-    "green": (128, 190, 130),
-    "pink": (240, 178, 196),
-    "yellow": (242, 220, 130),
-    "gray": (168, 170, 176),
-    "purple": (168, 140, 208),
-    "orange": (240, 170, 110),
-    "white": (240, 240, 240),
-}
-CLOTHES: dict[str, RGB] = {
-    "red": (198, 48, 52),
-    "blue": (44, 84, 172),
-    "green": (44, 130, 76),
-    "black": (42, 42, 48),
-    "white": (236, 236, 240),
-    "yellow": (232, 190, 48),
-    "purple": (124, 66, 152),
-}
-FRAMES: dict[str, RGB] = {"black": (24, 24, 28), "red": (184, 32, 48), "gold": (204, 156, 40)}
+CLOTHES = _named(
+    "red c63034 blue 2c54ac green 2c824c black 2a2a30 white ececf0 yellow e8be30 purple 7c4298"
+)
+FRAMES = _named("black 18181c red b82030 gold cc9c28")
 GOLD: RGB = (255, 208, 60)
 GOLD_EDGE: RGB = (168, 120, 8)
 WHITE: RGB = (255, 255, 255)
@@ -56,11 +44,8 @@ WHITE_OF_EYE: RGB = (253, 253, 253)
 
 def mix(a: RGB, b: RGB, fraction: float) -> RGB:
     """Interpolate from colour `a` (fraction 0) to colour `b` (fraction 1)."""
-    return (
-        a[0] + (b[0] - a[0]) * fraction,
-        a[1] + (b[1] - a[1]) * fraction,
-        a[2] + (b[2] - a[2]) * fraction,
-    )
+    red, green, blue = (x + (y - x) * fraction for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def skin_tone(darkness: float) -> RGB:

@@ -1,13 +1,10 @@
-"""The traits of a drawn person, and the binary labels derived from them.
+"""The traits of a drawn person.
 
-The renderer draws traits; labels are what a data set would record, under CelebA's names where it
-has one. Traits correlate as they do among people (men and beards, age and baldness, skin and hair),
-so that entangled directions can be studied. A trait behind a label is sampled from two separate
-ranges, so that the label is visible; all others vary freely, so that two people with the same
-labels still differ.
+They correlate as they do among people (men and beards, age and baldness, skin and hair), so that
+entangled directions can be studied. A trait behind a label is sampled from two separate ranges, so
+that the label is visible; all others vary freely: two people with the same labels still differ.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,78 +71,6 @@ class Person:
     def bald(self) -> bool:
         """Whether the person has no hair on the head."""
         return self.hairline == "bald"
-
-
-LABELS = {
-    "Male": lambda p: p.male,
-    "Young": lambda p: p.age < OLD,
-    "Bald": lambda p: p.bald,
-    "Receding_Hairline": lambda p: p.hairline == "receding",
-    "Bangs": lambda p: p.hairline == "bangs",
-    "Long_Hair": lambda p: not p.bald and p.hair_length > LONG,
-    "Wavy_Hair": lambda p: not p.bald and p.wavy,
-    "Black_Hair": lambda p: not p.bald and p.hair_color == "black",
-    "Brown_Hair": lambda p: not p.bald and p.hair_color == "brown",
-    "Blond_Hair": lambda p: not p.bald and p.hair_color == "blond",
-    "Red_Hair": lambda p: not p.bald and p.hair_color == "red",
-    "Gray_Hair": lambda p: not p.bald and p.hair_color == "gray",
-    "Pale_Skin": lambda p: p.skin < PALE,
-    "Dark_Skin": lambda p: p.skin > DARK,
-    "No_Beard": lambda p: p.beard == "none",
-    "Full_Beard": lambda p: p.beard == "full",
-    "Goatee": lambda p: p.beard == "goatee",
-    "5_o_Clock_Shadow": lambda p: p.beard == "stubble",
-    "Mustache": lambda p: p.mustache,
-    "Eyeglasses": lambda p: p.glasses != "none",
-    "Chubby": lambda p: p.chubby > CHUBBY,
-    "Square_Jaw": lambda p: p.jaw > FEATURE,
-    "Big_Nose": lambda p: p.nose_width > FEATURE,
-    "Big_Lips": lambda p: p.lips > FEATURE,
-    "Bushy_Eyebrows": lambda p: p.brow_thickness > FEATURE,
-    "Narrow_Eyes": lambda p: p.eye_narrowness > FEATURE,
-    "Blue_Eyes": lambda p: p.eye_color == "blue",
-    "Wearing_Lipstick": lambda p: p.lipstick,
-    "Rosy_Cheeks": lambda p: p.rosy_cheeks,
-    "Freckles": lambda p: p.freckles,
-    "Wearing_Earrings": lambda p: p.earrings,
-    "Wearing_Necklace": lambda p: p.necklace,
-    "Wearing_Hat": lambda p: p.hat != "none",
-}
-LABEL_NAMES = tuple(LABELS)
-
-_HAIR_COLOR_LABELS = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair", "Gray_Hair")
-
-# Labels that exclude one another, since they derive from one trait.
-_EXCLUSIVE = (
-    _HAIR_COLOR_LABELS,
-    ("Bald", "Receding_Hairline", "Bangs"),
-    ("Pale_Skin", "Dark_Skin"),
-    ("No_Beard", "Full_Beard", "Goatee", "5_o_Clock_Shadow"),
-    *(("Bald", name) for name in ("Long_Hair", "Wavy_Hair", *_HAIR_COLOR_LABELS)),
-    ("Full_Beard", "Mustache"),  # tied, not exclusive: every full beard has a mustache
-)
-
-
-def tied_labels(names: Sequence[str], groups: Iterable[Sequence[str]]) -> dict[str, frozenset[str]]:
-    """Return for every label the others of the groups that it belongs to."""
-    groups = list(groups)
-    return {
-        name: frozenset(other for group in groups if name in group for other in group) - {name}
-        for name in names
-    }
-
-
-TIED = tied_labels(LABEL_NAMES, _EXCLUSIVE)
-"""Label → labels that cannot all stay when it changes: a bald man has no wavy hair.
-
-Labels that merely correlate in this population, such as men and beards, are not tied: they are what
-entangles directions.
-"""
-
-
-def labels(person: Person) -> dict[str, bool]:
-    """Return the binary labels of a person, in the order of `LABEL_NAMES`."""
-    return {name: bool(holds(person)) for name, holds in LABELS.items()}
 
 
 def sample_person(rng: np.random.Generator) -> Person:

@@ -142,7 +142,7 @@ def test_export_writes_what_sampling_made(tmp_path, space, kind):
     assert result.exit_code == 0, result.output
     got = load_lora(out)
     assert (got.format, got.layout) == (kind, LAYOUT)
-    assert torch.equal(got.weights, space.weights_of(load_model(source)))
+    assert torch.equal(got.weights, space.to_weights(space.coefficients_of(load_model(source))))
 
 
 def test_a_folder_of_models_is_described_and_one_of_them_is_expected(tmp_path, space):

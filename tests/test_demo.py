@@ -86,11 +86,11 @@ def test_subjects_are_ordinary_files_that_no_space_was_fitted_to(done):
 
 
 def test_exported_lora_is_the_model_of_the_photo(done):
-    setting, out, report, _ = done
+    (_, out, report, _), space = done, done[0].space
     assert report["export"]["max_abs_difference"] < 1e-4
     lora = load_lora(out / "photo-lora.safetensors")
     model = load_model(out / "models" / "photo.safetensors")
-    assert lora.weights.sub(setting.space.weights_of(model)).abs().max() < 1e-6
+    assert lora.weights.sub(space.to_weights(space.coefficients_of(model))).abs().max() < 1e-6
 
 
 def test_diffusers_would_notice_another_lora(done, monkeypatch):

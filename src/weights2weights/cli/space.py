@@ -159,7 +159,9 @@ def neighbours_command(models: tuple[Path, ...], space: str, count: int) -> Outc
         whole = len(read) > 1 or (path / "dataset.json").is_file()
         for model in read:
             name = str(path / model.name if whole else path)
-            nearest = opened.neighbours(opened.coefficients_of(model), count).of(0)
+            near = opened.neighbours(opened.coefficients_of(model), count)
+            pairs = zip(near.indices.tolist(), near.similarities.tolist(), strict=True)
+            nearest = [(opened.names[row], cosine) for row, cosine in pairs]
             found[name] = [{"name": other, "similarity": value} for other, value in nearest]
             shown += [one_line(name), as_text({one_line(other): x for other, x in nearest})]
     return Outcome({"space": opened.hash, "neighbours": found}, "\n".join(shown))

@@ -11,8 +11,7 @@ On disk a space is a folder that can be shared as a Hugging Face model repositor
 """
 
 from ._hub import find_space
-from ._neighbours import Neighbours
-from ._space import WeightSpace
+from ._space import Neighbours, WeightSpace
 from ._store import verify_space
 
 __all__ = ["Neighbours", "WeightSpace", "find_space", "verify_space"]

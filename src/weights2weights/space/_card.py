@@ -3,38 +3,38 @@
 import json
 import math
 
-from ._contents import Contents
+from ..protocols import Space
 
 
-def summary(contents: Contents) -> dict[str, str]:
+def summary(space: Space) -> dict[str, str]:
     """Return the key facts of a space, in display order."""
-    layout, captured = contents.layout, contents.captured_variance
+    layout, captured = space.layout, space.metadata.get("captured_variance", math.nan)
     share = f"{captured:.1%}" if math.isfinite(captured) else "unknown"
-    bound = contents.metadata.get("error_bound", 0.0)
+    bound = space.metadata.get("error_bound", 0.0)
     if 0 < bound < math.inf:
-        share += f" (no {len(contents.components):,} directions capture {bound:.2%} more)"
+        share += f" (no {len(space):,} directions capture {bound:.2%} more)"
     return {
         "base model": layout.base or "unknown",
         "LoRA": f"rank {layout.rank}, alpha {layout.alpha:g}, "
         f"{', '.join(layout.targets)} in {len(layout.modules)} modules",
-        "parameters per model": f"{contents.num_parameters:,}",
-        "components": f"{len(contents.components):,}",
-        "training models": f"{len(contents.names):,}",
+        "parameters per model": f"{layout.num_parameters:,}",
+        "components": f"{len(space):,}",
+        "training models": f"{len(space.names):,}",
         "captured variance": share,
-        "labels": ", ".join(map(str, contents.labels.columns)) or "none",
+        "labels": ", ".join(map(str, space.labels.columns)) or "none",
         "layout": layout.hash,
-        "space": contents.hash,
+        "space": space.hash,
     }
 
 
-def model_card(contents: Contents) -> str:
+def model_card(space: Space) -> str:
     """Return the README.md of a space; licence and provenance are the owner's to add."""
-    base = contents.layout.base
+    base = space.layout.base
     head = ["library_name: weights2weights", "tags:", "- weights2weights", "- lora"]
     if base.count("/") == 1 and base.replace("/", "").replace("-", "").replace(".", "").isascii():
         head.append(f"base_model: {json.dumps(base)}")
     cells = {
-        key: " ".join(value.replace("|", "\\|").split()) for key, value in summary(contents).items()
+        key: " ".join(value.replace("|", "\\|").split()) for key, value in summary(space).items()
     }
     table = "\n".join(f"| {key} | {cell} |" for key, cell in cells.items())
     return f"""---
@@ -57,8 +57,8 @@ standardised and decomposed into principal components.
 from weights2weights import WeightSpace
 
 space = WeightSpace.from_pretrained("this folder or repository")
-coefficients = space.project(weights)  # weights: (n, {contents.num_parameters})
-weights = space.to_weights(coefficients)  # coefficients: (n, {len(contents.components)})
+coefficients = space.project(weights)  # weights: (n, {space.layout.num_parameters})
+weights = space.to_weights(coefficients)  # coefficients: (n, {len(space)})
 ```
 
 The space inherits the biases of its training models: attributes that occur together in them are

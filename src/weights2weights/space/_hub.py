@@ -11,7 +11,14 @@ from typing import Any
 
 from .._shipped import means_world, shipped
 from ..errors import InputError, ResourceError
-from ._store import CONFIG, FILES
+
+FILES = CONFIG, TENSORS, MODELS, LABELS, CARD = (
+    "config.json",
+    "space.safetensors",
+    "models.safetensors",
+    "models.parquet",
+    "README.md",
+)
 
 
 def find_space(source: str | Path, **download: Any) -> Path:
@@ -61,10 +68,7 @@ def _hub_errors(what: str) -> Iterator[None]:
     http_error: Any = errors.HfHubHTTPError.__bases__[0]  # that of whichever client the hub uses
     try:
         yield
-    except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
-        kind = type(error).__name__
-        raise InputError(f"{what} ({kind}); check the name and `hf auth login`") from error
-    except (http_error, OSError) as error:
-        kind = type(error).__name__
-        advice = "check the name, the network and `hf auth login`"
-        raise ResourceError(f"{what} ({kind}); {advice}") from error
+    except (http_error, errors.HFValidationError, OSError) as error:
+        wrong = isinstance(error, errors.HFValidationError | errors.RepositoryNotFoundError)
+        kind, advice = type(error).__name__, "check the name, the network and `hf auth login`"
+        raise (InputError if wrong else ResourceError)(f"{what} ({kind}); {advice}") from error

@@ -1,14 +1,16 @@
 """`WeightSpace`: models as points of a linear space, and back."""
 
+import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
@@ -21,18 +23,25 @@ from ..labels import tidy_labels
 from ..layout import WeightLayout
 from ..models import Model, require_one_base
 from ..pca import Blocks, fit_pca
-from . import _store
 from ._card import summary
-from ._contents import Contents
 from ._hub import find_space, upload_space
-from ._neighbours import Neighbours
+
+if TYPE_CHECKING:
+    import pandas
 
 _BLOCK_VALUES = 2**22  # read at a time; the allocator reuses memory of such a size
 _CHUNK = 2**25  # values converted or computed at a time
 
 
+class Neighbours(NamedTuple):
+    """Training models nearest to points: their cosines, falling, and their rows."""
+
+    similarities: Float[Tensor, "*batch c"]
+    indices: Int[Tensor, "*batch c"]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class WeightSpace(Contents):
+class WeightSpace:
     """A space of models, frozen: methods return new values.
 
     Weights w have coefficients c = ((w − mean) / std) @ componentsᵀ; a point c is the model
@@ -65,6 +74,37 @@ class WeightSpace(Contents):
         >>> space.project(torch.tensor([3.0, 2.0, 8.0]))
         tensor([3., 1.])
     """
+
+    layout: WeightLayout
+    mean: Float[Tensor, " d"]
+    std: Float[Tensor, " d"]
+    components: Float[Tensor, "m d"]
+    coefficients: Float[Tensor, "n k"] = field(default_factory=lambda: torch.empty(0, 0))
+    names: tuple[str, ...] = ()
+    labels: "pandas.DataFrame" = field(default_factory=lambda: tidy_labels(None, ()))
+    base_hash: str = ""
+    fit_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        d, m, k = self.num_parameters, len(self.components), self.coefficients.shape[1]
+        shapes = {"mean": (d,), "std": (d,), "components": (m, d)}
+        for name, shape in {**shapes, "coefficients": (len(self.names), k)}.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise InputError(
+                    f"{name} has shape {list(found)}, expected {list(shape)} for {m} components,"
+                    f" {d} parameters and {len(self.names)} models"
+                )
+        if k > m:
+            raise InputError(f"coefficients on {k} components, expected at most {m}")
+        for name in ("captured_variance", "error_bound"):
+            value = self.metadata.get(name, 0.0)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"metadata {name} is {value!r:.40}, expected a number")
+        object.__setattr__(self, "labels", tidy_labels(self.labels, self.names))
+        if not self.fit_id:
+            object.__setattr__(self, "fit_id", _digest(self.components[:1]))
 
     @classmethod
     def fit(
@@ -145,6 +185,24 @@ class WeightSpace(Contents):
 
     def _repr_html_(self) -> str:
         return html_table(summary(self), "WeightSpace")
+
+    @property
+    def num_parameters(self) -> int:
+        """Length d of a weight vector."""
+        return self.layout.num_parameters
+
+    @property
+    def captured_variance(self) -> float:
+        """Fraction of the training models' standardised variance in the space; NaN if unknown."""
+        return float(self.metadata.get("captured_variance", math.nan))
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hex digits that identify the coordinates: layout, mean, std and `fit_id`.
+
+        The same for truncations and copies in another dtype: a point is the same model in them.
+        """
+        return _digest(self.mean, self.std, salt=self.layout.hash + self.fit_id)
 
     @cached_property
     def coefficient_mean(self) -> Float[Tensor, " k"]:
@@ -248,9 +306,7 @@ class WeightSpace(Contents):
         shape = (*points.shape[:-1], min(count, len(training)))
         parts = points.reshape(-1, width).split(max(_CHUNK // len(training), 1))
         found = [(part @ training.T).topk(shape[-1]) for part in parts]
-        similarities = torch.cat([part.values for part in found]).reshape(shape)
-        indices = torch.cat([part.indices for part in found]).reshape(shape)
-        return Neighbours(similarities, indices, self.names)
+        return Neighbours(*(torch.cat(x).reshape(shape) for x in zip(*found, strict=True)))
 
     # Other spaces of the same coordinates.
 
@@ -311,7 +367,8 @@ class WeightSpace(Contents):
         Raises:
             InputError: coefficients of another space and no weights, or another layout or base.
         """
-        self._require_own(model)
+        self.layout.require_equal(model.layout, "the model")
+        require_one_base(self.base_hash, model.base_hash, "the model")
         spaces = (self.hash, self.metadata.get("imported"))
         if model.coefficients is not None and model.space in spaces:
             return pad(model.coefficients.cpu(), (0, len(self) - len(model.coefficients)))
@@ -321,28 +378,6 @@ class WeightSpace(Contents):
             f"{model.name or 'the model'} is a point of space {model.space}, not of the given one"
             f" ({self.hash}); give the space that it was made in as space=… (--space)"
         )
-
-    def weights_of(self, model: Model) -> Float[Tensor, " d"]:
-        """Return the weight vector of a model: its own weights, or those of its point.
-
-        Raises:
-            InputError: as `coefficients_of`; more coefficients than this space has components.
-        """
-        self._require_own(model)
-        if model.weights is not None:
-            return model.weights.to(self.components.device)
-        point, coefficients = self.coefficients_of(model), model.coefficients
-        assert coefficients is not None
-        if coefficients[len(self) :].any():
-            raise InputError(
-                f"a model with {len(coefficients)} coefficients: this space was truncated to"
-                f" {len(self)} components; pass the whole space"
-            )
-        return self.to_weights(point[: len(coefficients)])
-
-    def _require_own(self, model: Model) -> None:
-        self.layout.require_equal(model.layout, "the model")
-        require_one_base(self.base_hash, model.base_hash, "the model")
 
     def model(self, coefficients: Float[Tensor, " j"], origin: Mapping[str, Any]) -> Model:
         """Return a point of this space as a model that can be saved to a file."""
@@ -372,7 +407,9 @@ class WeightSpace(Contents):
             InputError: another dtype, names or metadata that cannot be stored.
             ResourceError: the folder cannot be written.
         """
-        _store.write(Path(folder), self, dtype)
+        from ._store import write
+
+        write(Path(folder), self, dtype)
         return Path(folder)
 
     @classmethod
@@ -389,7 +426,9 @@ class WeightSpace(Contents):
             InputError: nothing there, a later format version, or damaged files.
             ResourceError: the hub cannot be reached.
         """
-        return _store.read(cls, find_space(source, **download))
+        from ._store import read
+
+        return read(find_space(source, **download))
 
     def push_to_hub(
         self,
@@ -423,3 +462,10 @@ def _parts(components: Tensor) -> Iterator[Tensor]:
     plain = components.dtype == torch.float32
     height = max(len(components) if plain else _CHUNK // components.shape[1], 1)
     return (part.float() for part in components.split(height))
+
+
+def _digest(*tensors: Tensor, salt: str = "") -> str:
+    digest = hashlib.sha256(salt.encode())
+    for tensor in tensors:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Writing, reading and checking the folder of a space."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,20 +14,12 @@ from ..errors import InputError
 from ..labels import read_labels, write_labels
 from ..layout import WeightLayout
 from ._card import model_card
-from ._contents import Contents
-
-AnySpace = TypeVar("AnySpace", bound=Contents)
+from ._hub import CARD, CONFIG, LABELS, MODELS, TENSORS
+from ._space import WeightSpace
 
 FORMAT = "weights2weights-space"
 FORMAT_VERSION = 1
 
-FILES = CONFIG, TENSORS, MODELS, LABELS, CARD = (
-    "config.json",
-    "space.safetensors",
-    "models.safetensors",
-    "models.parquet",
-    "README.md",
-)
 
 _FLOATS = (torch.float32, torch.float16)
 _DTYPES = (*_FLOATS, torch.int8)  # of stored components
@@ -38,34 +30,34 @@ _CONFIG_TYPES |= dict.fromkeys(("hash", "fit_id", "base_hash"), str)
 _AGAIN = "download or save the space again"
 
 
-def write(folder: Path, contents: Contents, dtype: torch.dtype | None) -> None:
+def write(folder: Path, space: WeightSpace, dtype: torch.dtype | None) -> None:
     """Write a space; see `WeightSpace.save_pretrained`."""
     if dtype not in (None, *_DTYPES):
         raise InputError(f"dtype is {dtype}, expected {', '.join(map(str, _DTYPES))}")
     make_folder(folder)
     with readable_errors("replace", folder / CONFIG):  # which declares a space whole
         (folder / CONFIG).unlink(missing_ok=True)
-    tensors = {"mean": contents.mean.float(), "std": contents.std.float()}
-    tensors |= _stored_components(contents.components, dtype)
-    half = (dtype or contents.coefficients.dtype) in (torch.float16, torch.int8)
-    coefficients = contents.coefficients.to(torch.float16 if half else torch.float32)
+    tensors = {"mean": space.mean.float(), "std": space.std.float()}
+    tensors |= _stored_components(space.components, dtype)
+    half = (dtype or space.coefficients.dtype) in (torch.float16, torch.int8)
+    coefficients = space.coefficients.to(torch.float16 if half else torch.float32)
     if not coefficients.isfinite().all():  # too large for float16
-        coefficients = contents.coefficients.float()
+        coefficients = space.coefficients.float()
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "layout": contents.layout.to_dict(),
-        "hash": contents.hash,
-        "fit_id": contents.fit_id,
-        "base_hash": contents.base_hash,
-        "metadata": dict(contents.metadata),
+        "layout": space.layout.to_dict(),
+        "hash": space.hash,
+        "fit_id": space.fit_id,
+        "base_hash": space.base_hash,
+        "metadata": dict(space.metadata),
         "sha256": {
             TENSORS: write_safetensors(folder / TENSORS, tensors),
             MODELS: write_safetensors(folder / MODELS, {"coefficients": coefficients}),
-            LABELS: write_labels(folder / LABELS, contents.labels),
+            LABELS: write_labels(folder / LABELS, space.labels),
         },
     }
-    write_atomic(folder / CARD, [model_card(contents).encode()])
+    write_atomic(folder / CARD, [model_card(space).encode()])
     write_atomic(folder / CONFIG, [canonical_json(config)])
 
 
@@ -113,7 +105,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read(kind: type[AnySpace], folder: Path) -> AnySpace:
+def read(folder: Path) -> WeightSpace:
     """Read a space; see `WeightSpace.from_pretrained`."""
     config = _read_config(folder)
     tensors = _read_tensors(folder / TENSORS, "mean", "std", "components")
@@ -122,7 +114,7 @@ def read(kind: type[AnySpace], folder: Path) -> AnySpace:
         raise InputError(f"{folder / LABELS} is missing; {_AGAIN}")
     labels = read_labels(folder / LABELS)
     try:
-        contents = kind(
+        space = WeightSpace(
             WeightLayout.from_dict(config["layout"]),
             mean=tensors["mean"].float(),
             std=tensors["std"].float(),
@@ -136,9 +128,9 @@ def read(kind: type[AnySpace], folder: Path) -> AnySpace:
         )
     except InputError as error:
         raise InputError(f"{CONFIG} and the tensors of {folder}: {error}; {_AGAIN}") from error
-    if contents.hash != config["hash"]:
+    if space.hash != config["hash"]:
         raise InputError(f"{folder / CONFIG} contradicts {TENSORS}; {_AGAIN}")
-    return contents
+    return space
 
 
 def _loaded_components(components: Tensor, scales: Tensor | None) -> Float[Tensor, "m d"]:
@@ -193,7 +185,7 @@ def verify_space(folder: str | Path) -> list[str]:
             problems.append(f"{name} has changed since it was saved")
     if problems:
         return problems
-    space = read(Contents, folder)
+    space = read(folder)
     for name in ("mean", "std", "components", "coefficients"):
         tensor = getattr(space, name)
         if not all(part.isfinite().all() for part in tensor.split(_rows_at_once(tensor))):

@@ -174,8 +174,10 @@ def project(
         "cosine_to_nearest": estimate(near.similarities[:, 0]),
         "id_score": estimate(setting.id_scores(projected, setting.references(run.names))),
         "neighbours": {
-            name: [[other, cosine] for other, cosine in near.of(i)]
-            for i, name in enumerate(run.names)
+            name: [
+                [space.names[int(row)], float(cosine)] for cosine, row in zip(*pairs, strict=True)
+            ]
+            for name, *pairs in zip(run.names, *near, strict=True)
         },
     }
     nearest = space.to_weights(space.coefficients[near.indices[:_SHOWN, 0]])

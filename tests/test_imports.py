@@ -29,6 +29,7 @@ ORDER = [
     {"inversion"},
     {"worlds"},
     {"evaluate"},
+    {"study"},
     {"inspection"},
     {"cli", "studio"},
     {"__main__"},

@@ -65,6 +65,10 @@ from .exports import save_lora as save_lora
 from .inspection import info as info
 from .inspection import verify as verify
 
+# Studies of which method people prefer.
+from .study import analyse_study as analyse_study
+from .study import make_study as make_study
+
 # Judges of images, and whatever else is best used by its own name.
 from . import metrics as metrics
 

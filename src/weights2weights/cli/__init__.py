@@ -10,13 +10,23 @@ import click
 
 from .. import __version__
 from ..errors import W2WError
-from . import dataset, demo, edit, info, invert, model, space, train  # noqa: F401, each adds some
+from . import (  # noqa: F401, each adds some commands
+    dataset,
+    demo,
+    edit,
+    info,
+    invert,
+    model,
+    space,
+    study,
+    train,
+)
 from ._output import COMMANDS, one_line
 
 _ORDER = (  # in which data flows
     *("demo", "world", "train", "import", "pack", "import-published", "fit", "sample"),
     *("neighbours", "directions", "edit", "invert", "merge", "generate", "export", "evaluate"),
-    *("info", "verify"),
+    *("study", "info", "verify"),
 )
 _RESUMABLE = ("train", "import", "import-published", "pack", "demo", "world")
 

@@ -27,7 +27,9 @@ class Outcome(NamedTuple):
     code: int = 1
 
 
-def verb(name: str) -> Callable[[Callable[..., Mapping[str, Any] | Outcome]], click.Command]:
+def verb(
+    name: str, commands: dict[str, click.Command] = COMMANDS
+) -> Callable[[Callable[..., Mapping[str, Any] | Outcome]], click.Command]:
     """Add a command that prints the facts, or the `Outcome`, that its function returns.
 
     A person gets one aligned line per fact, without letters that could steer a terminal. With
@@ -57,7 +59,7 @@ def verb(name: str) -> Callable[[Callable[..., Mapping[str, Any] | Outcome]], cl
             click.Option(option, is_flag=True, help="Print one JSON object on stdout.")
         )
         command.short_help = (command.help or "").partition("\n")[0]  # in full, click would cut it
-        COMMANDS[name] = command
+        commands[name] = command
         return command
 
     return add

@@ -31,14 +31,21 @@ def commands_page() -> str:
     """Return docs/commands.md: what `w2w --help` and every command's --help print."""
     width = {"terminal_width": 88, "max_content_width": 88}
     context = click.Context(cli.main, info_name="w2w", **cli.main.context_settings | width)
-    parts = [("w2w", cli.main.get_help(context))]
-    for name in cli.main.list_commands(context):
-        command = cli.main.get_command(context, name)
-        inner = click.Context(command, info_name=name, parent=context, **width)
-        parts.append((f"w2w {name}", command.get_help(inner)))
+    parts = helps(cli.main, context, **width)
     blocks = [f"## {title}\n\n```\n{text.rstrip()}\n```\n" for title, text in parts]
     head = "# Commands\n\nWhat every command prints with `--help`. This page is generated.\n"
     return "\n".join([head, *blocks])
+
+
+def helps(command: click.Command, context: click.Context, **width: int) -> list[tuple[str, str]]:
+    """Return the title and help of a command and of all commands in it."""
+    parts = [(context.command_path, command.get_help(context))]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            below = click.Context(inner, info_name=name, parent=context, **width)
+            parts += helps(inner, below, **width)
+    return parts
 
 
 def test_page_of_commands_is_the_programs():

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from weights2weights import cli
-from weights2weights.dataset import WeightDataset, import_loras
+from weights2weights.dataset import WeightDataset, import_loras, pack
 from weights2weights.errors import W2WError
 from weights2weights.formats import load_lora, write_lora_file
 from weights2weights.layout import LoRAModule, WeightLayout
@@ -199,6 +199,19 @@ def test_datasets_are_merged_with_their_labels(tmp_path):
     assert both.labels["Bald"].tolist() == [False, True]
     assert both.info("b 0") == {"loss": 0.5}
     assert load_lora(both.path_of("b 0")).metadata["w2w_seed"] == "1"
+
+
+def test_packed_datasets_are_merged_as_well(tmp_path):
+    for seed, name in enumerate("ab"):
+        dataset = WeightDataset.create(tmp_path / name, LAYOUT, labels={"ada": {"Bald": seed}})
+        dataset.write("ada", weights(seed), seed=seed, info={"loss": 0.5})
+    pack(dataset, tmp_path / "packed" / "b")
+    both = import_loras([tmp_path / "a", tmp_path / "packed" / "b"], tmp_path / "both").dataset
+    assert both is not None and both.names == ("a/ada", "b/ada")
+    assert torch.equal(both["b/ada"], weights(1))
+    assert both.labels["Bald"].tolist() == [False, True]
+    assert both.info("b/ada") == {"loss": 0.5}
+    assert load_lora(both.path_of("b/ada")).metadata["w2w_seed"] == "1"
 
 
 def test_labels_follow_names_that_come_twice(tmp_path):

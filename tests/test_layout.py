@@ -14,7 +14,6 @@ from torch import nn
 
 from weights2weights.errors import W2WError
 from weights2weights.layout import (
-    LayoutDifference,
     LoRAModule,
     WeightLayout,
     peft_key,
@@ -181,7 +180,6 @@ LAYOUTS = st.builds(
 )
 BATCHES = st.lists(st.integers(1, 3), max_size=2).map(tuple)
 TORCH_DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
-NUMPY_DTYPES = st.sampled_from([np.float16, np.float32, np.float64])
 
 
 def random_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -192,9 +190,7 @@ def random_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.
     return bits.view(dtype).reshape(shape)
 
 
-def bits_of(tensor: torch.Tensor | np.ndarray) -> bytes:
-    if isinstance(tensor, np.ndarray):
-        return tensor.tobytes()
+def bits_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
@@ -206,20 +202,6 @@ def test_torch_round_trip_is_bit_exact_in_any_order(layout, batch, dtype, shuffl
     again = layout.flatten(dict(tensors))
     assert again.dtype == dtype
     assert again.shape == weights.shape
-    assert bits_of(again) == bits_of(weights)
-
-
-@given(LAYOUTS, BATCHES, NUMPY_DTYPES, st.randoms())
-def test_numpy_round_trip_is_bit_exact_in_any_order(layout, batch, dtype, shuffler):
-    shape = (*batch, layout.num_parameters)
-    seed = shuffler.randrange(2**32)
-    weights = np.random.default_rng(seed).bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    weights = np.frombuffer(weights, dtype).reshape(shape)
-    tensors = list(layout.unflatten(weights).items())
-    shuffler.shuffle(tensors)
-    again = layout.flatten(dict(tensors))
-    assert isinstance(again, np.ndarray)
-    assert again.dtype == dtype
     assert bits_of(again) == bits_of(weights)
 
 
@@ -310,11 +292,9 @@ def test_batch_axes_must_agree(small):
         small.flatten(tensors)
 
 
-@pytest.mark.parametrize("whole", [torch.zeros(2, 2).int(), np.zeros((2, 2), int)])
-def test_whole_numbers_are_no_weights(small, whole):
-    vector = torch.zeros(small.num_parameters)
-    tensors = small.unflatten(vector if isinstance(whole, torch.Tensor) else vector.numpy())
-    tensors[peft_key("a.attn.to_v", "A")] = whole
+def test_whole_numbers_are_no_weights(small):
+    tensors = small.unflatten(torch.zeros(small.num_parameters))
+    tensors[peft_key("a.attn.to_v", "A")] = torch.zeros(2, 2).int()
     with pytest.raises(W2WError, match=r"int\d+; expected floating-point"):
         small.flatten(tensors)
 
@@ -406,9 +386,7 @@ def test_stored_layout_that_cannot_be_read(facts):
 
 
 def test_equal_layouts_do_not_differ(small):
-    difference = small.difference(replace(small, base="another name of the same base"))
-    assert not difference
-    assert str(difference) == "no difference"
+    assert small.difference(replace(small, base="another name of the same base")) == ""
     small.require_equal(replace(small, base=""), "a file")
 
 
@@ -427,18 +405,20 @@ def test_hash_covers_what_the_numbers_mean_and_not_the_base(small):
 
 def test_difference_tells_rank_and_alpha_once(small):
     difference = small.difference(replace(small, rank=4, alpha=16.0))
-    assert difference == LayoutDifference(rank=(4, 2), alpha=(16.0, 27.0))
-    assert str(difference) == "rank 4, expected 2; alpha 16, expected 27"
+    assert difference == "rank 4, expected 2; alpha 16, expected 27"
 
 
 def test_difference_lists_missing_left_over_and_reshaped(small):
     other = WeightLayout(
         (LoRAModule("a.attn.to_v", 2, 6), LoRAModule("c.to_k", 1, 1)), rank=2, alpha=27.0
     )
-    difference = small.difference(other)
-    assert difference.missing == (peft_key("b.attn.to_q", "A"), peft_key("b.attn.to_q", "B"))
-    assert difference.left_over == (peft_key("c.to_k", "A"), peft_key("c.to_k", "B"))
-    assert difference.reshaped == ((peft_key("a.attn.to_v", "B"), (6, 2), (5, 2)),)
+    missing, left_over = (
+        f"{peft_key(module, 'A')}, {peft_key(module, 'B')}" for module in ("b.attn.to_q", "c.to_k")
+    )
+    assert small.difference(other) == (
+        f"2 missing ({missing}); 2 left over ({left_over});"
+        f" 1 of another shape ({peft_key('a.attn.to_v', 'B')} is 6×2, not 5×2)"
+    )
 
 
 def test_long_lists_are_shortened_to_one_line(sd15, small):

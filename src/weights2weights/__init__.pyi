@@ -6,7 +6,6 @@ from .errors import ResourceError as ResourceError
 from .errors import W2WError as W2WError
 
 # What a LoRA's weight vector is, and many LoRAs on one denoiser.
-from .layout import LayoutDifference as LayoutDifference
 from .layout import LoRAModule as LoRAModule
 from .layout import WeightLayout as WeightLayout
 from .adapter import Adapter as Adapter

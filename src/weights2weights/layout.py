@@ -13,9 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,7 +28,6 @@ PAPER_ALPHA = 27.0
 """The LoRA alpha of the paper, at rank 1."""
 
 Shape = tuple[int, ...]
-Array = TypeVar("Array", Tensor, np.ndarray)
 
 _PEFT_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
@@ -41,12 +39,9 @@ def peft_key(module: str, part: str) -> str:
 
 @dataclass(frozen=True)
 class LoRAModule:
-    """A linear layer that carries a LoRA.
+    """A linear layer that carries a LoRA: its path in the denoiser, and its widths.
 
-    Attributes:
-        name: path in the denoiser, "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q".
-        in_features: width of its input, the columns of A.
-        out_features: width of its output, the rows of B.
+    A has `in_features` columns, B `out_features` rows.
     """
 
     name: str
@@ -62,38 +57,6 @@ class Entry(NamedTuple):
     offset: int
     count: int
     shape: Shape
-
-
-@dataclass(frozen=True)
-class LayoutDifference:
-    """How tensors or a layout differ from the layout expected; falsy if they do not.
-
-    Attributes:
-        missing: PEFT keys that were expected and are absent.
-        left_over: PEFT keys that were not expected.
-        reshaped: (key, actual shape, expected shape), apart from what `rank` explains.
-        rank: (actual, expected), or None if equal.
-        alpha: (actual, expected), or None if equal.
-    """
-
-    missing: tuple[str, ...] = ()
-    left_over: tuple[str, ...] = ()
-    reshaped: tuple[tuple[str, Shape, Shape], ...] = ()
-    rank: tuple[int, int] | None = None
-    alpha: tuple[float, float] | None = None
-
-    def __bool__(self) -> bool:
-        return self != LayoutDifference()
-
-    def __str__(self) -> str:
-        shapes = [f"{key} is {_times(got)}, not {_times(due)}" for key, got, due in self.reshaped]
-        keys = {"missing": self.missing, "left over": self.left_over, "of another shape": shapes}
-        parts = [f"{len(k)} {what} ({_shorten(k)})" for what, k in keys.items() if k]
-        if self.alpha:
-            parts.insert(0, "alpha {:g}, expected {:g}".format(*self.alpha))
-        if self.rank:
-            parts.insert(0, "rank {}, expected {}".format(*self.rank))
-        return "; ".join(parts) or "no difference"
 
 
 @dataclass(frozen=True)
@@ -156,8 +119,8 @@ class WeightLayout:
         Args:
             denoiser: any network with named linear layers; may be on torch's meta device.
             targets: last parts of module names, as in PEFT: "to_q", "to_out.0".
-            rank: LoRA rank.
-            alpha: LoRA alpha.
+            rank: of every LoRA.
+            alpha: of every LoRA.
             base: a name for the base model.
 
         Raises:
@@ -188,12 +151,7 @@ class WeightLayout:
     def from_shapes(
         cls, shapes: Mapping[str, Shape], alpha: float, base: str = ""
     ) -> "WeightLayout":
-        """Infer the layout from the shapes of LoRA tensors.
-
-        Args:
-            shapes: PEFT key → shape, in any order.
-            alpha: LoRA alpha, which tensors do not state.
-            base: a name for the base model.
+        """Infer the layout from the shapes of LoRA tensors: PEFT key → shape, in any order.
 
         Raises:
             InputError: a key that is not a LoRA weight's, an A without its B, shapes that do not
@@ -268,15 +226,12 @@ class WeightLayout:
         spans = [slice(entry.offset, entry.offset + entry.count) for entry in self.entries]
         return tuple(zip(self.modules, spans[::2], spans[1::2], strict=True))
 
-    def flatten(self, state_dict: Mapping[str, Array]) -> Float[Array, "*batch d"]:
+    def flatten(self, state_dict: Mapping[str, Tensor]) -> Float[Tensor, "*batch d"]:
         """Concatenate LoRA tensors into weight vectors. Inverse of `unflatten`, bit for bit.
 
         Args:
             state_dict: exactly the tensors of this layout under their PEFT keys, in any order,
-                torch or NumPy, floating-point, all with the same leading batch axes.
-
-        Returns:
-            vectors of length d, on the device of the tensors and in their common dtype.
+                floating-point, all with the same leading batch axes.
 
         Raises:
             InputError: tensors are missing, left over, of another shape or not floating-point.
@@ -285,22 +240,17 @@ class WeightLayout:
         batch = shapes.get(self.entries[0].key, ())[:-2]
         expected = {entry.key: (*batch, *entry.shape) for entry in self.entries}
         if difference := _compare_shapes(shapes, expected):
-            raise InputError(f"the LoRA tensors do not fit their layout: {difference}")
-        rows: list[Any] = []
-        for entry in self.entries:
-            tensor = state_dict[entry.key]
-            torches = isinstance(tensor, Tensor)
-            if not (tensor.is_floating_point() if torches else tensor.dtype.kind == "f"):
-                raise InputError(f"{entry.key} is {tensor.dtype}; expected floating-point numbers")
-            rows.append(tensor.reshape(*batch, entry.count))
-        concatenate: Any = torch.cat if isinstance(rows[0], Tensor) else np.concatenate
-        return concatenate(rows, -1)
+            raise InputError(f"the LoRA tensors do not fit their layout: {'; '.join(difference)}")
+        for key, tensor in state_dict.items():
+            if not tensor.is_floating_point():
+                raise InputError(f"{key} is {tensor.dtype}; expected floating-point numbers")
+        return torch.cat([state_dict[key].reshape(*batch, -1) for key in expected], -1)
 
-    def unflatten(self, weights: Float[Array, "*batch d"]) -> dict[str, Array]:
-        """Split weight vectors into LoRA tensors under PEFT keys, as views. Inverse of `flatten`.
+    def unflatten(self, weights: Float[Tensor, "*batch d"]) -> dict[str, Tensor]:
+        """Split weight vectors into LoRA tensors, as views. Inverse of `flatten`.
 
         Args:
-            weights: vectors of length d with any leading batch axes, torch or NumPy.
+            weights: vectors of length d with any leading batch axes.
 
         Returns:
             PEFT key → (*batch, rank, in) or (*batch, out, rank), in the order of the vector.
@@ -308,29 +258,26 @@ class WeightLayout:
         Raises:
             InputError: the last axis is not d.
         """
-        if weights.shape[-1:] != (self.num_parameters,):
+        *batch, d = weights.shape
+        if d != self.num_parameters:
             raise InputError(
                 f"weights of shape {_times(weights.shape)}: expected a last axis of"
                 f" {self.num_parameters}, rank {self.rank} on {len(self.modules)} modules;"
                 " use the layout they were made with"
             )
-        batch = weights.shape[:-1]
         return {
             key: weights[..., offset : offset + count].reshape(*batch, *shape)
             for key, _, offset, count, shape in self.entries
         }
 
-    def difference(self, other: "WeightLayout") -> LayoutDifference:
-        """Return how another layout differs from this one; `base` is ignored."""
-        at_our_rank = replace(other, rank=self.rank)
-        return replace(
-            _compare_shapes(
-                {entry.key: entry.shape for entry in at_our_rank.entries},
-                {entry.key: entry.shape for entry in self.entries},
-            ),
-            rank=(other.rank, self.rank) if other.rank != self.rank else None,
-            alpha=(other.alpha, self.alpha) if other.alpha != self.alpha else None,
+    def difference(self, other: "WeightLayout") -> str:
+        """Return how another layout differs from this one, "" if only the base's name does."""
+        pairs = {"rank": (other.rank, self.rank), "alpha": (other.alpha, self.alpha)}
+        parts = [f"{key} {a:g}, expected {b:g}" for key, (a, b) in pairs.items() if a != b]
+        ours, theirs = (
+            {e.key: e.shape for e in at.entries} for at in (self, replace(other, rank=self.rank))
         )
+        return "; ".join(parts + _compare_shapes(theirs, ours))
 
     def require_equal(self, other: "WeightLayout", what: str) -> None:
         """Raise InputError if `other`, which `what` names, gives any weight another meaning."""
@@ -347,11 +294,7 @@ class WeightLayout:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> "WeightLayout":
-        """Restore a layout from JSON values, which may come from an untrusted file.
-
-        Raises:
-            InputError: a field is missing or of another type.
-        """
+        """Restore a layout from JSON values, which may come from an untrusted file."""
         try:
             modules = tuple(
                 LoRAModule(str(name), _integer(width_in), _integer(width_out))
@@ -373,13 +316,17 @@ def _target(name: str) -> str:
     return ".".join(parts[-2:] if parts[-1].isdecimal() else parts[-1:])
 
 
-def _compare_shapes(came: Mapping[str, Shape], expected: Mapping[str, Shape]) -> LayoutDifference:
-    both = [key for key in expected if key in came]
-    return LayoutDifference(
-        missing=tuple(key for key in expected if key not in came),
-        left_over=tuple(sorted(came.keys() - expected.keys())),
-        reshaped=tuple((k, came[k], expected[k]) for k in both if came[k] != expected[k]),
-    )
+def _compare_shapes(came: Mapping[str, Shape], expected: Mapping[str, Shape]) -> list[str]:
+    """Return in words how shapes by PEFT key differ."""
+    changed = [key for key in expected if key in came and came[key] != expected[key]]
+    keys = {
+        "missing": [key for key in expected if key not in came],
+        "left over": sorted(came.keys() - expected.keys()),
+        "of another shape": [
+            f"{key} is {_times(came[key])}, not {_times(expected[key])}" for key in changed
+        ],
+    }
+    return [f"{len(some)} {what} ({_shorten(some)})" for what, some in keys.items() if some]
 
 
 def _integer(value: Any) -> int:

@@ -11,10 +11,9 @@ copying files.
 """
 
 from ._dataset import WeightDataset
-from ._folder import is_dataset
+from ._folder import BASE, is_dataset
 from ._import import Imported, import_loras, list_loras
 from ._pack import pack
-from ._rows import BASE
 
 __all__ = [
     "BASE",

@@ -19,25 +19,12 @@ from .._html import html_table
 from .._json import canonical_json
 from .._safetensors import DIGEST
 from ..errors import InputError, W2WError, shown
-from ..formats import load_lora, write_lora_file
+from ..formats import write_lora_file
 from ..labels import find_labels, read_labels, tidy_labels, write_labels
 from ..layout import WeightLayout
 from . import _folder
-from ._folder import Facts, file_stem
-from ._rows import (
-    BASE,
-    INFO,
-    LAYOUT,
-    RECIPE,
-    SEED,
-    SUBJECT,
-    Place,
-    RowReader,
-    read_info,
-    read_metadata,
-)
-from ._shards import list_packed
-from ._stream import READERS, WeightBlocks, read_rows
+from ._folder import Facts, Place, file_stem, list_rows, read_facts
+from ._rows import READERS, RowReader, WeightBlocks, load_row, read_info, read_metadata, read_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -49,11 +36,10 @@ class WeightDataset:
     """Models of one layout and base, kept as LoRA files in a folder.
 
     `open` reads any folder of LoRAs (PEFT, diffusers or kohya files of one layout); `create` makes
-    one to write to. The object lists the folder when it is opened: rows that other processes write
-    later are seen when it is opened again.
+    one to write to. Rows that other processes write later are seen when it is opened again. Reading
+    a row checks its digest, so damage is an error and never other weights.
 
-    Reading a row checks its digest, so damage is an error and never other weights. A dataset serves
-    as a map-style dataset for `torch.utils.data.DataLoader`, worker processes included.
+    It is a map-style dataset for `torch.utils.data.DataLoader`, worker processes included.
 
     Attributes:
         path: the folder.
@@ -81,8 +67,7 @@ class WeightDataset:
     def open(cls, path: str | Path) -> "WeightDataset":
         """Open the dataset in a folder.
 
-        Without a `dataset.json`, the first LoRA sets the layout and all files are read to check
-        that they have the same.
+        Without a `dataset.json`, all files are read to check that they have one layout.
 
         Raises:
             InputError: no LoRA is there, LoRAs of several layouts, a damaged `dataset.json`.
@@ -90,19 +75,19 @@ class WeightDataset:
         path = Path(path)
         if path.is_file():
             raise InputError(f"{path} is a file; expected the folder of a dataset")
-        facts = _folder.read_facts(path)
+        facts = read_facts(path)
+        rows = list_rows(path, facts)
         if facts is not None:
-            return cls(path, facts, {**list_packed(path, facts), **_folder.list_rows(path)})
-        rows = _folder.list_rows(path)
+            return cls(path, facts, rows)
         if not rows:
             raise InputError(f"{path} holds no dataset; expected {_folder.FACTS} or LoRA files")
-        first = next(iter(rows.values()))
-        lora = load_lora(first)
-        dataset = cls(path, Facts(lora.layout, lora.metadata.get(BASE, "")), rows)
+        first = next(iter(rows))
+        lora = load_row(rows[first], None)
+        dataset = cls(path, Facts(lora.layout, lora.metadata.get(_folder.BASE, "")), rows)
         others = [why for why in dataset.verify().values() if "another layout" in why]
         if others:
             raise InputError(
-                f"{len(others)} of {len(rows)} LoRAs differ from {first.name}"
+                f"{len(others)} of {len(rows)} LoRAs differ from {first}"
                 f" ({'; '.join(others[:5])}); expected one layout; move them elsewhere"
             )
         return dataset
@@ -123,8 +108,7 @@ class WeightDataset:
             path: the folder, made if absent.
             layout: of every row.
             base_hash: content hash of the base model.
-            recipe: how the rows come about, as JSON values. Runs give equal bytes only if nothing
-                in it varies between them: no times, hosts or paths.
+            recipe: how the rows come about, as JSON values that do not vary between runs.
             labels: see `label`.
 
         Raises:
@@ -134,9 +118,9 @@ class WeightDataset:
         path = Path(path)
         wanted = Facts(layout, base_hash, json.loads(canonical_json(dict(recipe or {}))))
         make_folder(path)
-        if _folder.read_facts(path) is None:
+        if read_facts(path) is None:
             _require_ours(path, layout)
-            if _folder.read_facts(path) is None:  # unless another process was quicker
+            if read_facts(path) is None:  # unless another process was quicker
                 wanted.write(path)
         dataset = cls.open(path)
         dataset._require_settings(wanted)
@@ -211,21 +195,11 @@ class WeightDataset:
     # Reading.
 
     def __getitem__(self, rows: Any) -> Float[Tensor, "*n d"]:
-        """Read rows as float32.
-
-        Args:
-            rows: a name or index gives one row "d"; a slice or a sequence of them "n d".
-
-        Raises:
-            InputError: no such name, its file is damaged, or rows chosen by booleans.
-            IndexError: no such index.
-        """
+        """Read rows as float32: a name or index gives "d"; a slice or a sequence of them "n d"."""
         one = isinstance(rows, str) or (hasattr(rows, "__index__") and not getattr(rows, "ndim", 0))
         chosen = self.names[rows] if isinstance(rows, slice) else [rows] if one else list(rows)
         if any("bool" in str(getattr(row, "dtype", type(row))) for row in chosen):
-            raise InputError(
-                "rows chosen by booleans; expected names or indices: mask.nonzero()[0]"
-            )
+            raise InputError("rows chosen by booleans; expected indices: mask.nonzero()[0]")
         names = (row if isinstance(row, str) else self.names[row] for row in chosen)
         found = read_rows(self._reader, [self.place(name) for name in names])
         return found[0] if one else found
@@ -235,11 +209,7 @@ class WeightDataset:
             yield from block
 
     def blocks(self, rows: int | None = None) -> WeightBlocks:
-        """Return all rows as a stream of blocks, which can be iterated any number of times.
-
-        Args:
-            rows: of every block but the last; default: about 64 MiB.
-        """
+        """Return all rows in blocks of some rows, by default about 64 MiB; see `WeightBlocks`."""
         rows = rows or max(1, _BLOCK_BYTES // (4 * self.layout.num_parameters))
         return WeightBlocks(self._reader, tuple(self._places[n] for n in self.names), rows)
 
@@ -273,7 +243,7 @@ class WeightDataset:
 
         Args:
             name: of the subject.
-            weights: plain A and B entries in the order of `layout`, float32, float16 or bfloat16.
+            weights: entries of A and B in the order of `layout`; float32, float16 or bfloat16.
             seed: of its training.
             info: JSON facts to keep, such as the final loss.
 
@@ -285,22 +255,18 @@ class WeightDataset:
         path = self.path_of(name)
         held = self._places.get(name)
         if isinstance(held, Path) and held != path:
-            raise InputError(
-                f"{held} holds {name!r}; expected {path.name}: move it elsewhere first"
-            )
+            raise InputError(f"{held} holds {name!r}; expected {path.name}: move it away first")
         if name not in self._places and path.exists():
-            holder = read_metadata(path).get(SUBJECT, name)
+            holder = read_metadata(path).get(_folder.SUBJECT, name)
             if holder != name:  # a disk that ignores case, or accents' spelling
-                raise InputError(
-                    f"{name!r} and {holder!r} share the file {path} on this disk; rename one"
-                )
+                raise InputError(f"{name!r} and {holder!r} share the file {path}; rename one")
         metadata = {
-            SUBJECT: name,
-            SEED: "" if seed is None else str(seed),
-            RECIPE: hashlib.sha256(canonical_json(self.recipe)).hexdigest()[:16],
-            BASE: self.base_hash,
-            INFO: canonical_json(dict(info)).decode() if info else "",
-            LAYOUT: self.layout.hash,
+            _folder.SUBJECT: name,
+            _folder.SEED: "" if seed is None else str(seed),
+            _folder.RECIPE: hashlib.sha256(canonical_json(self.recipe)).hexdigest()[:16],
+            _folder.BASE: self.base_hash,
+            _folder.INFO: canonical_json(dict(info)).decode() if info else "",
+            _folder.LAYOUT: self.layout.hash,
             DIGEST: "",
         }
         remove(self.path / _folder.FAILED / f"{file_stem(name)}.json")
@@ -315,22 +281,13 @@ class WeightDataset:
     def write_failure(
         self, name: str, reason: str, *, info: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep why a subject has no model, until `write` gives it one.
-
-        Raises:
-            InputError: it has a model.
-        """
+        """Keep why a subject has no model, until `write` gives it one."""
         if name in self._places:
             raise InputError(f"{name!r} has a model in {self.path}: expected a name without one")
         _folder.write_failure(self.path, name, reason, dict(info or {}))
 
     def move_aside(self, name: str) -> Path:
-        """Move a model's file to the folder `broken` and drop the row; return the new path.
-
-        Raises:
-            InputError: no such row, or it is inside a shard.
-            ResourceError: the folder cannot be written.
-        """
+        """Move a model's file to the folder `broken` and drop the row; return the new path."""
         place = self.place(name)
         if not isinstance(place, Path):
             raise InputError(f"{name!r} is packed in {place.path}: expected a file of its own")
@@ -349,17 +306,12 @@ class WeightDataset:
     def label(self, labels: Any) -> None:
         """Add labels, replacing those known for the same name and column.
 
-        Reads the table of the folder and writes it back: of two processes that add different
-        labels at the same moment, one may lose its own.
+        Of two processes that add different labels at the same moment, one may lose its own.
 
         Args:
             labels: a DataFrame indexed by name, or {name: {label: value}}. Values are 0 and 1, −1
                 and 1, true and false, or other numbers; None or NaN is missing. Names need not
                 have a model yet.
-
-        Raises:
-            InputError: values that are not labels.
-            ResourceError: the table cannot be written.
         """
         try:
             new = tidy_labels(labels, list(labels.index if hasattr(labels, "index") else labels))
@@ -389,8 +341,8 @@ class WeightDataset:
 
 def _require_ours(path: Path, layout: WeightLayout) -> None:
     """Refuse a folder that holds anything but LoRAs of the layout and their labels."""
-    rows = _folder.list_rows(path)
-    ours = {place.name for place in rows.values()}
+    rows = list_rows(path, None)
+    ours = {place.name for place in rows.values() if isinstance(place, Path)}
     ours |= {_folder.FACTS, _folder.FAILED, _folder.BROKEN, "labels.csv", "labels.parquet"}
     foreign = sorted(p.name for p in path.iterdir() if p.name not in ours and p.name[0] != ".")
     if foreign:

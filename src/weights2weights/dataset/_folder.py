@@ -1,7 +1,8 @@
-"""The names of a dataset's files, and the JSON among them."""
+"""What lies where in a dataset: names of files, places of rows, and the JSON among them."""
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,27 @@ from urllib.parse import unquote
 
 from .._files import make_folder, read_regular, write_atomic
 from .._json import canonical_json, parse_json
-from .._safetensors import open_checked
-from ..errors import InputError, shown
+from .._safetensors import DIGEST, open_checked
+from ..errors import InputError, W2WError, shown
+from ..formats.peft import DIFFUSERS_NAME, WEIGHTS_NAME
 from ..layout import WeightLayout
 
-FORMAT = "weights2weights-dataset"
-VERSION = 1
+FORMAT, VERSION = "weights2weights-dataset", 1
 FACTS, FAILED, BROKEN, SHARDS = "dataset.json", "failed", "broken", "shards"
 SUFFIX = ".safetensors"
+IN_FOLDERS = (WEIGHTS_NAME, DIFFUSERS_NAME)
+"""A folder that holds one of these is a LoRA, named by the folder."""
+
+# Strings in the header of a row; `ROWS` has those of all rows of a shard, whose tensor is `TENSOR`.
+SUBJECT, SEED, INFO = "w2w_subject", "w2w_seed", "w2w_info"
+RECIPE, BASE, LAYOUT = "w2w_recipe", "w2w_base", "w2w_layout"
+ROWS, TENSOR = "w2w_rows", "weights"
 
 _MAX_NAME = 200  # bytes; file systems take 255, and a suffix and some escapes must fit
 # Separators, wildcards and control characters; a dot in front hides a file, and a dot or space at
 # the end is lost on some file systems.
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|%]|^\.|[. ]$')
 _SHARD = re.compile(r"shards/[\w-]+\.safetensors")
-# A folder that holds one of these is a LoRA, named by the folder.
-IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,19 @@ class Facts:
         if self.shards:
             facts["shards"] = list(self.shards)
         write_atomic(folder / FACTS, [canonical_json(facts)])
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """A float32 row inside a shard: where its bytes begin, and the header it had as a file."""
+
+    path: Path
+    offset: int
+    layout: WeightLayout
+    metadata: Mapping[str, str]
+
+
+Place = Path | PackedRow
 
 
 def read_facts(folder: Path) -> Facts | None:
@@ -101,7 +120,35 @@ def row_name(file: str) -> str:
     return unquote(file.removesuffix(SUFFIX))
 
 
-def list_rows(folder: Path) -> dict[str, Path]:
+def list_rows(folder: Path, facts: Facts | None) -> dict[str, Place]:
+    """Return where the rows of a folder are, by name; a file replaces a packed row of its name."""
+    packed: dict[str, Place] = {}
+    if facts is not None:
+        for path in (folder / shard for shard in facts.shards):
+            try:
+                packed |= {row.metadata[SUBJECT]: row for row in _packed(path, facts.layout)}
+            except (W2WError, OSError, KeyError, TypeError) as error:
+                raise InputError(f"{path} cannot be used ({error}); download it again") from error
+    return packed | _list_files(folder)
+
+
+def _packed(path: Path, layout: WeightLayout) -> Iterator[PackedRow]:
+    """Yield the rows of a shard; reads only its header."""
+    d = layout.num_parameters
+    with open_checked(path) as file:
+        headers = parse_json(file.metadata[ROWS], ROWS)
+        tensor = file.places[TENSOR]
+        if tensor.dtype != "F32" or tensor.shape != (len(headers), d) or len(file.places) > 1:
+            found = f"{tensor.dtype} {list(tensor.shape)}"
+            raise InputError(f"holds {found}: expected F32 [{len(headers)}, {d}]")
+    start = path.stat().st_size - 4 * d * len(headers)
+    for row, header in enumerate(headers):
+        if not all(isinstance(header[key], str) for key in (SUBJECT, DIGEST)):
+            raise InputError(f"{ROWS} does not name every row and its digest")
+        yield PackedRow(path, start + 4 * d * row, layout, header)
+
+
+def _list_files(folder: Path) -> dict[str, Path]:
     """Return the LoRA files of a folder, and its folders that hold one LoRA, by row name."""
     try:
         with os.scandir(folder) as entries:
@@ -114,9 +161,7 @@ def list_rows(folder: Path) -> dict[str, Path]:
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise InputError(f"{folder} holds a file whose name is not text, {file!a}: rename")
         if name in rows:
-            raise InputError(
-                f"{rows[name]} and {folder / file} have one name, {name!r}; rename one of them"
-            )
+            raise InputError(f"{rows[name]} and {folder / file} have one name; rename one of them")
         rows[name] = folder / file
     return rows
 
@@ -131,19 +176,17 @@ def _is_lora(entry: os.DirEntry) -> bool:
 
 
 def is_dataset(path: str | Path) -> bool:
-    """Say whether a path is a dataset: it has a `dataset.json`, or is a folder of several LoRAs."""
+    """Return whether a path is a folder with a `dataset.json`, or of several LoRAs."""
     path = Path(path)
-    if not path.is_dir() or (path / FACTS).exists():
-        return path.is_dir()
+    if not path.is_dir() or any((path / name).exists() for name in (FACTS, *IN_FOLDERS)):
+        return (path / FACTS).exists()
     try:
-        places = list(list_rows(path).values())
-        if len(places) < 2 or any((path / name).exists() for name in IN_FOLDERS):
-            return False
-        if places[0].is_dir():
+        first, _, *_ = _list_files(path).values()
+        if first.is_dir():
             return True
-        with open_checked(places[0]) as file:
+        with open_checked(first) as file:
             return any("lora" in name for name in file.places)
-    except (InputError, OSError):
+    except (ValueError, OSError):  # fewer than two, or something else
         return False
 
 

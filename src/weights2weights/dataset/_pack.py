@@ -10,9 +10,8 @@ from .._safetensors import DIGEST, digest, write_safetensors
 from ..errors import InputError
 from ..labels import find_labels, read_labels, write_labels
 from ._dataset import WeightDataset
-from ._folder import FAILED, SHARDS, Facts, write_failure
-from ._rows import SUBJECT, read_metadata
-from ._shards import ROWS, TENSOR
+from ._folder import FAILED, ROWS, SHARDS, SUBJECT, TENSOR, Facts, write_failure
+from ._rows import read_metadata
 
 _MOST_ROWS = 1024  # whose headers fit into one header
 
@@ -26,17 +25,17 @@ def pack(
 ) -> WeightDataset:
     """Copy a dataset into safetensors shards, which `WeightDataset.open` reads like the files.
 
-    Equal datasets give equal bytes. Needs memory for one shard.
+    A shard is one float32 tensor "n d", with the header strings that each row has as a file of its
+    own. `dataset.json` lists the shards; rows written later are files next to them.
 
     Args:
         dataset: what to copy, with its labels and the reasons of failures.
         out: a new or empty folder, or one in which packing was interrupted.
-        shard_bytes: approximate size of a shard.
+        shard_bytes: approximate size of a shard, which must fit into memory.
         progress: show a bar on stderr.
 
     Raises:
         InputError: a damaged row, no rows, or a folder in use.
-        ResourceError: the shards cannot be written.
     """
     out = Path(out)
     if not dataset.names:
@@ -44,8 +43,7 @@ def pack(
     if out.is_file():
         raise InputError(f"{out} is a file; expected a new folder for the packed dataset")
     ours = {SHARDS, FAILED, "labels.csv"} if (out / SHARDS).exists() else set[str]()
-    found = {path.name for path in out.iterdir()} if out.exists() else set[str]()
-    if any(not name.startswith(TEMPORARY) for name in found - ours):
+    if any(path.name not in ours and TEMPORARY not in path.name for path in out.glob("*")):
         raise InputError(f"{out} is not empty; expected a new folder for the packed dataset")
     make_folder(out / SHARDS)
     height = max(1, min(_MOST_ROWS, shard_bytes // (4 * dataset.layout.num_parameters)))

@@ -85,7 +85,7 @@ def main() -> None:
             "wall": finding[0],
             "processor": finding[1],
         },
-        "with the network": measure_network(base.unet, folder, space, directions, given.rounds),
+        "with the network": measure_network(base.denoiser, folder, space, directions, given.rounds),
         "size of the paper": measure_size(paper, given.rounds, generator),
     }
     if given.out:

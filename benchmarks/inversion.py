@@ -39,7 +39,7 @@ from dreambooth import OTHER_PICTURES, PROMPTS, SEEDS, judge
 from torch import Tensor, nn
 
 from weights2weights import WeightDataset, WeightSpace, load_base
-from weights2weights.bases import Base, add_noise, noise_target
+from weights2weights.bases import Base
 from weights2weights.generation import generate
 from weights2weights.inversion import PRESETS, InversionConfig, invert
 from weights2weights.sheets import image_grid
@@ -314,7 +314,7 @@ class Authors:
         few = space.truncate(components)
         self.base, self.recipe, self.size, self.all = base, recipe, components, len(space)
         self.beta: list[Tensor] = [torch.zeros(1, components, device=base.device)]
-        self.unet = copy.deepcopy(base.unet)
+        self.unet = copy.deepcopy(base.denoiser)
         modules = dict(self.unet.named_modules())
         for module, A, B in few.layout.slices():
             parent, _, last = module.name.rpartition(".")
@@ -338,13 +338,14 @@ class Authors:
             mean, std = base.encode_moments(photo)
             latents = mean + std * torch.randn(mean.shape, generator=generator).to(base.device)
             noise = torch.randn(latents.shape, generator=generator).to(latents)
-            total = len(base.alphas_cumprod)
-            timestep = torch.randint(0, total, (1,), generator=generator).to(base.device)
-            alpha_bar = base.alphas_cumprod[timestep]
-            target = noise_target(latents, noise, alpha_bar, base.prediction_type)
-            noisy = add_noise(latents, noise, alpha_bar)
+            timestep = torch.randint(0, base.num_timesteps, (1,), generator=generator).to(
+                base.device
+            )
+            noisy, target = (
+                f(latents, noise, timestep) for f in (base.process.noisy, base.process.target)
+            )
             with base.autocast():
-                predicted = self.unet(noisy, timestep, self.text, return_dict=False)[0].float()
+                predicted = self.unet(noisy, timestep, **self.text.tensors).sample.float()
             F.mse_loss(predicted, target).backward()
             optimiser.step()
             optimiser.zero_grad()

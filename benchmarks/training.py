@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from weights2weights._cache import Cache
-from weights2weights.bases import Base, add_noise, load_base, noise_target
+from weights2weights.bases import Base, load_base
 from weights2weights.subjects import Subject, find_subjects, read_images
 from weights2weights.training import PRESETS, DreamBoothConfig
 from weights2weights.training._latents import Latents, class_latents, subject_latents
@@ -137,7 +137,7 @@ class PlainRecipe:
             lora_alpha=recipe.alpha,  # pyright: ignore[reportArgumentType]
             target_modules=list(recipe.targets),
         )
-        unet = copy.deepcopy(base.unet)
+        unet = copy.deepcopy(base.denoiser)
         unet.set_attn_processor(AttnProcessor())
         self.unet = peft.inject_adapter_in_model(config, unet)
         self.learned = [p for name, p in self.unet.named_parameters() if "lora_" in name]
@@ -171,10 +171,11 @@ class PlainRecipe:
             latents = base.encode_images(self.pixels[chosen]).float()
         noise = torch.randn(latents.shape, generator=generator).to(base.device)
         timesteps = torch.randint(1000, (len(prompts),), generator=generator).to(base.device)
-        alpha_bar = base.alphas_cumprod[timesteps]
-        target = noise_target(latents, noise, alpha_bar, base.prediction_type)
+        noisy, target = (
+            f(latents, noise, timesteps) for f in (base.process.noisy, base.process.target)
+        )
         with base.autocast():
-            predicted = self.unet(add_noise(latents, noise, alpha_bar), timesteps, text).sample
+            predicted = self.unet(noisy, timesteps, **text.tensors).sample
         losses = [F.mse_loss(p.float(), t) for p, t in zip(predicted, target, strict=True)]
         return losses[0] + (recipe.prior_loss_weight * losses[1] if len(losses) > 1 else 0)
 

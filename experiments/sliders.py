@@ -25,7 +25,7 @@ from weights2weights._noise import (
     shuffled_rounds,
 )
 from weights2weights.adapter import adapt
-from weights2weights.bases import Base, add_noise
+from weights2weights.bases import Base
 from weights2weights.errors import InputError
 from weights2weights.generation import generate
 from weights2weights.layout import WeightLayout
@@ -135,7 +135,7 @@ def train_sliders(
     weights.requires_grad_()
     optimiser = torch.optim.Adam([weights], lr=recipe.learning_rate, betas=recipe.betas)
     bar = tqdm(total=recipe.steps, unit=" steps", disable=not progress, leave=False)
-    with adapt(base.unet, layout, weights) as adapter, bar:
+    with adapt(base.denoiser, layout, weights) as adapter, bar:
         for step in range(recipe.steps):
             noisy, timesteps = images.noisy(step)
             adapter.enabled = False
@@ -197,9 +197,8 @@ class _Images:
         positions = fractions(random, turns, (self.seed, "slider", "first"))
         drawn = draw_noise(self.base, random, turns, positions)
         timesteps, noise = (x.to(self.base.device) for x in (drawn.timesteps, drawn.noise))
-        alpha_bar = self.base.alphas_cumprod[timesteps]
         clean = self.latents[:, self.order[step]]
-        return torch.stack([add_noise(x, noise, alpha_bar) for x in clean]), timesteps
+        return torch.stack([self.base.process.noisy(x, noise, timesteps) for x in clean]), timesteps
 
 
 @torch.no_grad()
@@ -238,5 +237,5 @@ def _denoise(
 ) -> Float[Tensor, "k b c h w"]:
     """Return the UNet's prediction for K groups of noisy latents, each with its own prompt."""
     groups, each = noisy.shape[:2]
-    text = base.encode_prompts(prompts).repeat_interleave(each, dim=0)
+    text = base.encode_prompts(prompts)[torch.arange(groups).repeat_interleave(each)]
     return base.denoise(noisy.flatten(0, 1), timesteps.repeat(groups), text).view(noisy.shape)

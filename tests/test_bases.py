@@ -37,7 +37,7 @@ def random_images(count: int, side: int = 16) -> torch.Tensor:
 
 def test_is_loaded_once_and_frozen(tiny_base, base):
     assert load_base(str(tiny_base)) is base
-    networks = (base.unet, base.vae, base.text_encoder)
+    networks = (base.denoiser, base.vae, base.family.parts["text_encoder"])
     assert not any(p.requires_grad for network in networks for p in network.parameters())
     assert not any(network.training for network in networks)
 
@@ -45,14 +45,14 @@ def test_is_loaded_once_and_frozen(tiny_base, base):
 def test_knows_its_shapes(base):
     assert base.size == 16
     assert base.latent_shape == (4, 8, 8)
-    assert base.prediction_type == "epsilon"
+    assert base.process.prediction_type == "epsilon"
     assert base.layout(rank=2, alpha=3.0) == base.layout(2, 3.0)
     assert base.layout().base == base.id
 
 
 def test_an_unused_base_is_unloaded(tiny_base, tmp_path):
     base = load_base(copy(tiny_base, tmp_path))
-    held = [weakref.ref(base), weakref.ref(base.unet), weakref.ref(base.vae)]
+    held = [weakref.ref(base), weakref.ref(base.denoiser), weakref.ref(base.vae)]
     del base
     gc.collect()
     assert [one() for one in held] == [None] * 3
@@ -88,10 +88,12 @@ def test_the_same_files_are_hashed_once(tiny_base, tmp_path, monkeypatch):
 
 
 def test_a_base_goes_to_another_dtype_and_leaves_the_first_as_it_was(base):
-    inputs = tiny.unet_inputs(2)
+    inputs = tiny.base_inputs(2)
     before = base.denoise(*inputs)
     half = base.to(dtype=torch.bfloat16)
-    assert (half.dtype, half.unet.dtype, half.vae.dtype) == (torch.bfloat16,) * 2 + (torch.float32,)
+    assert (half.dtype, half.denoiser.dtype, half.vae.dtype) == (torch.bfloat16,) * 2 + (
+        torch.float32,
+    )
     assert half.hash == base.hash
     assert torch.equal(base.denoise(*inputs), before)
     assert base.to("cpu", torch.float32) is base
@@ -115,17 +117,20 @@ def test_a_pipeline_stays_as_it_was(tmp_path, dtype):
             for name, p in network.named_parameters()
         ]
 
-    inputs = tiny.unet_inputs(2)
-    before, expected = state(), pipe.unet(*inputs).sample.detach()
+    inputs = tiny.base_inputs(2)
+    latents, times, prompts = inputs
+    expected = pipe.unet(latents, times, **prompts.tensors).sample.detach()
+    before = state()
     base = Base.from_pipeline(pipe, dtype=dtype)
     layout = base.layout()
-    with adapt(base.unet, layout, torch.ones(1, layout.num_parameters)):
+    with adapt(base.denoiser, layout, torch.ones(1, layout.num_parameters)):
         base.denoise(*inputs)
     base.decode(torch.zeros(1, 4, 8, 8))
     assert state() == before
-    assert torch.equal(pipe.unet(*inputs).sample.detach(), expected)
+    again = pipe.unet(latents, times, **prompts.tensors).sample.detach()
+    assert torch.equal(again, expected)
     if dtype is None:  # nothing was copied
-        assert base.unet.conv_in.weight.data_ptr() == pipe.unet.conv_in.weight.data_ptr()
+        assert base.denoiser.conv_in.weight.data_ptr() == pipe.unet.conv_in.weight.data_ptr()
         torch.testing.assert_close(base.denoise(*inputs), expected)
 
 
@@ -169,38 +174,44 @@ def test_hash_sees_every_network(tmp_path, base, part):
 
 def test_hash_sees_what_the_unet_predicts(tmp_path, base):
     other = Base.from_pipeline(tiny.pipeline(tmp_path, prediction_type="v_prediction"))
-    assert other.prediction_type == "v_prediction"
+    assert other.process.prediction_type == "v_prediction"
     assert other.hash != base.hash
+
+
+def encoded(base, prompts) -> torch.Tensor:
+    return base.encode_prompts(prompts).tensors["encoder_hidden_states"]
 
 
 def test_prompts_as_the_pipeline_encodes_them(tiny_pipeline, base):
     prompts = ["sks person", "", "a person with a red hat"]
     theirs, _ = tiny_pipeline.encode_prompt(prompts, "cpu", 1, False)
-    torch.testing.assert_close(base.encode_prompts(prompts), theirs)
+    ours = base.encode_prompts(prompts).tensors["encoder_hidden_states"]
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_a_prompt_gives_the_same_bits_in_any_company(base):
     """Else a run that resumes, and so asks in another order, would not end in the same bytes."""
-    alone = base.encode_prompts(["sks person"])[0]
+    alone = encoded(base, ["sks person"])[0]
     for company in (
         ["a", "sks person", "b"],
         [*"abcdefghijklm", "sks person"],
         ["sks person", "x"],
     ):
         base._prompts.clear()
-        again = base.encode_prompts(company)[company.index("sks person")]
+        again = encoded(base, company)[company.index("sks person")]
         assert torch.equal(again, alone)
 
 
 def test_prompts_are_encoded_in_batches(base, monkeypatch):
     base._prompts.clear()
-    sizes, encode = [], base.text_encoder.forward
+    encoder = base.family.parts["text_encoder"]
+    sizes, encode = [], encoder.forward
 
     def counting(tokens, *args, **kwargs):
         sizes.append(len(tokens))
         return encode(tokens, *args, **kwargs)
 
-    monkeypatch.setattr(base.text_encoder, "forward", counting)
+    monkeypatch.setattr(encoder, "forward", counting)
     base.encode_prompts([f"{i % 10}" for i in range(30)])
     assert sizes == [8, 8]
     base.encode_prompts(["3", "7"])
@@ -209,12 +220,14 @@ def test_prompts_are_encoded_in_batches(base, monkeypatch):
 
 def test_a_full_prompt_cache_forgets_what_was_used_longest_ago(base, monkeypatch):
     calls = (["a", "b"], ["a", "c"], ["a", "d", "e"], ["e", "a", "e"])
-    expected = [base.encode_prompts(prompts) for prompts in calls]
+    expected = [encoded(base, prompts) for prompts in calls]
     base._prompts.clear()
-    monkeypatch.setattr("weights2weights.bases.sd._CACHED_PROMPT_BYTES", 2 * expected[0][0].nbytes)
+    monkeypatch.setattr(
+        "weights2weights.bases._base._CACHED_PROMPT_BYTES", 2 * expected[0][0].nbytes
+    )
     kept = []
     for prompts, before in zip(calls, expected, strict=True):
-        assert torch.equal(base.encode_prompts(prompts), before)
+        assert torch.equal(encoded(base, prompts), before)
         kept.append("".join(base._prompts))
     assert kept == ["ab", "ac", "de", "ae"]
 
@@ -286,7 +299,7 @@ def test_images_of_another_kind_are_refused(base, images, message):
 
 
 def loss_inputs(base, batch: int = 3) -> tuple[torch.Tensor, ...]:
-    latents, timesteps, prompts = tiny.unet_inputs(batch)
+    latents, timesteps, prompts = tiny.base_inputs(batch)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(9))
     return latents, noise, timesteps, prompts
 
@@ -296,7 +309,7 @@ def test_formulas_of_the_forward_process_are_those_of_diffusers(base):
 
     theirs = DDPMScheduler.from_config(base.scheduler_config)
     latents, noise, timesteps, _ = loss_inputs(base)
-    alpha_bar = base.alphas_cumprod[timesteps]
+    alpha_bar = base.process.levels[timesteps]
     noisy = theirs.add_noise(latents, noise, timesteps)
     torch.testing.assert_close(add_noise(latents, noise, alpha_bar), noisy)
     velocity = theirs.get_velocity(latents, noise, timesteps)
@@ -309,14 +322,14 @@ def test_loss_is_the_error_of_every_sample_alone(tmp_path, prediction_type):
     base = Base.from_pipeline(tiny.pipeline(tmp_path, prediction_type=prediction_type))
     latents, noise, timesteps, prompts = loss_inputs(base)
     losses = base.denoising_loss(latents, noise, timesteps, prompts)
-    alpha_bar = base.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    alpha_bar = base.process.levels[timesteps].view(-1, 1, 1, 1)
     noisy = alpha_bar.sqrt() * latents + (1 - alpha_bar).sqrt() * noise
     target = noise
     if prediction_type == "v_prediction":
         target = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * latents
     for i in range(3):
         one = slice(i, i + 1)
-        predicted = base.unet(noisy[one], timesteps[one], prompts[one]).sample
+        predicted = base.denoiser(noisy[one], timesteps[one], **prompts[one].tensors).sample
         torch.testing.assert_close(losses[i], (predicted - target[one]).square().mean())
 
 
@@ -345,8 +358,8 @@ def test_reduced_precision_stays_near_float32_and_gives_float32(tiny_base, base)
 
 def test_plain_attention_changes_rounding_only(tmp_path, base):
     fresh = tiny.unet()
-    latents, timesteps, prompts = tiny.unet_inputs(2)
-    theirs = fresh(latents, timesteps, prompts).sample
+    latents, timesteps, prompts = tiny.base_inputs(2)
+    theirs = fresh(latents, timesteps, **prompts.tensors).sample
     torch.testing.assert_close(base.denoise(latents, timesteps, prompts), theirs)
 
 
@@ -395,10 +408,44 @@ def test_a_folder_that_lacks_a_part_names_it(tiny_base, tmp_path):
         load_base(folder)
 
 
-def test_two_text_encoders_are_refused(tiny_base, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_class_name": "KandinskyPipeline"}, "is a 'KandinskyPipeline'; expected one of Stable"),
+        ({"_class_name": ["pipeline.py", "Mine"]}, r"is a .*pipeline\.py.*; expected one of"),
+        ({"unet": ["mine", "MyUNet"]}, "names .*MyUNet.* as its unet; expected UNet2D"),
+        ({"text_encoder": [None, None]}, "names .*None.* as its text_encoder; expected CLIP"),
+    ],
+)
+def test_an_index_that_names_anything_else_is_refused(tiny_base, tmp_path, changes, message):
     folder = copy(tiny_base, tmp_path)
-    (folder / "text_encoder_2").mkdir()
-    with pytest.raises(W2WError, match="SDXL"):
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | changes))
+    (folder / "pipeline.py").write_text("raise SystemExit")
+    with pytest.raises(InputError, match=message) as caught:
+        load_base(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_quantised_part_is_refused(tiny_base, tmp_path):
+    folder = copy(tiny_base, tmp_path)
+    config = folder / "unet" / "config.json"
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | quantised))
+    with pytest.raises(InputError, match="quantised unet"):
+        load_base(folder)
+
+
+def test_shards_are_read_and_a_missing_one_is_one_line(tiny_base, tmp_path):
+    folder = copy(tiny_base, tmp_path)
+    unet = tiny.unet()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="100KB")
+    shards = sorted((folder / "unet").glob("*.safetensors"))
+    assert len(shards) > 1
+    assert load_base(folder).hash == load_base(tiny_base).hash
+    shards[1].unlink()
+    with pytest.raises(InputError, match="its unet cannot be read"):
         load_base(folder)
 
 

@@ -101,7 +101,7 @@ def test_zero_weights_draw_the_base(base, layout):
 
 
 def test_the_base_is_left_as_it_was(base, layout, weights):
-    inputs = tiny.unet_inputs(2)
+    inputs = tiny.base_inputs(2)
     before = base.denoise(*inputs)
     draw(base, weights, layout=layout, prompts=PROMPTS[:1], seeds=[0], steps=2)
     assert torch.equal(base.denoise(*inputs), before)
@@ -137,11 +137,11 @@ def test_too_little_memory_halves_the_batch(base, layout, weights, images, monke
     sizes = []
     denoise = type(base).denoise
 
-    def greedy(self, noisy, timesteps, prompts):
+    def greedy(self, noisy, *others):
         sizes.append(len(noisy))
         if len(noisy) > 8:
             raise torch.OutOfMemoryError("no")
-        return denoise(self, noisy, timesteps, prompts)
+        return denoise(self, noisy, *others)
 
     monkeypatch.setattr(type(base), "denoise", greedy)
     again = draw(base, weights, layout=layout, batch_size=18)

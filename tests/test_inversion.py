@@ -81,7 +81,7 @@ def test_gradients_are_those_of_dense_layers(base, space, photos):
     chance = step_samples(base, recipe, 0, 0)
 
     ours = z.clone().requires_grad_()
-    with adapt(base.unet, space.layout, coordinates.weights(ours)):
+    with adapt(base.denoiser, space.layout, coordinates.weights(ours)):
         loss = encoded.losses(torch.arange(2), chance).mean(1)
     (loss + coordinates.prior(ours)).sum().backward()
 
@@ -99,11 +99,11 @@ def test_gradients_are_those_of_dense_layers(base, space, photos):
             dense[f"{module.name}.weight"] = layers[module.name].weight + 27 * B @ A
         s = len(chance.timesteps)
         latents = encoded.latents.mean[k].expand(s, -1, -1, -1)
-        alpha = base.alphas_cumprod[chance.timesteps].view(-1, 1, 1, 1)
+        alpha = base.process.levels[chance.timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * chance.noise
         text = base.encode_prompts(["sks person"] * s)
-        inputs = (noisy, chance.timesteps, text)
-        predicted = torch.func.functional_call(unet, dense, inputs).sample
+        inputs = (noisy, chance.timesteps)
+        predicted = torch.func.functional_call(unet, dense, inputs, text.tensors).sample
         total = total + F.mse_loss(predicted, chance.noise)
         total = (
             total
@@ -158,13 +158,13 @@ def test_the_seed_decides(base, space, photos, found):
 
 
 def test_the_base_is_left_as_it_was(base, space, photos):
-    inputs = tiny.unet_inputs(2)
+    inputs = tiny.base_inputs(2)
     before = base.denoise(*inputs)
     invert(base, space, photos[:1], config=QUICK)
     assert torch.equal(base.denoise(*inputs), before)
 
 
-def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
+def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos, monkeypatch):
     mask = torch.zeros(2, 16, 16)
     mask[:, :6] = 1
     encoded = TargetImages(base, torch.from_numpy(photos[:2]), mask, [0, 1], "sks person", False)
@@ -172,12 +172,8 @@ def test_the_loss_within_a_mask_is_the_mean_error_there(base, photos):
     assert encoded_mask is not None
     assert encoded_mask[0, :3].eq(1).all() and encoded_mask[0, 3:].eq(0).all()
     samples = step_samples(base, QUICK, 0, 0)
-    prediction = base.unet
-    try:
-        object.__setattr__(base, "unet", lambda x, t, p, return_dict: (torch.zeros_like(x),))
-        flat = encoded.losses(torch.arange(2), samples)
-    finally:
-        object.__setattr__(base, "unet", prediction)
+    monkeypatch.setattr(base.family, "predict", lambda noisy, *others: torch.zeros_like(noisy))
+    flat = encoded.losses(torch.arange(2), samples)
     inside = samples.noise[:, :, :3].square().mean((1, 2, 3))
     torch.testing.assert_close(flat, inside.expand(2, -1))
 
@@ -232,7 +228,7 @@ def test_the_best_look_is_kept_and_the_patient_stop(base, space, photos):
     # what is reported is the loss of what is returned
     samples = held_out_samples(base, wild, 0)
     encoded = TargetImages(base, torch.from_numpy(photos[:2]), None, [0, 1], "sks person", False)
-    with torch.no_grad(), adapt(base.unet, space.layout, space.to_weights(found.points)):
+    with torch.no_grad(), adapt(base.denoiser, space.layout, space.to_weights(found.points)):
         loss = encoded.losses(torch.arange(2), samples).mean(1)
     torch.testing.assert_close(loss, found.loss)
 
@@ -259,7 +255,7 @@ def test_an_interruption_keeps_the_best_so_far(base, space, photos, monkeypatch,
 
     whole = invert(base, space, photos, config=recipe, subjects_per_batch=2)
     monkeypatch.setattr(_search, "step_samples", interrupted)
-    before = base.unet.state_dict()
+    before = base.denoiser.state_dict()
     found = invert(base, space, photos, config=recipe, subjects_per_batch=2)
     assert found.interrupted
     assert torch.equal(found.points[:2], whole.points[:2])
@@ -270,7 +266,7 @@ def test_an_interruption_keeps_the_best_so_far(base, space, photos, monkeypatch,
         assert (found.loss[2:] <= found.start_loss[2:]).all()
     else:
         assert found.loss[2:].isnan().all()
-    assert base.unet.state_dict().keys() == before.keys()
+    assert base.denoiser.state_dict().keys() == before.keys()
 
 
 def test_whom_an_interruption_left_out_took_no_steps(base, space, photos, monkeypatch):
@@ -451,7 +447,7 @@ def test_images_of_any_size_are_cropped_as_training_crops_them(base, space, phot
 def test_gradient_checkpointing_changes_rounding_only(base, space, photos, found):
     frugal = invert(base, space, photos, config=QUICK, gradient_checkpointing=True)
     torch.testing.assert_close(frugal.points, found.points, rtol=1e-3, atol=1e-4)
-    assert not base.unet.is_gradient_checkpointing
+    assert not base.denoiser.is_gradient_checkpointing
 
 
 def test_a_loss_that_breaks_is_told(base, space, photos):

@@ -64,7 +64,7 @@ def test_slider_moves_unseen_predictions_to_the_wanted_ones(base):
     far = (wanted - neutral).square().mean()
 
     def left(strength: float) -> float:
-        with adapt(base.unet, layout, scaled(slider, layout, strength)[None]):
+        with adapt(base.denoiser, layout, scaled(slider, layout, strength)[None]):
             return float((say(base, BALD.target) - wanted).square().mean() / far)
 
     assert left(1.0) < 0.5
@@ -75,9 +75,9 @@ def test_scale_0_is_the_base_and_the_base_is_left_as_it_was(base):
     layout, before = base.layout(alpha=1.0), say(base, "a person")
     (slider,) = train_sliders(base, layout, [Concept("bald", "hair", "a person")], **QUICK)
     assert torch.equal(say(base, "a person"), before)
-    with adapt(base.unet, layout, scaled(slider, layout, 0.0)[None]):
+    with adapt(base.denoiser, layout, scaled(slider, layout, 0.0)[None]):
         assert torch.equal(say(base, "a person"), before)
-    with adapt(base.unet, layout, slider[None]):
+    with adapt(base.denoiser, layout, slider[None]):
         assert not torch.equal(say(base, "a person"), before)
 
 

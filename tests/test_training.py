@@ -209,11 +209,11 @@ def test_an_empty_cache_changes_nothing(tmp_path, base, subjects, cache):
 
 
 def test_the_base_is_left_as_it_was(tmp_path, base, subjects, cache):
-    inputs = tiny.unet_inputs(2)
+    inputs = tiny.base_inputs(2)
     before = base.denoise(*inputs)
     train(base, subjects[:2], tmp_path / "out", QUICK, cache=cache)
     assert torch.equal(base.denoise(*inputs), before)
-    assert all(parameter.grad is None for parameter in base.unet.parameters())
+    assert all(parameter.grad is None for parameter in base.denoiser.parameters())
 
 
 def test_training_lowers_the_loss_on_the_subject(tmp_path, base, subjects, cache):
@@ -767,7 +767,7 @@ def test_gradient_checkpointing_changes_rounding_only(base, tmp_path, subjects, 
         base, subjects[:2], tmp_path / "b", QUICK, cache=cache, gradient_checkpointing=True
     )
     torch.testing.assert_close(frugal[0], plain[0], rtol=1e-3, atol=1e-5)
-    assert not base.unet.is_gradient_checkpointing
+    assert not base.denoiser.is_gradient_checkpointing
 
 
 def test_a_caption_that_is_no_text_fails_its_subject_alone(base, tmp_path, cache):
@@ -788,16 +788,14 @@ def test_the_start_is_the_input_along_which_gradients_of_subjects_differ(base):
         for _ in range(4)
     ]
     start = world_start.find_start(base, layout, QUICK, subjects, passes=2)
-    layers = dict(base.unet.named_modules())
+    layers = dict(base.denoiser.named_modules())
     text = base.encode_prompts([QUICK.instance_prompt])
     gradients = []
     for one in subjects:
         total = None
         for index, timesteps, noise in world_start._samples(base, 3, 2, 0):
             weights = [layers[module.name].weight.requires_grad_() for module in layout.modules]
-            losses = base.denoising_loss(
-                one.mean[index], noise, timesteps, text.expand(len(index), -1, -1)
-            )
+            losses = base.denoising_loss(one.mean[index], noise, timesteps, text.expand(len(index)))
             total = torch.autograd.grad(losses.sum(), weights)
             for weight in weights:
                 weight.requires_grad_(False)
@@ -810,7 +808,7 @@ def test_the_start_is_the_input_along_which_gradients_of_subjects_differ(base):
         held = torch.linalg.svdvals(differences)[:2].norm()
         assert (differences @ rows.T).norm() == pytest.approx(float(held), rel=1e-3)
         assert not start[B].any()
-    assert all(not parameter.requires_grad for parameter in base.unet.parameters())
+    assert all(not parameter.requires_grad for parameter in base.denoiser.parameters())
 
 
 def test_training_begins_where_the_bases_folder_says(tiny_base, tmp_path, subjects, cache):

@@ -140,3 +140,11 @@ def unet_inputs(batch: int = 1, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
     timesteps = torch.randint(0, 1000, (batch,), generator=generator)
     prompts = torch.randn(batch, TEXT_LENGTH, TEXT_WIDTH, generator=generator)
     return latents, timesteps, prompts
+
+
+def base_inputs(batch: int = 1, seed: int = 0) -> tuple[Any, ...]:
+    """What `unet_inputs` returns, as `Base.denoise` takes it."""
+    from weights2weights.bases import Conditions
+
+    latents, timesteps, prompts = unet_inputs(batch, seed)
+    return latents, timesteps, Conditions({"encoder_hidden_states": prompts})

@@ -112,10 +112,10 @@ def train_world(
         log(f"scorers of {kind} trained")
     latents, labels, texts = run.encoded(vae)
     log(f"{len(latents):,} images of {recipe.size} pixels encoded")
-    tokenizer = begun.tokenizer if begun else train_tokenizer(texts, work / "words")
+    tokenizer = begun.family.parts["tokenizer"] if begun else train_tokenizer(texts, work / "words")
     tokens = tokenize(tokenizer, texts).to(torch.int16).view(len(latents), -1, MAX_TOKENS)
     if begun:
-        text_encoder = begun.text_encoder
+        text_encoder = begun.family.parts["text_encoder"]
     else:
         text_encoder = train_text_encoder(
             tokenizer,
@@ -134,7 +134,7 @@ def train_world(
         text_encoder,
         PEOPLE.focus,
         work / "denoiser",
-        unet=begun.unet if begun else None,
+        unet=begun.denoiser if begun else None,
         steps=recipe.denoiser_steps,
         batch=recipe.denoiser_batch,
         **run.limits(),

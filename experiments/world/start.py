@@ -119,7 +119,7 @@ def _gradients(
     prompts = [", ".join(filter(None, (config.instance_prompt, caption))) for caption in captions]
     text = base.encode_prompts(prompts)
     total = torch.zeros_like(weights)
-    with adapt(base.unet, whole, weights):
+    with adapt(base.denoiser, whole, weights):
         for index, timesteps, noise in _samples(base, len(latents.mean), passes, seed):
             clean = latents.mean[index]
             loss = base.denoising_loss(clean, noise, timesteps, text[index]).sum()
@@ -140,6 +140,6 @@ def _samples(
     shares = torch.rand(len(index), generator=generator)
     shares = (torch.randperm(len(index), generator=generator) + shares) / len(index)
     noise = torch.randn(len(index), *base.latent_shape, generator=generator)
-    timesteps = (shares * len(base.alphas_cumprod)).long().clamp(max=len(base.alphas_cumprod) - 1)
+    timesteps = (shares * base.num_timesteps).long().clamp(max=base.num_timesteps - 1)
     for parts in zip(*(x.split(_AT_ONCE) for x in (index, timesteps, noise)), strict=True):
         yield tuple(part.to(base.device) for part in parts)  # pyright: ignore[reportReturnType]

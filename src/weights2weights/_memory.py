@@ -43,8 +43,8 @@ def loras_that_fit(base: Base, layout: WeightLayout, samples: int) -> int:
     weights = torch.zeros(1, layout.num_parameters, device=base.device, requires_grad=True)
     latents = torch.zeros(samples, *base.latent_shape, device=base.device)
     timesteps = torch.zeros(samples, dtype=torch.int64, device=base.device)
-    prompts = base.encode_prompts([""]).expand(samples, -1, -1)
-    with _counting_saved(base) as saved, adapt(base.unet, layout, weights):
+    prompts = base.encode_prompts([""]).expand(samples)
+    with _counting_saved(base) as saved, adapt(base.denoiser, layout, weights):
         base.denoising_loss(latents, latents, timesteps, prompts)
     each = sum(saved.values()) + 6 * weights.nbytes  # gradient, two moments, copies
     largest = _MAX_SAMPLES.get(base.device.type, _MAX_SAMPLES_ON_ACCELERATORS)
@@ -67,7 +67,7 @@ def out_of_memory_explained(base: Base, what: str) -> Iterator[None]:
 @contextmanager
 def _counting_saved(base: Base) -> Iterator[dict[int, int]]:
     """Collect address → bytes of everything autograd keeps, apart from the base itself."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in base.unet.parameters()}
+    own = {parameter.untyped_storage().data_ptr() for parameter in base.denoiser.parameters()}
     saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:

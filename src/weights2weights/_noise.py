@@ -68,8 +68,9 @@ def draw_noise(
         positions: of the timesteps in `timestep_range`, from 0 to 1, as `fractions` returns them.
         timestep_range: part of the noise schedule to use: 0 is the clean image, 1 pure noise.
     """
-    (low, high), count = timestep_range, len(base.alphas_cumprod)
-    timesteps = ((low + (high - low) * positions) * count).long().clamp(max=count - 1)
+    (low, high), count = timestep_range, base.num_timesteps
+    positions = low + (high - low) * base.process.quantile(positions)
+    timesteps = (positions * count).long().clamp(max=count - 1)
     noise, posterior = torch.randn(2, len(turns), *base.latent_shape, generator=random)
     return Noise(turns, timesteps, noise, posterior)
 

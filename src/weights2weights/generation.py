@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ._memory import free_memory
 from .adapter import adapt
-from .bases import Base
+from .bases import Base, Conditions
 from .errors import InputError, ResourceError
 from .layout import WeightLayout
 from .opening import Models, Space, stack_models
@@ -96,15 +96,15 @@ def generate(
         raise InputError(f"seeds from {min(rows)} to {max(rows)}: expected 0 to 2^64 - 1")
     if not math.isfinite(guidance):
         raise InputError(f"guidance {guidance}: expected a finite number")
-    if steps > len(base.alphas_cumprod):
-        raise InputError(f"{steps} steps: expected at most {len(base.alphas_cumprod)}")
+    if steps > base.num_timesteps:
+        raise InputError(f"{steps} steps: expected at most {base.num_timesteps}")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
     options = {"space": space, "layout": layout, "base_hash": base.hash}
     loras = _loras(models, original, inject_at, **options)
     sampler = _Sampler(base, prompts, negative_prompt, rows, steps, guidance)
     shape = K, P, S = len(loras.edited) if loras else 1, len(prompts), len(rows)
-    batch_size = batch_size or _fitting(base, 1 if guidance == 1 else 2)
+    batch_size = batch_size or _fitting(base, _passes(base, guidance))
     images: list[Tensor] = []
     done, total = 0, K * P * S
     with tqdm(disable=not progress, total=total * steps, unit=" image-steps", leave=False) as bar:
@@ -135,12 +135,12 @@ def initial_noise(base: Base, seed: int) -> Float[Tensor, "1 c h w"]:
     return torch.randn((1, *base.latent_shape), generator=generator)
 
 
-_Select = Callable[[int], Any]
+_Select = Callable[[float], Any]
 """Lets the edited or the original weights act at a timestep."""
 
 
 class _Sampler:
-    """DDIM with guidance for any subset of (prompt, seed); everything shared is made once."""
+    """Guided sampling for any subset of (prompt, seed); everything shared is made once."""
 
     def __init__(
         self,
@@ -151,32 +151,29 @@ class _Sampler:
         steps: int,
         guidance: float,
     ):
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-        self.base, self.guidance = base, guidance
+        self.base, self.steps, self.guidance = base, steps, guidance
         self.prompts = base.encode_prompts(prompts)
-        self.negative = base.encode_prompts([negative_prompt])
+        self.negative = base.encode_negative(negative_prompt)
         self.noise = torch.cat([initial_noise(base, seed) for seed in seeds])
-        # Latents have no range to be clipped to, whatever another scheduler's settings leave open.
-        self.scheduler: Any = DDIMScheduler.from_config(base.scheduler_config, clip_sample=False)
-        self.scheduler.set_timesteps(steps)
 
     @torch.no_grad()
     def draw(self, prompt: Tensor, seed: Tensor, select: _Select, bar: Any) -> Tensor:
         """Return the latents of some (prompt, seed); `select` is called before every step."""
         device = self.base.device
         latents, text = self.noise[seed].to(device), self.prompts[prompt.to(device)]
-        passes = 1 if self.guidance == 1 else 2
+        passes = _passes(self.base, self.guidance)
         if passes == 2:
-            text = torch.cat([self.negative.expand_as(text), text])
-        for timestep in self.scheduler.timesteps:
-            select(int(timestep))
+            text = Conditions.cat([self.negative.expand(len(text)), text])
+        scheduler = self.base.sampler(self.steps)  # a new one, as some count their steps
+        for timestep in scheduler.timesteps:
+            select(float(timestep))
             times = timestep.to(device).expand(len(text))
-            predicted = self.base.denoise(latents.repeat(passes, 1, 1, 1), times, text)
+            repeated = latents.repeat(passes, 1, 1, 1)
+            predicted = self.base.denoise(repeated, times, text, self.guidance)
             if passes == 2:
                 plain, prompted = predicted.chunk(2)
                 predicted = plain + self.guidance * (prompted - plain)
-            latents = self.scheduler.step(predicted, timestep, latents).prev_sample
+            latents = scheduler.step(predicted, timestep, latents).prev_sample
             bar.update(len(seed))
         return latents
 
@@ -198,14 +195,14 @@ class _LoRAs:
         original = None if self.original is None else self.original[rows].to(base.device)
         index = (model - model[0]).to(base.device)
 
-        def select(timestep: int) -> None:
+        def select(timestep: float) -> None:
             late = self.inject_at is None or timestep <= self.inject_at
             if original is None:
                 adapter.enabled = late
             else:
                 adapter.weights = edited if late else original
 
-        with adapt(base.unet, self.layout, edited, index) as adapter:
+        with adapt(base.denoiser, self.layout, edited, index) as adapter:
             yield select
 
 
@@ -229,16 +226,21 @@ def _loras(
     return _LoRAs(options["layout"], edited.detach(), before.detach().expand_as(edited), inject_at)
 
 
+def _passes(base: Base, guidance: float) -> int:
+    """Return how often the denoiser runs per step: guidance compares two predictions."""
+    return 1 if guidance == 1 or base.family.reads_guidance else 2
+
+
 def _fitting(base: Base, passes: int) -> int:
     """Return the number of images that fit at once into half of the memory at hand, by estimate.
 
-    A pass keeps about 24 maps of the widest level (skip connections, the block at work) and, where
+    A pass keeps about 24 maps of the first level (skip connections, the block at work) and, where
     attention is not fused, two tokens × tokens matrices per head.
     """
     _, height, width = base.latent_shape
-    channels, on_cpu = base.unet.config.block_out_channels[0], base.device.type == "cpu"
-    values = 24 * height * width * channels
-    if on_cpu and height * width <= 1024:
-        values += 2 * max(1, channels // 32) * (height * width) ** 2
+    tokens, channels = height * width // base.family.patch**2, base.family.width
+    values = 24 * tokens * channels
+    if base.device.type == "cpu" and tokens <= 1024:
+        values += 2 * max(1, channels // 32) * tokens**2
     most = _LARGEST_BATCH.get(base.device.type, _LARGEST_ON_ACCELERATORS)
     return max(1, min(most, free_memory(base.device) // 2 // (passes * 4 * values)))

@@ -6,18 +6,21 @@ arXiv:2406.09413). This package is the only place that touches diffusers' networ
 as the name of an embedded world ("people"), a folder in diffusers layout, a hub id or a pipeline;
 its networks are frozen, in evaluation mode, and read from safetensors files only.
 
-`sd` is the family of Stable Diffusion 1 and 2: what a prompt becomes, what the UNet is fed and
-predicts, the loss and the latents. `_diffusion` holds the formulas of the forward process, `_find`
-where a base is, `_load` the way from there to its networks, `_hash` what identifies it.
+One family per file: `sd` (Stable Diffusion 1 and 2), `sdxl`, `sd3`, `flux` say what a prompt
+becomes and what the denoiser is fed. `_family` is what they have in common, `_diffusion` how images
+become noisy and the way back, `_base` what everybody uses, `_find` and `_load` lead there from a
+name, `_hash` is what identifies a base.
 """
 
+from ._base import Base
+from ._conditions import Conditions
 from ._diffusion import add_noise, noise_target
 from ._find import find_start_file
 from ._load import load_base, quiet
-from .sd import Base
 
 __all__ = [
     "Base",
+    "Conditions",
     "add_noise",
     "find_start_file",
     "load_base",

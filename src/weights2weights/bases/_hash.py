@@ -7,59 +7,46 @@ names, sizes and times of change.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from .._cache import Cache, cache_key
-
-NETWORKS = ("unet", "vae", "text_encoder")
-PARTS = (*NETWORKS, "tokenizer", "scheduler")
-"""Subfolders of a base."""
+from ._family import Family
 
 Stamp = list[tuple[str, int, int]]
 """Name, size and time of change in nanoseconds of each file of a base."""
 
 
-def content_hash(parts: Mapping[str, Any]) -> str:
+def content_hash(family: Family, scheduler: dict[str, Any]) -> str:
     """Return 16 hex characters over all weights and the settings that a LoRA's meaning depends on.
 
-    These are the noise schedule, the prediction type and the scale of the latents. The parts are
-    named as their subfolders; that of the scheduler is its settings.
+    These are the noise schedule, the prediction type and the scale of the latents.
     """
     schedule = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
     latents = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
     settings = [
-        [parts["scheduler"].get(name) for name in (*schedule, "rescale_betas_zero_snr")],
-        [parts["vae"].config.get(name) for name in latents],
+        [scheduler.get(name) for name in (*schedule, "rescale_betas_zero_snr")],
+        [family.parts["vae"].config.get(name) for name in latents],
     ]
     digest = hashlib.sha256(json.dumps(settings).encode())
-    for part in NETWORKS:
-        for name, value in sorted(parts[part].state_dict().items()):
+    for part in family.networks():
+        for name, value in sorted(family.parts[part].state_dict().items()):
             if value.is_floating_point():  # the others are position counters of some versions
                 digest.update(f"{name} {tuple(value.shape)}\n".encode())
                 digest.update(value.detach().cpu().float().contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
-def stamp_of(source: str | Path) -> Stamp:
-    """Return the stamp of a base's files, empty for a hub id that has not been downloaded."""
-    if isinstance(source, str):
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(source, "model_index.json")
-        if not isinstance(found, str):
-            return []
-        source = Path(found).parent
-    files = [path for part in PARTS for path in sorted((source / part).glob("*"))]
+def stamp_of(folder: Path, parts: Iterable[str]) -> Stamp:
+    """Return the stamp of the files of a base's parts."""
+    files = [path for part in parts for path in sorted((folder / part).glob("*"))]
     status = [(str(path), path.stat()) for path in files if path.is_file()]
     return [(name, one.st_size, one.st_mtime_ns) for name, one in status]
 
 
 def cached_hash(stamp: Stamp, compute: Callable[[], str]) -> str:
     """Return the hash of files with a stamp from the cache, or compute and cache it."""
-    if not stamp:
-        return compute()
     cache, key = Cache(), cache_key("hashes", stamp)
     found = cache.load_text(key)
     if found is None or not re.fullmatch("[0-9a-f]{16}", found):

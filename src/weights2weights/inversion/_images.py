@@ -66,6 +66,6 @@ class TargetImages:
             tensor.flatten(0, 1) for tensor in self.latents.select(index, samples)
         )
         mask = None if self.latents.mask is None else masks
-        text = self.text.expand(len(latents), -1, -1)
+        text = self.text.expand(len(latents))
         loss = self.base.denoising_loss(latents, noise, timesteps, text, mask=mask)
         return loss.view(len(rows), -1)

@@ -57,7 +57,7 @@ class Search:
         try:
             with (
                 self.base.gradient_checkpointing(config.gradient_checkpointing),
-                adapt(self.base.unet, self.coordinates.layout, weights) as adapter,
+                adapt(self.base.denoiser, self.coordinates.layout, weights) as adapter,
             ):
                 self._evaluate(adapter, rows)
                 self.start_loss[rows] = self.loss[rows]

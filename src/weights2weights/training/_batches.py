@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .._noise import Noise, draw_noise, fractions, generator, shuffled_rounds
-from ..bases import Base
+from ..bases import Base, Conditions
 from ._config import DreamBoothConfig
 from ._latents import Latents, concatenate
 
@@ -44,7 +44,7 @@ class Batches:
             self.prior_order = image_order(config, "class", len(prior.mean)).to(base.device)
             self.class_prompts = [config.class_prompt] * config.train_batch_size
         prompts = [config.instance_prompt] * config.train_batch_size + self.class_prompts
-        self.plain_text = base.encode_prompts(prompts).repeat(self.K, 1, 1)
+        self.plain_text = base.encode_prompts(prompts * self.K)
 
     def losses(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return every subject's loss "k" on its own images, and on those of the class."""
@@ -64,7 +64,7 @@ class Batches:
         own, of_class = losses.view(self.K, -1).tensor_split([self.config.train_batch_size], dim=1)
         return own.mean(1), None if self.prior is None else of_class.mean(1)
 
-    def _text(self, step: int) -> Tensor:
+    def _text(self, step: int) -> Conditions:
         """Return the encoded prompts of a step's batch; without captions always the same."""
         if not self.latents.captions:
             return self.plain_text

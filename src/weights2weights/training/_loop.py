@@ -69,7 +69,7 @@ def train_batch(
     with (
         out_of_memory_explained(base, f"{len(subjects)} subjects"),
         base.gradient_checkpointing(config.gradient_checkpointing),
-        adapt(base.unet, layout, weights),
+        adapt(base.denoiser, layout, weights),
     ):
         for step in range(state.step, config.steps):
             loss, prior_loss = batches.losses(step)

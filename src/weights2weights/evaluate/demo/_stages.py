@@ -306,14 +306,14 @@ def difference_to_diffusers(setting: Setting, weights: Float[Tensor, " d"]) -> f
     base, device = setting.base, setting.base.device
     latents = torch.cat([initial_noise(base, seed) for seed in range(2)])
     timesteps = torch.tensor([250, 750])
-    text = base.encode_prompts([setting.recipe.instance_prompt] * 2).cpu()
+    text = base.encode_prompts([setting.recipe.instance_prompt] * 2).to("cpu")
     pipeline: Any = StableDiffusionPipeline.from_pretrained(_diffusers_source(setting))
     with tempfile.TemporaryDirectory() as folder:
         path = save_lora(Path(folder) / "lora.safetensors", weights, layout=setting.layout)
         pipeline.load_lora_weights(path.parent, weight_name=path.name)
     with torch.no_grad():
-        theirs = pipeline.unet(latents, timesteps, encoder_hidden_states=text).sample
-        with adapt(base.unet, setting.layout, weights[None].to(device)):
+        theirs = pipeline.unet(latents, timesteps, **text.tensors).sample
+        with adapt(base.denoiser, setting.layout, weights[None].to(device)):
             ours = base.denoise(latents.to(device), timesteps.to(device), text.to(device)).cpu()
     return float((ours - theirs).abs().max())
 

@@ -1,0 +1,20 @@
+"""The families that the library knows, by the name of their pipeline in diffusers."""
+
+from ..errors import InputError, shown
+from ._family import Family
+from .sd import StableDiffusion
+
+FAMILIES: dict[str, type[Family]] = {kind.pipeline: kind for kind in (StableDiffusion,)}
+
+
+def family_of(pipeline: str) -> type[Family]:
+    """Return the family of a pipeline's class.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    # variants of one pipeline, such as …Img2ImgPipeline, have the same parts
+    plain = pipeline.replace("Img2Img", "").replace("Inpaint", "")
+    if plain not in FAMILIES:
+        raise InputError(f"a {shown(pipeline)}; expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[plain]

@@ -65,7 +65,10 @@ def test_help_lists_every_command_with_the_first_line_of_its_docstring():
 def test_commands_are_listed_in_their_order(verb):
     verb(lambda: None)
     listed = cli.main.list_commands(click.Context(cli.main))
-    assert listed[:2] + listed[-3:] == ["demo", "world", "info", "verify", "act"]
+    assert " ".join(listed) == (
+        "demo world train import pack import-published fit sample neighbours directions edit invert"
+        " merge generate export evaluate study info verify act"
+    )
     assert " ".join(run("--help").output.split()).endswith("act Act as the test says.")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 COMMANDS: dict[str, click.Command] = {}
-"""All commands, in the order in which data flows and `w2w --help` lists them."""
+"""All commands by name."""
 
 
 class Outcome(NamedTuple):

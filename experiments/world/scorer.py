@@ -11,9 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import UInt8
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from weights2weights._files import write_atomic
 from weights2weights.worlds.scorers import Scorer, ScorerNetwork, as_signal
 
 from .training import train_networks
@@ -85,9 +86,9 @@ def save_scorer(scorer: Scorer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = scorer.network.state_dict()
     weights = {name: value.half().contiguous() for name, value in state.items()}
-    save_file(weights, folder / "model.safetensors")
+    write_atomic(folder / "model.safetensors", [save(weights)])
     config = json.dumps({"label_names": scorer.label_names}, indent=1)
-    (folder / "config.json").write_text(config)
+    write_atomic(folder / "config.json", [config.encode()])
 
 
 def _augment(signal: Tensor, generator: torch.Generator) -> Tensor:

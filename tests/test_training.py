@@ -311,6 +311,12 @@ def test_a_recipe_that_makes_no_sense_is_refused(change, message):
         replace(QUICK, **change)
 
 
+def test_an_unknown_setting_is_refused_with_the_nearest(tmp_path, base, subjects):
+    with pytest.raises(W2WError, match=r"^there is no setting 'stepz': expected steps$"):
+        train(base, subjects, tmp_path / "out", stepz=1)
+    assert not (tmp_path / "out").exists()
+
+
 # What the dataset says.
 
 

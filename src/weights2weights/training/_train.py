@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .._cache import Cache
+from .._config import require_fields
 from .._memory import loras_that_fit
 from ..bases import Base
 from ..dataset import WeightDataset
@@ -63,15 +64,17 @@ def train(
         images, or a loss that became infinite or NaN.
 
     Raises:
-        InputError: no subjects, duplicate names, invalid settings, or a dataset with other
-            settings in `out`.
+        InputError: no subjects, duplicate names, unknown or invalid settings, or a dataset with
+            other settings in `out`.
         ResourceError: K subjects do not fit into memory, or the dataset cannot be written.
 
     Example:
         >>> def learn(base, folder):
         ...     return train(base, find_subjects(folder), "loras", DreamBoothConfig(steps=800))
     """
-    config = replace(config or default_config(base.id), **changes)
+    config = config or default_config(base.id)
+    require_fields(config, changes)
+    config = replace(config, **changes)
     known = {subject.name: subject for subject in subjects}
     if not subjects or len(known) < len(subjects):
         raise InputError(

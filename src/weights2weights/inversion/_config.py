@@ -34,15 +34,14 @@ class InversionConfig:
         lr_end_factor: the learning rate decays linearly to this fraction of its peak.
         betas: of Adam.
         weight_decay: times z, added to the gradient.
-        normalize: what Adam divides by: "coefficient" the gradient size of each coefficient, so
-            that all move equally fast; "image" one size for all coefficients of an image, so that
-            they move in proportion to their gradients.
+        normalize: what Adam divides by: "coefficient" each coefficient's own gradient size, so that
+            all move equally fast; "image" one size for all, so that gradients keep proportion.
         preconditioning: 0 optimises the coefficients themselves, 1 their values in standard
             deviations of the training models.
         prior_weight: of the Gaussian prior ½ Σ ((c − mean) / std)², added to the mean loss; larger
             values stay closer to the training models.
         timesteps: "uniform" draws each independently; "even" covers the noise schedule evenly over
-            the run, which makes the gradients of short runs less noisy.
+            the run, for less noisy gradients.
         timestep_range: part of the noise schedule to use: 0 is the clean image, 1 pure noise.
         latents: "sample" samples the VAE posterior for every noise, "mean" uses its mean.
         eval_every: steps between evaluations of the loss on fixed, held-out noise. The best point
@@ -107,10 +106,9 @@ PRESETS = {
     "paper": InversionConfig(),
     # What the authors use for out-of-distribution images (section 4.5).
     "paper-ood": InversionConfig(components=1000, steps=800, learning_rate=1.0, weight_decay=0.0),
-    # Few, well-spread samples. What matters most is `normalize`: steps along the gradient leave the
-    # many components alone that an image says nothing about, where Adam moves all equally fast. A
-    # little preconditioning lets those with a large variance move further. The least noisy
-    # timesteps say little about identity.
+    # Few, well-spread samples. What matters most is `normalize`: steps along the gradient leave
+    # alone the many components that an image says nothing about. The least noisy timesteps say
+    # little about identity.
     "fast": _FAST,
     # For images unlike all training subjects: few components and a stronger prior. Tuned on the
     # embedded space, which has 1,200 components.

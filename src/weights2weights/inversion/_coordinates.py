@@ -10,12 +10,7 @@ from ._config import InversionConfig
 
 
 class Coordinates:
-    """The meaning of z: c = std^preconditioning · z, and w = c @ components · std + mean.
-
-    Attributes:
-        layout: of the weights.
-        components: j, the number of coefficients to optimise.
-    """
+    """The meaning of z: c = std^preconditioning · z, and w = c @ components · std + mean."""
 
     def __init__(self, space: WeightSpace, config: InversionConfig, device: torch.device):
         self.layout = space.layout

@@ -13,19 +13,7 @@ from ..training._latents import Latents, encode
 
 
 class TargetImages:
-    """The images of K subjects, on the device.
-
-    Args:
-        base: encodes the images and predicts the noise.
-        pixels: the images.
-        masks: loss weight of each pixel, from 0 to 1, or None if all count alike.
-        subjects: for each image the number of its subject, 0 to K − 1; None: each its own.
-        prompt: of all images.
-        sampled: sample the VAE posterior instead of using its mean.
-
-    Raises:
-        InputError: not one subject for each image, or subjects not numbered 0, 1, 2, …
-    """
+    """The images of K subjects, on the device; the arguments are those of `invert`."""
 
     def __init__(
         self,

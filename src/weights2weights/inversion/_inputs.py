@@ -21,10 +21,6 @@ def read_images(
     """Return images and masks, given as to `invert`, as centred squares of one size.
 
     The name and SHA-256 of each image's file are last, empty for an image that is not a file.
-
-    Raises:
-        InputError: an image or mask that cannot be read, of another kind or shape, an empty mask,
-            or another number of masks than of images.
     """
     read = [_image(value, i) for i, value in enumerate(_as_list(images, 3))]
     if not read:

@@ -16,8 +16,7 @@ from .._memory import loras_that_fit, out_of_memory_explained
 from ..bases import Base
 from ..errors import InputError
 from ..models import Model, require_one_base
-from ..opening import Space as SpaceLike
-from ..opening import open_space
+from ..opening import Space, open_space
 from ..space import WeightSpace
 from ..training import default_config
 from ._config import PRESETS, InversionConfig
@@ -32,10 +31,8 @@ class Inversion:
     """The result of an inversion, one row per subject; usable wherever points are.
 
     Attributes:
-        points: float32 coefficients on the CPU, on all m components of the space; those that were
-            not optimised are 0.
-        loss: denoising loss of the images on held-out noise; NaN if an interruption came before it
-            was measured.
+        points: float32 coefficients on the CPU; those that were not optimised are 0.
+        loss: denoising loss of the images on held-out noise; NaN if it was not measured in time.
         start_loss: the same at the start, the mean of the training models.
         steps: optimiser steps that each subject took; 0 for those an interruption left out.
         images: the images as the search saw them: cropped and resized.
@@ -60,14 +57,7 @@ class Inversion:
         return f"Inversion(points {points}, {self.steps.sum()} steps, mean loss {loss:.4f})"
 
     def models(self, space: WeightSpace) -> list[Model]:
-        """Return the models of all subjects that took a step, for `save_model`.
-
-        Args:
-            space: that was searched.
-
-        Returns:
-            models with the name of their first image's file.
-        """
+        """Return the models of all subjects that took a step, named after their first image."""
         return [
             replace(
                 space.model(point, origin),
@@ -81,7 +71,7 @@ class Inversion:
 
 def invert(
     base: Base,
-    space: SpaceLike,
+    space: Space,
     images: Any,
     *,
     mask: Any = None,
@@ -96,8 +86,7 @@ def invert(
 ) -> Inversion:
     """Find the models of a space that generate what images show.
 
-    A step costs one forward and backward pass of the UNet over K × samples_per_step samples, and
-    two products of K rows with the components.
+    A step costs a forward and backward pass of the UNet over K × samples_per_step samples.
 
     Args:
         base: of the space; left unchanged.
@@ -105,9 +94,8 @@ def invert(
         images: one or several paths, PIL images or uint8 arrays "h w 3" (NumPy or torch). The
             largest centred square is resized to the base's size.
         mask: where the subject is: for each image a path, a PIL image or an array "h w" of its
-            size (bool, uint8 of 0 to 255, or 0 to 1), white or 1 on the subject, or None. It
-            weights the squared error of each latent pixel; the authors weight the error, hence by
-            mask², which is the same for masks of 0 and 1.
+            size (bool, uint8, or 0 to 1), white or 1 on the subject, or None. It weights the
+            squared error of each latent pixel.
         preset: "paper", "paper-ood", "fast" or "ood"; the last is for images unlike the training
             subjects, such as paintings, sketches and animals.
         config: settings to use instead of a preset's.
@@ -123,9 +111,8 @@ def invert(
         a point for every subject. After Ctrl-C the best so far, with `interrupted` set.
 
     Raises:
-        InputError: images, masks or subjects that do not fit, a space of another base, invalid
-            settings, settings that need the distribution of training models where the space has
-            none, or a loss that became infinite or NaN.
+        InputError: images, masks, subjects or settings that do not fit, a space of another base, or
+            a loss that became infinite or NaN.
         ResourceError: the batch does not fit into memory.
 
     Example:
@@ -153,14 +140,12 @@ def invert(
     coordinates = Coordinates(space, config, base.device)
     prompt = default_config(base.id).instance_prompt if prompt is None else prompt
     targets = TargetImages(base, pixels, masks, subjects, prompt, config.latents == "sample")
-    K = len(targets)
+    K, interrupted = len(targets), False
     fitting = subjects_per_batch or K
     if K > 1 and not subjects_per_batch:
         fitting = loras_that_fit(base, space.layout, config.samples_per_step)
-    interrupted = False
-    with tqdm(
-        total=K * config.steps, unit=" image-steps", disable=not progress, leave=False
-    ) as bar:
+    shown = {"unit": " image-steps", "disable": not progress, "leave": False}
+    with tqdm(total=K * config.steps, **shown) as bar:
         search = Search(base, coordinates, targets, config, seed, bar)
         try:
             for rows in torch.arange(K).split(fitting):
@@ -176,9 +161,17 @@ def invert(
     points = torch.zeros(K, len(space))
     points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
     settings |= {"config": config, "prompt": prompt, "seed": seed}
+    owned = list(zip(files, targets.owners, strict=True))
     origins = [
-        plain({"verb": "invert", "images": shown, **settings, "steps": steps})
-        for shown, steps in zip(_by_owner(files, targets.owners), search.steps, strict=True)
+        plain(
+            {
+                "verb": "invert",
+                "images": [file for file, owner in owned if file and owner == subject],
+                **settings,
+                "steps": steps,
+            }
+        )
+        for subject, steps in enumerate(search.steps)
     ]
     return Inversion(
         points,
@@ -191,11 +184,3 @@ def invert(
         origins=origins,
         base_hash=base.hash,
     )
-
-
-def _by_owner(files: Sequence[dict[str, str]], owners: Sequence[int]) -> list[list[dict[str, str]]]:
-    """Return the files that show each subject."""
-    return [
-        [file for file, owner in zip(files, owners, strict=True) if file and owner == subject]
-        for subject in range(len(set(owners)))
-    ]

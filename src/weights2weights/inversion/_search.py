@@ -22,11 +22,7 @@ class Search:
     Between evaluations nothing is read from the device: a subject whose gradient is not finite
     stands still until the next evaluation ends its search.
 
-    Attributes:
-        best: z of the best evaluation; without evaluations, of the last point.
-        loss: of that point on held-out noise, "k" on the CPU.
-        start_loss: of z = 0.
-        steps: that each subject took.
+    `best` is z of the best evaluation; without evaluations, of the last point.
     """
 
     def __init__(

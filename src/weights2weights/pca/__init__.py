@@ -11,14 +11,12 @@ Method
        more pass.
     3. Otherwise a block Krylov method: from l = m + oversampling random directions Q, each pass
        computes C Q = Zᵀ(Z Q) / (N − 1) for a new orthonormal block Q. The l best Ritz vectors of
-       all blocks together are multiplied once more, in float32, and everything that is reported is
-       computed from this last product. If the bound below is not yet small enough, its residual is
-       the next block (a thick restart). Memory: about six blocks of d × l values, of which all but
-       two may be bfloat16; independent of N.
+       all blocks together are multiplied once more, in float32; all figures come from this last
+       product. If the bound below is not yet small enough, its residual is the next block (a thick
+       restart). Memory: about six blocks of d × l values, whatever N.
 
 Where the processor multiplies bfloat16 matrices natively, large problems use it in the passes that
-only *search* for the subspace: rounding there tilts it by about 1e-3, which costs a relative 1e-6
-of captured variance. The last product, in float32, measures the subspace that is returned.
+only *search*: rounding there costs a relative 1e-6 of captured variance.
 
 Error bound
     Let θ be the Ritz values and R = C V − V diag(θ) the residual of the l Ritz vectors V of the
@@ -33,7 +31,7 @@ Guarantees
     * A column without variance (std below float32's resolution of its mean) counts as constant: its
       std is set to 1 and every component is 0 there.
     * N < m, or a rank below m: as many components are returned as there are directions of variance
-      (at most N − 1). Check `len(pca.components)`.
+      (at most N − 1).
     * N = 1, NaN or infinite values: an `InputError` that names the rows.
     * Row order and block size do not matter beyond rounding; same seed, same result.
     * Signs: among the entries of a component within 0.1 % of its largest magnitude, the first is

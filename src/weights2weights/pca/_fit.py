@@ -9,8 +9,8 @@ from torch import Tensor
 from .._device import usable_device
 from ..errors import InputError
 from ._blocks import Blocks
-from ._exact import solve_exactly
 from ._krylov import KrylovSearch
+from ._linear import eigen, panels, resolved
 from ._matrix import StandardisedMatrix, nonzero
 from ._statistics import column_statistics
 
@@ -25,9 +25,8 @@ class PCA:
         components: float32, orthonormal rows, by falling variance.
         variances: float32, of the training rows along each component: eigenvalues of C.
         total_variance: number of columns that are not constant, as each has variance 1.
-        captured_variance: fraction of the total that the components hold, measured in float32.
-        error_bound: no other m directions hold more than `captured_variance + error_bound`; 0 if
-            the solution is exact. See the package's text for the one assumption.
+        captured_variance: fraction of the total that the components hold.
+        error_bound: no other m directions hold more than `captured_variance + error_bound`.
         rows: N.
         passes: how often the matrix was read, including the pass for the statistics.
     """
@@ -57,23 +56,19 @@ def fit_pca(
 ) -> PCA:
     """Find the leading principal components of standardised columns; see the package's text.
 
-    Costs 4·N·d·(m + oversampling) operations per pass, typically five or six passes, plus one for
-    the statistics.
+    Costs 4·N·d·(m + oversampling) operations in each of typically five or six passes.
 
     Args:
         blocks: the matrix, any floating dtype; it is read once per pass.
         components: m, how many are wanted.
         oversampling: further directions, which speed up convergence; default: m / 10, at least 10.
         tolerance: stop when `error_bound` is at most this fraction of the captured variance.
-        max_passes: stop then in any case; the bound reports how far the search got. At least 4.
+        max_passes: stop then in any case; at least 4.
         generator: of the random start, on the CPU; default: seed 0.
         device: where the products are computed.
         search_dtype: of the searching passes; default: bfloat16 for large matrices where the
             device multiplies it natively, else float32.
         progress: show a bar per pass on stderr.
-
-    Returns:
-        A `PCA` whose tensors lie on the CPU.
 
     Raises:
         InputError: fewer than one component or two rows, no column with variance, NaN or infinite
@@ -102,7 +97,7 @@ def fit_pca(
     oversampling = max(10, wanted // 10) if oversampling is None else oversampling
     width = min(wanted + oversampling, matrix.rank)
     if matrix.is_small(width):
-        variances, directions = solve_exactly(matrix, wanted)
+        variances, directions = _solve_exactly(matrix, wanted)
         bound = 0.0
     else:
         dtype = search_dtype or matrix.search_dtype()
@@ -121,6 +116,31 @@ def fit_pca(
         rows=statistics.rows,
         passes=matrix.passes,
     )
+
+
+def _solve_exactly(matrix: StandardisedMatrix, components: int) -> tuple[Tensor, Tensor]:
+    """Return variances and components from the Gram matrix of the shorter side, in float64."""
+    tall, side = matrix.columns <= matrix.rows, min(matrix.rows, matrix.columns)
+    scale = matrix.rows - 1
+    gram = torch.zeros(side, side, dtype=torch.float64, device=matrix.device)
+    if tall:
+        for rows in matrix.row_blocks(torch.float64):
+            gram.addmm_(rows.mT, rows)
+    else:
+        whole = torch.cat([rows.clone() for rows in matrix.row_blocks(torch.float32)])
+        for panel in panels(matrix.columns):
+            part = whole[:, panel].double()
+            gram.addmm_(part, part.mT)
+    values, vectors = eigen(gram / scale)
+    keep = resolved(values, components)
+    values, vectors = values[:keep], vectors[:, :keep]
+    if tall:
+        return values, vectors.mT
+    weights = (vectors / (values * scale).sqrt()).mT
+    directions = torch.empty(keep, matrix.columns, device=matrix.device)
+    for panel in panels(matrix.columns):
+        directions[:, panel] = (weights @ whole[:, panel].double()).float()
+    return values, directions
 
 
 def _signs(components: Tensor) -> Tensor:

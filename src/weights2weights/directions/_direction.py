@@ -25,8 +25,7 @@ class Direction:
             strengths.
         range: lowest and highest projection of a training model, relative to their mean, in units
             of `std`. The second is the strength of every edit in the paper.
-        auc: area under the ROC curve on held-out models, mean over folds; None for numbers, or if
-            none are held out.
+        auc: area under the ROC curve on held-out models; None for numbers, or if none are held out.
         r2: fraction of a number's variance predicted for held-out models; None for a label.
         positives: number of models with the label; for numbers, of models with a value.
         negatives: number of models without the label; 0 for numbers.
@@ -87,15 +86,11 @@ class Direction:
         return html_table({key: value for key, value in rows.items() if value}, self.name)
 
     def shift(self, strength: float | int, components: int) -> Float[Tensor, " m"]:
-        """Return what an edit adds to a model's coefficients.
+        """Return what an edit adds to a model's m coefficients: float64, zero beyond the first j.
 
         Args:
-            strength: in standard deviations of the training models along the normal; negative for
-                the opposite.
-            components: m, the number of coefficients of the model.
-
-        Returns:
-            float64, zero beyond the first j.
+            strength: in standard deviations of the training models along the normal.
+            components: m.
 
         Raises:
             InputError: the strength is not finite, or the model has fewer than j coefficients.

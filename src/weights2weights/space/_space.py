@@ -60,8 +60,7 @@ class WeightSpace:
         labels: one row per training model, nullable booleans and floats, made from any DataFrame
             indexed by name; default: no labels.
         base_hash: content hash of the base model, "" if unknown.
-        fit_id: identifies the fit, also in truncations and copies of another dtype; default: hash
-            of the first component.
+        fit_id: identifies the fit; default: hash of the first component.
         metadata: how the space was fitted, JSON values: `of`, `captured_variance`, `error_bound`, …
 
     Raises:
@@ -143,7 +142,7 @@ class WeightSpace:
         base_hash: str = "",
         **options: Any,
     ) -> "WeightSpace":
-        """Fit a space to any stream of weight vectors.
+        """Fit a space to any stream of weight vectors of a layout; see `fit`.
 
         Args:
             blocks: the rows.
@@ -153,9 +152,6 @@ class WeightSpace:
             labels: a table indexed by name.
             base_hash: content hash of the base model.
             options: any of `fit_pca`.
-
-        Raises:
-            InputError: rows of another length than the layout's; as in `fit_pca`.
         """
         if blocks.columns != (d := layout.num_parameters):
             raise InputError(f"rows of {blocks.columns} values, expected the {d} of the layout")
@@ -216,13 +212,6 @@ class WeightSpace:
             return torch.zeros(self.coefficients.shape[1])
         return self.coefficients.float().std(0)
 
-    @property
-    def variances(self) -> Float[Tensor, " m"]:
-        """Variance of the training models along each component; 0 where it is unknown."""
-        variances = torch.zeros(len(self))
-        variances[: len(self.coefficient_std)] = self.coefficient_std**2
-        return variances
-
     # Points and weights.
 
     def project(self, weights: Any) -> Float[Tensor, "*batch m"]:
@@ -251,9 +240,6 @@ class WeightSpace:
 
         Returns:
             float32 weight vectors on the device of `components`.
-
-        Raises:
-            InputError: more coefficients than components.
         """
         coefficients = torch.as_tensor(coefficients)
         count = coefficients.shape[-1]
@@ -311,16 +297,13 @@ class WeightSpace:
     # Other spaces of the same coordinates.
 
     def truncate(self, components: int) -> "WeightSpace":
-        """Return the space of the first components; the hash stays the same.
-
-        Raises:
-            InputError: none, or more than there are.
-        """
+        """Return the space of the first components, at least one; the hash stays the same."""
         if not 1 <= components <= len(self):
             raise InputError(f"components is {components}, expected 1 to {len(self)}")
         metadata = dict(self.metadata)
         if "captured_variance" in metadata:
-            kept = self.variances[:components].sum() / self.variances.sum().clamp(min=1e-30)
+            variances = self.coefficient_std**2
+            kept = variances[:components].sum() / variances.sum().clamp(min=1e-30)
             metadata["captured_variance"] = self.captured_variance * float(kept)
         return replace(
             self,
@@ -332,13 +315,7 @@ class WeightSpace:
     def with_models(
         self, coefficients: Float[Tensor, "n k"], names: Sequence[str], labels: Any = None
     ) -> "WeightSpace":
-        """Return the same space with other training models.
-
-        Args:
-            coefficients: of the models on the first k components.
-            names: of the models.
-            labels: a table indexed by name, or None for no labels.
-        """
+        """Return the same space with other training models, on its first k components."""
         labels = tidy_labels(labels, names)
         return replace(self, coefficients=coefficients, names=tuple(names), labels=labels)
 
@@ -400,8 +377,7 @@ class WeightSpace:
         Args:
             folder: made if absent; a space in it is replaced.
             dtype: of the components and coefficients on disk; default: as they are. float16 halves
-                the files and changes a reconstructed model by a relative 3e-4. int8, with a scale
-                per component and float16 coefficients, quarters them and changes it by 1e-2.
+                the files and changes models by a relative 3e-4; int8 quarters them, by 1e-2.
 
         Raises:
             InputError: another dtype, names or metadata that cannot be stored.

@@ -138,7 +138,8 @@ def _style(setting: ExperimentSetting, images: int) -> Float[Tensor, " d"]:
                 said = setting.world.surroundings(image)
                 write_image(folder / f"{i:03d}.png", sketch(pixels), said)
             weights, cache = Path(place) / "weights", Path(place) / "cache"
-            dataset = setting.train(find_subjects(folder), weights, recipe, cache=cache)
+            learner = replace(setting, recipe=recipe)
+            dataset = learner.train(find_subjects(folder), weights, cache=cache)
             return {"weights": dataset[0]}
 
     return setting.cache.tensors(inputs, learn)["weights"]

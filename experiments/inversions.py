@@ -47,7 +47,9 @@ def inverted(
     }
 
     def compute() -> dict[str, Tensor]:
-        return {"coefficients": setting.invert(images, space, recipe).points}
+        return {
+            "coefficients": replace(setting, space=space, inversion=recipe).invert(images).points
+        }
 
     return space.to_weights(setting.cache.tensors(inputs, compute)["coefficients"])
 

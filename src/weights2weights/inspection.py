@@ -11,7 +11,7 @@ from typing import Any
 
 from ._shipped import means_world, shipped
 from .bases import load_base
-from .dataset import WeightDataset, is_dataset
+from .dataset import FACTS, WeightDataset, is_dataset
 from .errors import InputError, W2WError
 from .formats import AlphaMissing, load_lora
 from .formats.authors import MODEL_SUFFIX
@@ -25,7 +25,7 @@ from .worlds.scorers import Scorer
 _MAX_JSON = 64 << 20  # bytes; a larger file describes nothing of ours
 # Files that show that a folder is meant, where it has the name of a world.
 _OF_FOLDERS = (
-    "dataset.json",
+    FACTS,
     "config.json",
     "adapter_config.json",
     "pytorch_lora_weights.safetensors",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .dataset import WeightDataset, is_dataset
+from .dataset import FACTS, WeightDataset, is_dataset
 from .errors import InputError
 from .formats.peft import DIFFUSERS_NAME, WEIGHTS_NAME
 from .layout import WeightLayout
@@ -37,10 +37,16 @@ def load_models(path: str | Path) -> list[Model]:
         InputError: there is no model, or one that cannot be read; the message begins with the path.
     """
     path = Path(path)
-    if is_dataset(path):
-        return _rows(WeightDataset.open(path), path, None)
-    if not path.is_file() and (path.parent / "dataset.json").is_file():
-        return _rows(WeightDataset.open(path.parent), path, path.name)
+    whole = is_dataset(path)
+    if whole or (not path.is_file() and (path.parent / FACTS).is_file()):
+        dataset = WeightDataset.open(path if whole else path.parent)
+        names = list(dataset.names) if whole else [path.name]
+        if not names:
+            raise InputError(f"{path} holds no models yet; train some, or give another dataset")
+        return [
+            Model(dataset.layout, weights=row, base_hash=dataset.base_hash, name=name)
+            for name, row in zip(names, dataset[names], strict=True)
+        ]
     file = path.with_name(f"{path.name}.safetensors")
     if not path.exists() and file.is_file():
         return [load_model(file)]
@@ -51,16 +57,6 @@ def files_in(path: Path) -> list[Path]:
     """Return the model and LoRA files of a folder; none if it is itself a LoRA, or no folder."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else []
     return [] if {file.name for file in files} & {WEIGHTS_NAME, DIFFUSERS_NAME} else files
-
-
-def _rows(dataset: WeightDataset, path: Path, name: str | None) -> list[Model]:
-    names = dataset.names if name is None else [name]
-    if not names:
-        raise InputError(f"{path} holds no models yet; train some, or give another dataset")
-    return [
-        Model(dataset.layout, weights=row, base_hash=dataset.base_hash, name=name)
-        for name, row in zip(names, dataset[list(names)], strict=True)
-    ]
 
 
 def as_models(
@@ -80,18 +76,18 @@ def as_models(
         InputError: an array that fits neither space nor layout, or both; no models at all; a path
             without models.
     """
-    if isinstance(models, str | Path):
-        return load_models(models)
     if isinstance(models, Model):
         return [models]
+    if isinstance(models, str | Path):
+        return load_models(models)
     if isinstance(models, Sequence):
         if not models:
             raise InputError("no models; expected at least one")
         if any(isinstance(model, Model | str | Path) for model in models):
-            return [one for model in models for one in as_models(model, space=space, layout=layout)]
+            return [one for some in models for one in as_models(some, space=space, layout=layout)]
         models = torch.stack([torch.as_tensor(model) for model in models])
     values = torch.as_tensor(getattr(models, "points", models))
-    rows = values[None] if values.ndim == 1 else values
+    rows = torch.atleast_2d(values)
     if rows.ndim != 2 or not len(rows) or not rows.is_floating_point():
         raise InputError(
             f"models as {values.dtype} of shape {list(values.shape)}: expected floats of shape"
@@ -119,12 +115,12 @@ def _in_space(rows: Tensor, space: WeightSpace, layout: WeightLayout | None) -> 
         )
     if width == d:
         return [Model(space.layout, weights=row, base_hash=space.base_hash) for row in rows]
-    if not 0 < width <= m:
-        raise InputError(
-            f"models of shape {list(rows.shape)}: expected a last axis of at most {m}, points of"
-            f" the space, or of {d}, weights of its layout"
-        )
-    return [space.model(row, {}) for row in rows]
+    if 0 < width <= m:
+        return [space.model(row, {}) for row in rows]
+    raise InputError(
+        f"models of shape {list(rows.shape)}: expected a last axis of at most {m}, points of the"
+        f" space, or of {d}, weights of its layout"
+    )
 
 
 def one_model(

@@ -11,12 +11,13 @@ copying files.
 """
 
 from ._dataset import WeightDataset
-from ._folder import BASE, is_dataset
+from ._folder import BASE, FACTS, is_dataset
 from ._import import Imported, import_loras, list_loras
 from ._pack import pack
 
 __all__ = [
     "BASE",
+    "FACTS",
     "Imported",
     "WeightDataset",
     "import_loras",

@@ -45,9 +45,9 @@ def edit_towards_missing(
         before: images of the models.
         direction: its name is the label.
         strength: in standard deviations of the training models.
-        prompts: prompts of the images.
-        seeds: seeds of the images.
-        **options: options of `generation.generate`.
+        prompts: of the images after the edit.
+        seeds: likewise.
+        **options: of `generation.generate`.
     """
     add = lacking(setting.attribute(before, direction.name))
     weights = setting.space.to_weights(edited(points, {direction: strength}, add))

@@ -181,13 +181,7 @@ class Setting:
             drawn += [self.world.draw(subject, image, size) for image in images]
         return np.stack(drawn).reshape(len(names), count, size, size, 3)
 
-    def train(
-        self,
-        subjects: Sequence[Subject],
-        out: Path,
-        recipe: DreamBoothConfig | None = None,
-        **options: Any,
-    ) -> WeightDataset:
+    def train(self, subjects: Sequence[Subject], out: Path, **options: Any) -> WeightDataset:
         """Train models of subjects in the layout of the space; it decides rank, alpha and layers.
 
         Subjects that failed in an earlier run are tried again: their images may have been fixed.
@@ -195,13 +189,12 @@ class Setting:
         Args:
             subjects: subjects to train.
             out: folder of the dataset.
-            recipe: None takes that of the setting.
             **options: options of `training.train`.
 
         Raises:
             W2WError: a subject could not be trained, or the base lacks layers of the space.
         """
-        recipe, layout = recipe or self.recipe, self.layout
+        recipe, layout = self.recipe, self.layout
         own = self.base.layout(recipe.rank, recipe.alpha, recipe.targets)
         if layout.difference(own):
             # Only then: equal layers can be spelled in several ways, and a dataset begun under one
@@ -216,27 +209,17 @@ class Setting:
             raise InputError(f"{failed[0]} could not be trained: {dataset.failed[failed[0]]}")
         return dataset
 
-    def invert(
-        self,
-        images: UInt8[Tensor, "n h w 3"],
-        space: WeightSpace | None = None,
-        recipe: InversionConfig | None = None,
-    ) -> Inversion:
+    def invert(self, images: UInt8[Tensor, "n h w 3"]) -> Inversion:
         """Invert images, one per subject, with the instance prompt and the seed of the setting.
-
-        Args:
-            images: one image per subject.
-            space: None takes that of the setting.
-            recipe: None takes that of the setting.
 
         Raises:
             KeyboardInterrupt: the inversion was interrupted; what it found is discarded.
         """
         found = invert(
             self.base,
-            space or self.space,
+            self.space,
             images,
-            config=recipe or self.inversion,
+            config=self.inversion,
             prompt=self.recipe.instance_prompt,
             seed=self.seed,
             progress=self.progress,

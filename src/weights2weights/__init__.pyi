@@ -25,7 +25,10 @@ from .dataset import WeightDataset as WeightDataset
 from .dataset import import_loras as import_loras
 
 # A dataset -> a space.
+from .space import UpdateSpace as UpdateSpace
 from .space import WeightSpace as WeightSpace
+from .space import fit_updates as fit_updates
+from .updates import read_updates as read_updates
 from .published import import_published as import_published
 from .published import import_published_dataset as import_published_dataset
 from .pca import PCA as PCA

@@ -82,13 +82,11 @@ def _edit_rows(rows: Tensor, strengths: Strengths, space: Space | None) -> Tenso
             f"models of shape {list(rows.shape)}: expected a last axis of {len(space)}, a point of"
             f" the space, or of {space.layout.num_parameters}, weights of its layout"
         )
-    used = max((len(direction.normal) for direction in strengths), default=1)  # reads no others
-    shift = (space.to_weights(_total(strengths, used).float()) - space.mean).double()
-    return (rows.double() + shift.to(rows.device)).to(rows)
+    return space.moved(space.layout, rows, _shift(strengths))[1]
 
 
 def _edit_model(model: Model, strengths: Strengths, space: Space | None) -> Model:
-    point, weights = model.coefficients, model.weights
+    layout, point, weights = model.layout, model.coefficients, model.weights
     if space is None:
         own = {direction.space for direction in strengths} <= {"", model.space}
         if point is None or weights is not None or not own:
@@ -98,16 +96,16 @@ def _edit_model(model: Model, strengths: Strengths, space: Space | None) -> Mode
             )
         space_hash, base_hash = model.space, model.base_hash
     else:
-        space.layout.require_equal(model.layout, "the model")
         base_hash = require_one_base(space.base_hash, model.base_hash, "the model")
+        if weights is not None:
+            layout, weights = space.moved(layout, weights, _shift(strengths))
         if point is None or model.space != space.hash:
             point = space.coefficients_of(model).cpu()
         # a model may come from the whole of a space that is truncated here, or the other way round
         point = torch.nn.functional.pad(point, (0, max(len(space) - len(point), 0)))
         space_hash = space.hash
-        weights = None if weights is None else _edit_rows(weights, strengths, space)
     return Model(
-        model.layout,
+        layout,
         coefficients=point + _total(strengths, len(point)).to(point),
         weights=weights,
         space=space_hash,
@@ -121,6 +119,11 @@ def _edit_model(model: Model, strengths: Strengths, space: Space | None) -> Mode
             "model": dict(model.origin),
         },
     )
+
+
+def _shift(strengths: Strengths) -> Float[Tensor, " j"]:
+    """Return the whole shift on the leading components that it needs."""
+    return _total(strengths, max((len(given.normal) for given in strengths), default=1))
 
 
 def _total(strengths: Strengths, components: int) -> Float[Tensor, " m"]:

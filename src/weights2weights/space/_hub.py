@@ -12,10 +12,11 @@ from typing import Any
 from .._shipped import means_world, shipped
 from ..errors import InputError, ResourceError
 
-FILES = CONFIG, TENSORS, MODELS, LABELS, CARD = (
+FILES = CONFIG, TENSORS, MODELS, UPDATES, LABELS, CARD = (
     "config.json",
     "space.safetensors",
     "models.safetensors",
+    "updates.safetensors",
     "models.parquet",
     "README.md",
 )

@@ -86,7 +86,7 @@ class WeightSpace:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        d, m, k = self.num_parameters, len(self.components), self.coefficients.shape[1]
+        d, m, k = self.width, len(self.components), self.coefficients.shape[1]
         shapes = {"mean": (d,), "std": (d,), "components": (m, d)}
         for name, shape in {**shapes, "coefficients": (len(self.names), k)}.items():
             found = getattr(self, name).shape
@@ -103,7 +103,7 @@ class WeightSpace:
                 raise InputError(f"metadata {name} is {value!r:.40}, expected a number")
         object.__setattr__(self, "labels", tidy_labels(self.labels, self.names))
         if not self.fit_id:
-            object.__setattr__(self, "fit_id", _digest(self.components[:1]))
+            object.__setattr__(self, "fit_id", digest(self.components[:1]))
 
     @classmethod
     def fit(
@@ -183,6 +183,11 @@ class WeightSpace:
         return html_table(summary(self), "WeightSpace")
 
     @property
+    def width(self) -> int:
+        """Number of columns of the components: d, except in spaces of updates."""
+        return self.num_parameters
+
+    @property
     def num_parameters(self) -> int:
         """Length d of a weight vector."""
         return self.layout.num_parameters
@@ -198,7 +203,7 @@ class WeightSpace:
 
         The same for truncations and copies in another dtype: a point is the same model in them.
         """
-        return _digest(self.mean, self.std, salt=self.layout.hash + self.fit_id)
+        return digest(self.mean, self.std, salt=self.layout.hash + self.fit_id)
 
     @cached_property
     def coefficient_mean(self) -> Float[Tensor, " k"]:
@@ -251,6 +256,18 @@ class WeightSpace:
             rows = rows + points[..., first : first + len(part)] @ part
             first += len(part)
         return rows * self.std + self.mean
+
+    def moved(
+        self, layout: WeightLayout, weights: Float[Tensor, "*batch d"], shift: Float[Tensor, " j"]
+    ) -> tuple[WeightLayout, Float[Tensor, "*batch d"]]:
+        """Return weights whose point is shifted; what lies outside the space stays.
+
+        Raises:
+            InputError: another layout.
+        """
+        self.layout.require_equal(layout, "the model")
+        change = (self.to_weights(shift.float()) - self.mean).double()
+        return layout, (weights.double() + change.to(weights.device)).to(weights)
 
     def residual(self, weights: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Return what `project` loses: w − to_weights(project(w))."""
@@ -440,7 +457,8 @@ def _parts(components: Tensor) -> Iterator[Tensor]:
     return (part.float() for part in components.split(height))
 
 
-def _digest(*tensors: Tensor, salt: str = "") -> str:
+def digest(*tensors: Tensor, salt: str = "") -> str:
+    """Return 16 hex digits of the SHA-256 of tensors."""
     digest = hashlib.sha256(salt.encode())
     for tensor in tensors:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

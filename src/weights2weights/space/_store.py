@@ -1,5 +1,6 @@
 """Writing, reading and checking the folder of a space."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..errors import InputError
 from ..labels import read_labels, write_labels
 from ..layout import WeightLayout
 from ._card import model_card
-from ._hub import CARD, CONFIG, LABELS, MODELS, TENSORS
+from ._hub import CARD, CONFIG, LABELS, MODELS, TENSORS, UPDATES
 from ._space import WeightSpace
 
 FORMAT = "weights2weights-space"
@@ -30,8 +31,20 @@ _CONFIG_TYPES |= dict.fromkeys(("hash", "fit_id", "base_hash"), str)
 _AGAIN = "download or save the space again"
 
 
-def write(folder: Path, space: WeightSpace, dtype: torch.dtype | None) -> None:
-    """Write a space; see `WeightSpace.save_pretrained`."""
+def write(
+    folder: Path,
+    space: WeightSpace,
+    dtype: torch.dtype | None,
+    more: Callable[[Path], Mapping[str, str]] = lambda folder: {},
+) -> None:
+    """Write a space; see `WeightSpace.save_pretrained`.
+
+    Args:
+        folder: made if absent.
+        space: to write.
+        dtype: of the components.
+        more: writes further files and returns their checksums by name.
+    """
     if dtype not in (None, *_DTYPES):
         raise InputError(f"dtype is {dtype}, expected {', '.join(map(str, _DTYPES))}")
     make_folder(folder)
@@ -55,6 +68,7 @@ def write(folder: Path, space: WeightSpace, dtype: torch.dtype | None) -> None:
             TENSORS: write_safetensors(folder / TENSORS, tensors),
             MODELS: write_safetensors(folder / MODELS, {"coefficients": coefficients}),
             LABELS: write_labels(folder / LABELS, space.labels),
+            **more(folder),
         },
     }
     write_atomic(folder / CARD, [model_card(space).encode()])
@@ -114,8 +128,13 @@ def read(folder: Path) -> WeightSpace:
         raise InputError(f"{folder / LABELS} is missing; {_AGAIN}")
     labels = read_labels(folder / LABELS)
     try:
-        space = WeightSpace(
-            WeightLayout.from_dict(config["layout"]),
+        layout, more, kind = WeightLayout.from_dict(config["layout"]), {}, WeightSpace
+        if config["metadata"].get("of") == "updates":
+            from ._updates import UpdateSpace, load_updates
+
+            kind, more = UpdateSpace, {"updates": load_updates(folder / UPDATES, layout)}
+        space = kind(
+            layout,
             mean=tensors["mean"].float(),
             std=tensors["std"].float(),
             components=_loaded_components(tensors["components"], tensors.get(_SCALES)),
@@ -125,6 +144,7 @@ def read(folder: Path) -> WeightSpace:
             base_hash=config["base_hash"],
             fit_id=config["fit_id"],
             metadata=config["metadata"],
+            **more,
         )
     except InputError as error:
         raise InputError(f"{CONFIG} and the tensors of {folder}: {error}; {_AGAIN}") from error
@@ -178,7 +198,7 @@ def verify_space(folder: str | Path) -> list[str]:
     folder = Path(folder)
     sums = _read_config(folder)["sha256"]
     problems = []
-    for name in (TENSORS, MODELS, LABELS):
+    for name in (TENSORS, MODELS, LABELS, *({UPDATES} & sums.keys())):
         if not (folder / name).is_file():
             problems.append(f"{name} is missing")
         elif checksum(folder / name) != sums.get(name):
@@ -186,6 +206,11 @@ def verify_space(folder: str | Path) -> list[str]:
     if problems:
         return problems
     space = read(folder)
+    factors = [
+        factor for u in getattr(space, "updates", ()) for f in u.factors.values() for factor in f
+    ]
+    if not all(factor.isfinite().all() for factor in factors):
+        problems.append(f"{UPDATES} has NaN or infinite values")
     for name in ("mean", "std", "components", "coefficients"):
         tensor = getattr(space, name)
         if not all(part.isfinite().all() for part in tensor.split(_rows_at_once(tensor))):

@@ -6,10 +6,11 @@ products, ⟨ΔW, ΔW'⟩ = Σ (A A'ᵀ) ∘ (Bᵀ B') summed over layers, which
 """
 
 from ._compress import compress, sum_updates
-from ._gram import Gram, gram, products
+from ._gram import EXACT_OPERATIONS, Gram, gram, products
 from ._read import Update, modules_of, read_updates, stacked, update_of, update_of_model
 
 __all__ = [
+    "EXACT_OPERATIONS",
     "Gram",
     "Update",
     "compress",

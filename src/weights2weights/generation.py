@@ -81,6 +81,67 @@ def generate(
         InputError: an argument out of its range or of another shape; models of another base.
         ResourceError: not even one image fits into the GPU's memory.
     """
+    prompts, rows = _checked(base, prompts, seeds, steps, guidance, batch_size)
+    options = {"space": space, "layout": layout, "base_hash": base.hash}
+    loras = _loras(models, original, inject_at, **options)
+    sampler = _Sampler(base, prompts, negative_prompt, rows, steps, guidance)
+    shape = len(loras.edited) if loras else 1, len(prompts), len(rows)
+    items = torch.unravel_index(torch.arange(math.prod(shape)), shape)
+    images = _draw(sampler, loras, items, batch_size, progress)
+    return images.view(*shape, *images.shape[1:])
+
+
+def generate_each(
+    base: Base,
+    models: Models,
+    *,
+    prompts: Sequence[str],
+    seeds: Sequence[SupportsIndex],
+    space: Space | None = None,
+    layout: WeightLayout | None = None,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    negative_prompt: str = "",
+    inject_at: int | None = None,
+    original: Models | None = None,
+    batch_size: int | None = None,
+) -> UInt8[Tensor, "k h w 3"]:
+    """Draw one image from each of K models, with a prompt and a seed of its own.
+
+    Args:
+        base: the model that the LoRAs personalise.
+        models: K models; these and all others as in `generate`.
+        prompts: K texts.
+        seeds: K seeds.
+        space: of points.
+        layout: of weights that come as an array.
+        steps: number of DDIM steps.
+        guidance: scale of classifier-free guidance.
+        negative_prompt: what guidance leads away from.
+        inject_at: timestep at and below which `models` act.
+        original: the models before their edit, one or K, for `inject_at`.
+        batch_size: images at once.
+
+    Returns:
+        images on the CPU. In batches of one size, an image has the same bits wherever it stands and
+        whatever else the batch holds.
+
+    Raises:
+        InputError: not as many prompts and seeds as models; as `generate`.
+    """
+    prompts, rows = _checked(base, prompts, seeds, steps, guidance, batch_size)
+    loras = _loras(models, original, inject_at, space=space, layout=layout, base_hash=base.hash)
+    K = len(loras.edited) if loras else 0
+    if not len(prompts) == len(rows) == K:
+        raise InputError(f"{len(prompts)} prompts, {len(rows)} seeds, {K} models: expected as many")
+    sampler = _Sampler(base, prompts, negative_prompt, rows, steps, guidance)
+    return _draw(sampler, loras, (torch.arange(K),) * 3, batch_size)
+
+
+def _checked(
+    base: Any, prompts: Any, seeds: Any, steps: int, guidance: float, batch_size: int | None
+) -> tuple[list[str], list[int]]:
+    """Return prompts and seeds as lists, once everything is in its range."""
     if isinstance(base, str | Path):
         raise InputError(f"expected a Base; w2w.load_base({str(base)!r}) loads one")
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -100,33 +161,40 @@ def generate(
         raise InputError(f"{steps} steps: expected at most {base.num_timesteps}")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
-    options = {"space": space, "layout": layout, "base_hash": base.hash}
-    loras = _loras(models, original, inject_at, **options)
-    sampler = _Sampler(base, prompts, negative_prompt, rows, steps, guidance)
-    shape = K, P, S = len(loras.edited) if loras else 1, len(prompts), len(rows)
-    batch_size = batch_size or _fitting(base, _passes(base, guidance))
+    return prompts, rows
+
+
+def _draw(
+    sampler: "_Sampler",
+    loras: "_LoRAs | None",
+    items: tuple[Tensor, ...],
+    batch_size: int | None,
+    progress: bool = False,
+) -> UInt8[Tensor, "n h w 3"]:
+    """Draw items (model, prompt, seed), models in rising order, in batches that fit."""
+    base, total, done = sampler.base, len(items[0]), 0
+    batch_size = batch_size or _fitting(base, _passes(base, sampler.guidance))
+    steps = sampler.steps
     images: list[Tensor] = []
-    done, total = 0, K * P * S
     with tqdm(disable=not progress, total=total * steps, unit=" image-steps", leave=False) as bar:
         while done < total:
-            items = torch.arange(done, min(done + batch_size, total))
-            model, prompt, seed = torch.unravel_index(items, shape)
+            model, prompt, seed = (item[done : done + batch_size] for item in items)
             start = bar.n
             try:
                 with loras.on(base, model) if loras else nullcontext(id) as select:
                     images.append(base.decode(sampler.draw(prompt, seed, select, bar)))
-                done += len(items)
+                done += len(model)
                 continue
             except torch.OutOfMemoryError as error:
-                if len(items) == 1:
+                if len(model) == 1:
                     raise ResourceError(
                         f"one image of {base.size} px does not fit into the memory of"
                         f" {base.device}; load the base with dtype bfloat16, or on another device"
                     ) from error
             # outside of `except`, whose traceback would keep the tensors alive
-            bar.n, batch_size = start, (len(items) + 1) // 2
+            bar.n, batch_size = start, (len(model) + 1) // 2
             torch.cuda.empty_cache()
-    return torch.cat(images).view(*shape, *images[0].shape[1:])
+    return torch.cat(images)
 
 
 def initial_noise(base: Base, seed: int) -> Float[Tensor, "1 c h w"]:

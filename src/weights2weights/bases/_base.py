@@ -170,6 +170,13 @@ class Base:
         device, dtype = usable_device(device or self.device), dtype or self.dtype
         if (device, dtype) == (self.device, self.dtype):
             return self
+        return self._copied(device, dtype)
+
+    def twin(self) -> "Base":
+        """Return a base of other modules over the same weights, for use by another thread."""
+        return self._copied(self.device, self.dtype)
+
+    def _copied(self, device: torch.device, dtype: torch.dtype) -> "Base":
         networks = {name: _shared_copy(self.family.parts[name]) for name in self.family.networks()}
         family = type(self.family)(self.family.parts | networks)
         settings, size, offload = self.scheduler_config, self.size, self.offload

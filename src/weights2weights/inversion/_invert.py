@@ -1,7 +1,7 @@
 """From images to points of the space: reading, batches that fit into memory, and the result."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def invert(
     seed: int = 0,
     subjects_per_batch: int | None = None,
     progress: bool = False,
+    watch: Callable[[int, Tensor], object] | None = None,
     **changes: Any,
 ) -> Inversion:
     """Find the models of a space that generate what images show.
@@ -105,6 +106,8 @@ def invert(
             batch, up to float rounding.
         subjects_per_batch: how many subjects to invert at once; None measures what fits.
         progress: show a progress bar on stderr.
+        watch: called after every evaluation of a batch with the number of steps done and the best
+            points so far "k m".
         **changes: fields of the settings to change.
 
     Returns:
@@ -144,9 +147,16 @@ def invert(
     fitting = subjects_per_batch or K
     if K > 1 and not subjects_per_batch:
         fitting = loras_that_fit(base, space.layout, config.samples_per_step)
+
+    def best_points() -> Tensor:
+        points = torch.zeros(K, len(space))
+        points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
+        return points
+
     shown = {"unit": " image-steps", "disable": not progress, "leave": False}
     with tqdm(total=K * config.steps, **shown) as bar:
-        search = Search(base, coordinates, targets, config, seed, bar)
+        told = watch and (lambda step: watch(step, best_points()))
+        search = Search(base, coordinates, targets, config, seed, bar, told)
         try:
             for rows in torch.arange(K).split(fitting):
                 with out_of_memory_explained(base, f"{len(rows)} images"):
@@ -158,8 +168,6 @@ def invert(
         raise InputError(
             f"the loss of image {diverged} of {K} became infinite or NaN: lower learning_rate"
         )
-    points = torch.zeros(K, len(space))
-    points[:, : coordinates.components] = coordinates.coefficients(search.best).cpu()
     settings |= {"config": config, "prompt": prompt, "seed": seed}
     owned = list(zip(files, targets.owners, strict=True))
     origins = [
@@ -174,7 +182,7 @@ def invert(
         for subject, steps in enumerate(search.steps)
     ]
     return Inversion(
-        points,
+        best_points(),
         search.loss,
         search.start_loss,
         search.steps,

@@ -1,6 +1,7 @@
 """The search: Adam on the rows of z, with evaluations of the loss on held-out noise."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,9 +34,10 @@ class Search:
         config: InversionConfig,
         seed: int,
         bar: Any,
+        watch: Callable[[int], object] | None = None,
     ):
         self.base, self.coordinates, self.images = base, coordinates, images
-        self.config, self.seed, self.bar = config, seed, bar
+        self.config, self.seed, self.bar, self.watch = config, seed, bar, watch
         self.held_out = held_out_samples(base, config, seed)
         K = len(images)
         self.z = torch.zeros(K, coordinates.components, device=base.device)
@@ -63,6 +65,8 @@ class Search:
                     left, unfinished = config.steps - 1 - step, rows
                     if not left or (config.eval_every and (step + 1) % config.eval_every == 0):
                         unfinished = self._evaluate(adapter, rows)
+                        if self.watch:
+                            self.watch(step + 1)
                     self.bar.update(len(rows) + (len(rows) - len(unfinished)) * left)
                     rows = unfinished
                     if not len(rows):

@@ -46,7 +46,7 @@ class FitOptions:
     Attributes:
         components: number of leading components to use; default: half the number of labelled
             models, at most 1,000.
-        method: see the package docstring. For the effect, models that lack one of the other labels
+        method: see docs/maths.md. For the effect, models that lack one of the other labels
             count as its mean.
         penalty: for ridge regression, in units of the labelled models' variance, summed over the
             components used, divided by the number of models (default 11); for the effect, in units

@@ -54,7 +54,7 @@ def fit_pca(
     search_dtype: torch.dtype | None = None,
     progress: bool = False,
 ) -> PCA:
-    """Find the leading principal components of standardised columns; see the package's text.
+    """Find the leading principal components of standardised columns; see docs/maths.md.
 
     Costs 4·N·d·(m + oversampling) operations in each of typically five or six passes.
 

@@ -98,7 +98,7 @@ def variance_bound(
     Returns:
         A bound on Σ_{i ≤ m} (λ_i − θ_i), in units of variance; infinite if `rest` is.
 
-    Source: see the package's text.
+    Source: docs/maths.md.
     """
     if not math.isfinite(rest):
         return math.inf

@@ -42,12 +42,7 @@ def cache_key(kind: str, *inputs: object) -> str:
 
 
 class Cache:
-    """Named tensors and short texts in a folder, by key.
-
-    Args:
-        folder: made when the first entry is written; None is `default_cache()`.
-        max_bytes: size to which the folder is trimmed now and then, oldest use first.
-    """
+    """Named tensors and short texts in a folder, by key; trimmed now and then, oldest use first."""
 
     def __init__(self, folder: str | Path | None = None, max_bytes: int = MAX_BYTES):
         self.folder = Path(folder) if folder else default_cache()

@@ -55,12 +55,7 @@ def write_atomic(path: Path, chunks: Iterable[Chunk], *, flush: bool = True) -> 
 
 
 def read_regular(path: Path, limit: int = 64 << 20) -> bytes:
-    """Return the bytes of a small regular file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InputError: it is not a regular file, larger than `limit` bytes, or cannot be read.
-    """
+    """Return the bytes of a regular file of at most `limit`; FileNotFoundError if it is absent."""
     try:
         with open_regular(path) as file:
             data = file.read(limit + 1)
@@ -74,12 +69,7 @@ def read_regular(path: Path, limit: int = 64 << 20) -> bytes:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading, without waiting for ever if it is a named pipe.
-
-    Raises:
-        InputError: it is not a regular file.
-        OSError: it cannot be opened.
-    """
+    """Open a file for reading, without waiting for ever if it is a named pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -88,11 +78,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, if absent, so that they survive a crash.
-
-    Raises:
-        ResourceError: the system refuses, or a file is in the way.
-    """
+    """Make a folder and its parents, if absent, so that they survive a crash."""
     with readable_errors("make", path):
         absent = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,6 @@ def plain(value: Any) -> Any:
 
     Arrays and scalars of NumPy and torch become lists and numbers, dataclasses and mappings
     objects, paths strings, sets sorted lists; NaN and infinite numbers become None (null).
-
-    Raises:
-        InputError: a value of another kind.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -39,27 +36,18 @@ def plain(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one spelling of a JSON value: sorted keys, UTF-8, no NaN, a final newline.
-
-    Raises:
-        InputError: a value that JSON cannot hold; see `plain`.
-    """
+    """Return the one spelling of a JSON value: sorted keys, UTF-8, no NaN, a final newline."""
     try:
         text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
         return text.encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"a value that JSON cannot hold ({error}): expected text, finite numbers, true, false,"
-            " null, and lists and objects of them"
+            f"a value that JSON cannot hold ({error}); expected text, finite numbers and the like"
         ) from error
 
 
 def parse_json(raw: bytes | str, what: str) -> Any:
-    """Parse a stranger's JSON: no key twice, no NaN, no endless nesting, no broken text.
-
-    Raises:
-        InputError: it is not such JSON; `what` says where it stood.
-    """
+    """Parse a stranger's JSON: no key twice, no NaN, no endless nesting, no broken text."""
     try:
         text = raw.decode() if isinstance(raw, bytes) else raw
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -68,17 +56,15 @@ def parse_json(raw: bytes | str, what: str) -> Any:
         return value
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InputError(
-            f"{what} is not valid JSON ({reason}); the file is damaged: download it again"
-        ) from error
+        raise InputError(f"{what} is not valid JSON ({reason}); download it again") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {shown(twice)} occurs twice")
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"key {shown(key)} occurs twice")
+        values[key] = value
     return values
 
 

@@ -33,19 +33,12 @@ def generator(*key: str | int) -> torch.Generator:
 
 
 class Noise(NamedTuple):
-    """The random numbers of n training samples.
+    """The random numbers of n training samples."""
 
-    Attributes:
-        turns: number of each sample, counted over the whole run.
-        timesteps: diffusion timestep of each sample.
-        noise: the noise to add and to predict.
-        posterior: standard normal noise for sampling the VAE posterior.
-    """
-
-    turns: Tensor
+    turns: Tensor  # number of each sample, counted over the whole run
     timesteps: Tensor
-    noise: Tensor
-    posterior: Tensor
+    noise: Tensor  # to add and to predict
+    posterior: Tensor  # standard normal, for sampling the VAE posterior
 
     def split(self, size: int) -> Iterator["Noise"]:
         """Yield the samples in parts of at most `size`."""
@@ -61,12 +54,8 @@ def draw_noise(
 ) -> Noise:
     """Draw the noise of n samples.
 
-    Args:
-        base: for the shape of a latent and the number of timesteps.
-        random: generator of this draw.
-        turns: the samples' numbers.
-        positions: of the timesteps in `timestep_range`, from 0 to 1, as `fractions` returns them.
-        timestep_range: part of the noise schedule to use: 0 is the clean image, 1 pure noise.
+    Their timesteps lie at `positions`, as `fractions` returns them, in `timestep_range`: 0 is the
+    clean image, 1 pure noise.
     """
     (low, high), count = timestep_range, base.num_timesteps
     positions = low + (high - low) * base.process.quantile(positions)

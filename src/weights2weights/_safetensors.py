@@ -77,10 +77,7 @@ def open_checked(path: Path) -> Iterator[CheckedFile]:
             places = {}
             for name in handle.offset_keys():
                 if len(name) > _MAX_NAME or not (name.isascii() and name.isprintable()):
-                    raise InputError(
-                        f"names a tensor {shown(name)}: expected at most {_MAX_NAME} plain ASCII"
-                        " characters"
-                    )
+                    raise InputError(f"names a tensor {shown(name)}: expected short plain ASCII")
                 part = handle.get_slice(name)
                 places[name] = TensorFacts(part.get_dtype(), tuple(part.get_shape()))
             yield CheckedFile(handle.metadata() or {}, places, handle.get_tensor)
@@ -131,12 +128,7 @@ def write_safetensors(
     tensors: Mapping[str, Tensor | Streamed],
     metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Write tensors and header strings all at once, and return the SHA-256 of the file in hex.
-
-    Raises:
-        InputError: metadata that is not text, or so long that the header exceeds `MAX_HEADER`.
-        ResourceError: the file cannot be written.
-    """
+    """Write tensors and header strings all at once, and return the SHA-256 of the file in hex."""
     # Widest dtype first, as the library does, so that each tensor is aligned.
     order = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     dtypes = {dtype: name for name, dtype in DTYPES.items()}
@@ -144,26 +136,19 @@ def write_safetensors(
     end = 0
     for name, tensor in order:
         begin, end = end, end + torch.Size(tensor.shape).numel() * tensor.dtype.itemsize
-        header[name] = {
-            "dtype": dtypes[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
+        facts = {"dtype": dtypes[tensor.dtype], "shape": list(tensor.shape)}
+        header[name] = {**facts, "data_offsets": [begin, end]}
     try:
         raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{path}: metadata with half a character ({error.reason})") from error
     raw += b" " * (-len(raw) % 8)
     if len(raw) > MAX_HEADER:
-        raise InputError(
-            f"{path}: a header of {len(raw):,} bytes: expected at most {MAX_HEADER:,}; pass less"
-            " metadata"
-        )
-    parts = chain.from_iterable(
-        tensor.blocks if isinstance(tensor, Streamed) else (tensor,) for _, tensor in order
-    )
+        size = f"a header of {len(raw):,} bytes: expected at most {MAX_HEADER:,}"
+        raise InputError(f"{path}: {size}; pass less metadata")
+    parts = (one.blocks if isinstance(one, Streamed) else (one,) for _, one in order)
     start = [struct.pack("<Q", len(raw)) + raw]
-    return write_atomic(path, chain(start, map(tensor_bytes, parts)))
+    return write_atomic(path, chain(start, map(tensor_bytes, chain.from_iterable(parts))))
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:

@@ -1,21 +1,7 @@
 """The model file: one point of a space, or one LoRA, with how it came about.
 
-Sampling, editing and inversion produce a *model*. It is kept in a safetensors file of
-`coefficients` (m, a point of a space), `weights` (d, a whole LoRA), or both, and these strings in
-the header:
-
-| key | value |
-|---|---|
-| `format` | `weights2weights-model` |
-| `format_version` | `1` |
-| `layout` | the `WeightLayout` as JSON, so that weights can be exported without their space |
-| `layout_hash` | its hash |
-| `space` | hash of the space of the coefficients; empty for weights alone |
-| `base_hash` | content hash of the base model; empty if unknown |
-| `origin` | JSON: how it came about, such as `{"verb": "sample", "seed": 0, "row": 3}` |
-
-A model without coefficients fits any space of its layout; one without weights needs its own space
-to become weights. `load_model` also reads the LoRA files of other programs.
+Sampling, editing and inversion produce a *model*: `coefficients` (m, a point of a space), `weights`
+(d, a whole LoRA), or both. docs/files.md lists the strings in the header of its safetensors file.
 """
 
 import json
@@ -31,7 +17,7 @@ from torch import Tensor
 from ._files import make_folder
 from ._html import html_table
 from ._json import canonical_json, parse_json
-from ._safetensors import open_checked, write_safetensors
+from ._safetensors import CheckedFile, open_checked, write_safetensors
 from .errors import InputError, W2WError
 from .formats import load_lora
 from .formats.authors import MODEL_SUFFIX, PUBLISHED_SPACE, load_authors_model
@@ -47,18 +33,17 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 class Model:
     """A personalised diffusion model: a point of a space, a LoRA, or both.
 
+    Without coefficients it fits any space of its layout; without weights it needs its own space to
+    become weights.
+
     Attributes:
         layout: what each of the d weights is.
         coefficients: float32, the point in its space, or None.
-        weights: float32, plain A and B entries in the order of `layout`, or None.
+        weights: float32, entries of A and B in the order of `layout`, or None.
         space: hash of the space of the coefficients, "" if there are none.
         base_hash: content hash of the base model, "" if unknown.
         origin: how it came about, JSON values.
         name: for captions and messages; not stored, a file's model has the name of the file.
-
-    Raises:
-        InputError: neither coefficients nor weights, values that are not finite, weights of another
-            length than the layout's, coefficients without a space.
     """
 
     layout: WeightLayout
@@ -82,12 +67,14 @@ class Model:
                 f"coefficients of shape {list(self.coefficients.shape)} in space {self.space!r}:"
                 " expected one axis and the hash of their space"
             )
-        for name in ("coefficients", "weights"):
-            tensor = getattr(self, name)
-            if tensor is not None and not tensor.isfinite().all():
+        for name, tensor in self._tensors().items():
+            if not tensor.isfinite().all():
                 raise InputError(f"the {name} contain NaN or infinite values; expected finite ones")
-            if tensor is not None:
-                object.__setattr__(self, name, tensor.float())
+            object.__setattr__(self, name, tensor.float())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {"coefficients": self.coefficients, "weights": self.weights}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def __repr__(self) -> str:
         return f"Model({', '.join(f'{key} {text}' for key, text in self._summary().items())})"
@@ -112,15 +99,8 @@ class Model:
 def require_one_base(ours: str, theirs: str, what: str) -> str:
     """Return the content hash of the one base model that two things belong to, "" if unknown.
 
-    Layouts cannot answer this: fine-tunes of one architecture share theirs.
-
-    Args:
-        ours: hash of the expected base, "" if unknown.
-        theirs: hash of the other base, "" if unknown.
-        what: what has the other base, for the message: "adam.safetensors".
-
-    Raises:
-        InputError: both are known and differ.
+    Layouts cannot answer this: fine-tunes of one architecture share theirs. If both hashes are
+    known and differ, the InputError names `what` has the other one.
     """
     if ours and theirs and ours != theirs:
         raise InputError(
@@ -131,18 +111,14 @@ def require_one_base(ours: str, theirs: str, what: str) -> str:
 
 
 def save_model(path: str | Path, model: Model) -> Path:
-    """Write a model file, whole or not at all; equal models give equal bytes.
+    """Write a model file, whole or not at all, and return its path.
 
     Args:
         path: a name ending in `.safetensors`; its folder is made if absent.
-        model: what to write.
-
-    Returns:
-        the path.
+        model: what to write; equal models give equal bytes.
 
     Raises:
         InputError: another extension, an origin that JSON cannot hold.
-        W2WError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -156,12 +132,8 @@ def save_model(path: str | Path, model: Model) -> Path:
         "base_hash": model.base_hash,
         "origin": canonical_json(dict(model.origin)).decode(),
     }
-    tensors = {"coefficients": model.coefficients, "weights": model.weights}
-    present = {
-        name: tensor.detach().cpu() for name, tensor in tensors.items() if tensor is not None
-    }
     make_folder(path.parent)
-    write_safetensors(path, present, metadata)
+    write_safetensors(path, model._tensors(), metadata)
     return path
 
 
@@ -188,15 +160,18 @@ def load_model(path: str | Path, alpha: float | None = None) -> Model:
         alpha: LoRA alpha of a LoRA file that does not state it.
 
     Raises:
-        InputError: neither of them; or a model file that is damaged, of a later version, or
-            contradicts itself. The message begins with the path.
+        InputError: neither of them, or a damaged file; the message begins with the path.
     """
     path = Path(path)
     if not (path.is_file() or path.is_dir()):
         what = "is not a file" if path.exists() else "does not exist"
         raise InputError(f"{path} {what}; give a model or LoRA file")
     if path.is_file() and path.suffix == MODEL_SUFFIX:
-        return _load_authors(path, alpha)
+        layout, vector = load_authors_model(path, alpha)
+        model = {"origin": {"file": path.name, "format": "authors"}, "name": path.stem}
+        if len(vector) == layout.num_parameters:
+            return Model(layout, weights=vector, **model)
+        return Model(layout, vector, space=PUBLISHED_SPACE, **model)
     if path.is_file():
         try:
             with open_checked(path) as file:
@@ -211,18 +186,9 @@ def load_model(path: str | Path, alpha: float | None = None) -> Model:
     return Model(lora.layout, weights=lora.weights.float(), origin=origin, name=path.stem)
 
 
-def _load_authors(path: Path, alpha: float | None) -> Model:
-    layout, vector = load_authors_model(path, alpha)
-    origin = {"file": path.name, "format": "authors"}
-    if len(vector) == layout.num_parameters:
-        return Model(layout, weights=vector, origin=origin, name=path.stem)
-    return Model(layout, vector, space=PUBLISHED_SPACE, origin=origin, name=path.stem)
-
-
-def _parse(file: Any, name: str) -> Model:
+def _parse(file: CheckedFile, name: str) -> Model:
     strings = file.metadata
-    version = strings.get("format_version", "")
-    if version != str(FORMAT_VERSION):
+    if (version := strings.get("format_version", "")) != str(FORMAT_VERSION):
         raise InputError(
             f"format version {version!r}: expected {FORMAT_VERSION}; a newer weights2weights may"
             " read it"
@@ -230,23 +196,16 @@ def _parse(file: Any, name: str) -> Model:
     try:
         layout = WeightLayout.from_dict(parse_json(strings["layout"], "the layout"))
         origin = parse_json(strings["origin"], "the origin")
-        space, base_hash, layout_hash = (
-            strings[key] for key in ("space", "base_hash", "layout_hash")
-        )
+        space, base_hash, stated = (strings[key] for key in ("space", "base_hash", "layout_hash"))
     except KeyError as error:
         raise InputError(f"no {error} in the header; the file is damaged") from error
-    if layout.hash != layout_hash:
-        raise InputError(
-            f"a layout of hash {layout.hash}: expected {layout_hash}; the file is damaged"
-        )
+    if layout.hash != stated:
+        raise InputError(f"a layout of hash {layout.hash}: expected {stated}; the file is damaged")
     if set(file.places) - {"coefficients", "weights"} or not isinstance(origin, dict):
-        raise InputError(
-            "more than coefficients, weights and an origin; the file is damaged or of another kind"
-        )
+        raise InputError("more than coefficients, weights and an origin; the file is damaged")
     tensors = {key: file.read(key).clone() for key in file.places}
     for key, tensor in tensors.items():
         if tensor.dtype not in _FLOATS or tensor.ndim != 1:
-            raise InputError(
-                f"{key} as {tensor.dtype} {list(tensor.shape)}: expected one axis of floats"
-            )
+            found = f"{tensor.dtype} {list(tensor.shape)}"
+            raise InputError(f"{key} as {found}: expected one axis of floats")
     return Model(layout, space=space, base_hash=base_hash, origin=origin, name=name, **tensors)

@@ -9,8 +9,7 @@
 | `identity_df.pt` | pickled pandas table of n rows | names and labels |
 | `all_weights.pt` | n × d | rows of the dataset; coefficients on all m components |
 
-They may lie in the folder, its `files/` or its `weights_datasets/identities/`. Nothing in them is
-run; see `formats.authors` and `formats.pickled_table`.
+Nothing in them is run; see `formats.authors` and `formats.pickled_table`.
 """
 
 from pathlib import Path
@@ -55,23 +54,19 @@ def import_published(
     alpha: float = PAPER_ALPHA,
     base: str = PAPER_BASE,
 ) -> WeightSpace:
-    """Read a folder of the authors' files as a space.
+    """Read a folder of the authors' files as a space, which samples along 1,000 components.
 
-    Components stay memory-mapped; save the space to have it laid out for use.
+    Components stay memory-mapped; save the space to have it laid out for use. Models are named as
+    in the label table, or by row number where there is none.
 
     Args:
-        folder: where the files are; see the table above.
+        folder: where the files are: here, in `files/` or in `weights_datasets/identities/`.
         components: number of components to read; default: all.
         alpha: LoRA alpha, which the files do not state.
         base: name of the base model, which the files do not state either.
 
-    Returns:
-        the space, which samples along the paper's 1,000 components by default. Its models are named
-        as in the table, or by row number where there is no table.
-
     Raises:
-        W2WError: a file is missing or damaged, has another shape, holds numbers that are not finite
-            or anything but tensors, or the table is not a plain pandas table.
+        W2WError: a file is missing or damaged, or holds something else.
     """
     folder = Path(folder)
     layout = read_layout(_find(folder, LAYOUT_FILE), alpha, base)
@@ -84,11 +79,8 @@ def import_published(
     columns = columns[:, :components]
     require_finite(columns, path)
     stored = columns.dtype in (torch.float32, torch.float16)
-    metadata = {
-        "of": "weights",
-        "imported": PUBLISHED_SPACE,
-        "sampling": {"components": PAPER_COMPONENTS},
-    }
+    sampling = {"components": PAPER_COMPONENTS}
+    metadata = {"of": "weights", "imported": PUBLISHED_SPACE, "sampling": sampling}
     std = torch.where(std > 0, std, 1.0)
     axes = (columns if stored else columns.float()).mT
     space = WeightSpace(layout, mean, std, axes, metadata=metadata)
@@ -111,12 +103,9 @@ def import_published_dataset(
         source: a folder with `all_weights.pt`, or any file of n × d weights, such as
             `dog_weights.pt`, whose models are then named by row number.
         path: where the dataset is written.
-        alpha: LoRA alpha, which the files do not state.
-        base: name of the base model, which the files do not state either.
+        alpha: as for `import_published`.
+        base: as for `import_published`.
         progress: show a bar on stderr.
-
-    Raises:
-        W2WError: as `import_published`, or the dataset cannot be written.
     """
     source = Path(source)
     folder = source.parent if source.is_file() else source
@@ -166,9 +155,7 @@ def _models(folder: Path | None, count: int) -> tuple[list[str], "pandas.DataFra
 def _find(folder: Path, name: str) -> Path:
     if found := _find_any(folder, name):
         return found
-    raise InputError(
-        f"{folder} holds no {name}; expected it there or in {' or '.join(_FOLDERS[1:])}"
-    )
+    raise InputError(f"{folder} holds no {name}; expected it there or in {_FOLDERS[1]}")
 
 
 def _find_any(folder: Path, name: str) -> Path | None:

@@ -48,11 +48,7 @@ class RowReader:
         self._known: dict[tuple, torch.dtype] = {}  # header without `_PER_ROW` → dtype
 
     def read_into(self, place: Place, out: Float[Tensor, " d"]) -> None:
-        """Read a row into contiguous float32 memory.
-
-        Raises:
-            InputError: it is missing, damaged, not finite, or of another layout or base.
-        """
+        """Read a row, checked in full, into contiguous float32 memory."""
         path = place if isinstance(place, Path) else place.path
         try:
             if isinstance(place, PackedRow):

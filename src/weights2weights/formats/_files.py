@@ -184,9 +184,8 @@ def _locate(path: Path) -> Path:
         raise InputError(f"a folder with {len(names)} LoRA files ({shown(', '.join(names))})")
     for entry in sorted(path.iterdir()):
         refuse_pickle(entry)
-    raise InputError(
-        f"a folder without a LoRA; expected {peft.WEIGHTS_NAME} or {peft.DIFFUSERS_NAME} in it"
-    )
+    known = f"{peft.WEIGHTS_NAME} or {peft.DIFFUSERS_NAME}"
+    raise InputError(f"a folder without a LoRA; expected {known} in it")
 
 
 def _format_of(file: CheckedFile) -> LoRAFormat:

@@ -44,14 +44,13 @@ def settings_of(layout: WeightLayout) -> dict[str, Any]:
 def alpha_of_settings(config: Mapping[str, Any], shapes: Shapes, where: str) -> float | None:
     """Return alpha as stated by PEFT's LoraConfig, or None if the field is missing.
 
+    The config is untrusted: another kind of adapter, several ranks or alphas, a rank that the
+    tensors do not have, and settings that change the forward pass are InputErrors.
+
     Args:
-        config: fields of LoraConfig, untrusted.
+        config: fields of LoraConfig.
         shapes: (module, part) → shape of the tensors that it goes with.
         where: what held the fields, for messages.
-
-    Raises:
-        InputError: another kind of adapter, several ranks or alphas, a rank that the tensors do not
-            have, a module that the config leaves out, a setting that changes the forward pass.
     """
     if (kind := config.get("peft_type", "LORA")) != "LORA":
         raise InputError(f"{where} has peft_type {shown(kind)}; expected 'LORA'")

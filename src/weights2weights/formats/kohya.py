@@ -62,9 +62,8 @@ def _one_alpha(
     for key in alphas.values():
         place = file.places[key]
         if math.prod(place.shape) != 1 or place.dtype == "BOOL":
-            raise InputError(
-                f"{key} is {place.dtype} of shape {list(place.shape)}; expected one number"
-            )
+            found = f"{place.dtype} of shape {list(place.shape)}"
+            raise InputError(f"{key} is {found}; expected one number")
         values[positive_number(file.read(key).item(), key)] = key
     if len(values) > 1:
         found = ", ".join(f"{alpha:g} ({key})" for alpha, key in list(values.items())[:2])

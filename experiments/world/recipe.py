@@ -1,7 +1,7 @@
 """From renderers to a base model: all stages of the world's training in order, resumable.
 
-images → autoencoder → scorers → latents → tokenizer and text encoder → denoiser → a Stable
-Diffusion folder → the initialisation of LoRAs
+images → autoencoder → latents → tokenizer and text encoder → denoiser → a Stable Diffusion folder →
+the initialisation of LoRAs → scorers
 
 Each stage leaves its result in the work folder and is skipped when the result is there, so the same
 call continues after an interruption. Everything runs on a CPU in hours and on a GPU in minutes.
@@ -30,7 +30,7 @@ from .kinds import KINDS
 from .scorer import save_scorer, train_scorer
 from .start import learn_start
 from .text import MAX_TOKENS, tokenize, train_text_encoder, train_tokenizer
-from .training import save_atomically
+from .training import TimeIsUp, save_atomically
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,6 @@ def train_world(
     begun = None if start is None else copy.deepcopy(load_base(start))
     vae = begun.vae.to(device) if begun else run.autoencoder()
     log("autoencoder trained")
-    for kind in KINDS:
-        save_scorer(run.scorer(kind, vae), work / f"scorer-{kind}")
-        log(f"scorers of {kind} trained")
     latents, labels, texts = run.encoded(vae)
     log(f"{len(latents):,} images of {recipe.size} pixels encoded")
     tokenizer = begun.family.parts["tokenizer"] if begun else train_tokenizer(texts, work / "words")
@@ -141,8 +138,11 @@ def train_world(
     )
     save_pipeline(vae, tokenizer, networks, work / "base")
     learn_start(load_base(work / "base"), work / "base")
-    (work / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
     log(f"base in {work / 'base'}")
+    for kind in KINDS:
+        save_scorer(run.scorer(kind, vae), work / f"scorer-{kind}")
+        log(f"scorers of {kind} trained")
+    (work / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1))
     return work
 
 
@@ -231,6 +231,8 @@ class _Run:
             count = min(_SUBJECTS_PER_BLOCK, self.recipe.subjects - first)
             stored = self.work / "latents" / f"{kind}-{first}-{count}.pt"
             if not stored.exists():
+                if time.monotonic() > self.deadline:
+                    raise TimeIsUp
                 drawn = draw_images(
                     kind,
                     BASE_POPULATION,

@@ -139,6 +139,7 @@ def train_world(
     save_pipeline(vae, tokenizer, networks, work / "base")
     learn_start(load_base(work / "base"), work / "base")
     log(f"base in {work / 'base'}")
+    vae.float()  # saved in half precision
     for kind in KINDS:
         save_scorer(run.scorer(kind, vae), work / f"scorer-{kind}")
         log(f"scorers of {kind} trained")

@@ -35,8 +35,8 @@ from weights2weights.training import (
     train,
 )
 from weights2weights.training._batches import draw_prompts, image_order, step_noise
+from weights2weights.training._loop import start_weights
 from weights2weights.training._progress import ProgressLog
-from weights2weights.training._start import start_weights
 
 QUICK = DreamBoothConfig(steps=6, num_class_images=3, learning_rate=1e-2)
 
@@ -757,7 +757,7 @@ def test_a_mended_caption_encodes_nothing_anew_but_begins_a_new_run(base, tmp_pa
     def learn(text: str) -> tuple[_latents.Latents, str]:
         subject, _ = captioned(tmp_path / f"of {text}", {"adam/1": text})
         latents = _latents.subject_latents(base, QUICK, subject, store)
-        return latents, _loop._run_key(base, layout, QUICK, {"adam": latents}, None)
+        return latents, _loop.run_key(base, layout, QUICK, {"adam": latents}, None)
 
     first, run = learn("smiling on a beach")
     monkeypatch.setattr(Base, "encode_moments", None)

@@ -17,7 +17,7 @@ from weights2weights.metrics.verification import verification_auc
 from weights2weights.sampling import sample
 from weights2weights.space import verify_space
 from weights2weights.training import PRESETS
-from weights2weights.training._start import start_weights
+from weights2weights.training._loop import start_weights
 from weights2weights.worlds import shipped
 from weights2weights.worlds.scorers import Scorer
 

@@ -1,5 +1,6 @@
 """From subjects to a dataset: batches of subjects, each stored as soon as it is done."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,9 +19,10 @@ from ..layout import WeightLayout
 from ..subjects import Subject
 from ._config import DreamBoothConfig, default_config
 from ._latents import class_latents, subject_latents
-from ._loop import train_batch
+from ._loop import run_key, train_batch
 from ._progress import ProgressLog
-from ._resume import mark, plan_batches
+
+_DIVERGED = "its loss became infinite or NaN; check its images or lower the learning rate"
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def train(
     dataset = WeightDataset.create(out, layout, labels=labels, base_hash=base.hash, recipe=recipe)
     for name, reason in dataset.verify([name for name in known if name in dataset]).items():
         _log.warning("%s; moved to %s, trained again", reason, dataset.move_aside(name))
-    batches = plan_batches(dataset, list(known), K, retry_failed=retry_failed)
+    batches = _plan_batches(dataset, list(known), K, retry_failed)
     store, prior = Cache(cache), None
     with ProgressLog(log, sum(map(len, batches)) * config.steps, progress) as reports:
         for batch in batches:
@@ -99,17 +101,44 @@ def train(
                     latents[name] = subject_latents(base, config, known[name], store)
                 except W2WError as error:
                     failed[name] = str(error)
-            reports.end((), failed, config.steps * len(failed))
-            if not latents:
-                _store(dataset, batch, {}, failed)
-                continue
-            if config.prior_loss_weight and prior is None:
+            reports.failed(failed, config.steps * len(failed))
+            if latents and config.prior_loss_weight and prior is None:
                 prior = class_latents(base, config, store, progress)
-            done = train_batch(base, layout, config, latents, prior, store, reports)
-            _store(dataset, batch, done.learned, failed | done.failed)
-            store.forget(done.run)
-            reports.end(list(done.learned), done.failed, 0)
+            run = (base, layout, config, latents, prior)
+            learned = train_batch(*run, store, reports) if latents else {}
+            diverged = {name: _DIVERGED for name in latents if name not in learned}
+            _store(dataset, batch, learned, failed | diverged)
+            store.forget(run_key(*run))
+            reports.failed(diverged)
+            reports.stored(list(learned))
     return dataset
+
+
+def _plan_batches(
+    dataset: WeightDataset, names: Sequence[str], size: int, retry_failed: bool
+) -> list[list[str]]:
+    """Return the batches in which to train the subjects that have no model yet.
+
+    The last bits of a model depend on who was trained in the same batch, which each model's header
+    lists by `_mark`. So a batch of which only some models are stored, because a run was killed or a
+    file damaged, is trained again as it was: the missing models come out with the same bytes.
+    """
+    for name in names:
+        dataset.path_of(name)  # raises if the dataset cannot store it
+    failures, known = dataset.failures, {_mark(name): name for name in names}
+    missing = dict.fromkeys(name for name in names if name not in dataset and name not in failures)
+    batches: list[list[str]] = []
+    for name in [name for name in names if name not in missing] if missing else []:
+        facts = failures[name]["info"] if name in failures else dataset.info(name)
+        batch = [known.get(member, "") for member in facts.get("batch", ())]
+        if missing.keys() & set(batch) and all(batch):
+            batches.append(batch)
+            for member in batch:
+                missing.pop(member, None)
+    failed = [name for name in names if name in failures] if retry_failed else []
+    for some in (list(missing), failed):
+        batches += [some[start : start + size] for start in range(0, len(some), size)]
+    return batches
 
 
 def _store(
@@ -118,33 +147,36 @@ def _store(
     learned: Mapping[str, tuple[Tensor, dict[str, Any]]],
     failed: Mapping[str, str],
 ) -> None:
-    """Write what is missing of a batch; each file says who was in it, see `plan_batches`."""
-    marks = [mark(name) for name in batch]
-    for name, (row, facts) in learned.items():
-        if name not in dataset:
-            info = {**facts, "batch": marks}
-            dataset.write(name, row, seed=dataset.recipe["seed"], info=info)
-    for name, reason in failed.items():
-        if name not in dataset:
-            dataset.write_failure(name, reason, info={"batch": marks})
+    """Write what is missing of a batch; each file lists who was in it, for `_plan_batches`."""
+    info = {"batch": [_mark(name) for name in batch]}
+    for name in batch:
+        if name in dataset:
+            continue
+        if name in learned:
+            weights, facts = learned[name]
+            dataset.write(name, weights, seed=dataset.recipe["seed"], info=facts | info)
+        else:
+            dataset.write_failure(name, failed[name], info=info)
+
+
+def _mark(name: str) -> str:
+    """Return what stands for a subject in the files of others, which may be shared without it."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def _batch_size(base: Base, layout: WeightLayout, config: DreamBoothConfig, out: Path) -> int:
     """Return the number of subjects that an earlier call trained at once, or else that fit."""
-    if (out / "dataset.json").exists():
-        stored = WeightDataset.open(out).recipe.get("subjects_per_batch")
-        if stored:
-            return stored
+    recipe = WeightDataset.open(out).recipe if (out / "dataset.json").exists() else {}
     samples = config.train_batch_size * (2 if config.prior_loss_weight else 1)
-    return loras_that_fit(base, layout, samples)
+    return recipe.get("subjects_per_batch") or loras_that_fit(base, layout, samples)
 
 
 def _check_labels(known: Mapping[str, Subject], labels: Any) -> None:
     """Raise InputError if a label table names none of the subjects."""
     names = () if labels is None else labels.index if hasattr(labels, "columns") else labels
     if labels is not None and not any(name in known for name in names):
-        first = next(iter(names), None)
         raise InputError(
-            f"the labels name none of the subjects: their first row is {first!r}, the first subject"
-            f" is {next(iter(known))!r}; expected the names of the subjects' folders"
+            f"the labels name none of the subjects: their first row is {next(iter(names), None)!r},"
+            f" the first subject is {next(iter(known))!r}; expected the names of the subjects'"
+            " folders"
         )

@@ -2,16 +2,12 @@
 
 Every subject gets a LoRA of its own, fine-tuned with the denoising loss on its images plus λ
 times the same loss on the base's own images of the class (equation 2 of Dravid et al. 2024,
-arXiv:2406.09413, after DreamBooth). What makes it fast is that K subjects share one pass: their
-LoRAs are rows of one leaf (K, d) that `adapter.adapt` spreads over the batch. The loss is a sum
-over subjects, AdamW works elementwise and gradients are clipped row by row, so subjects do not
-influence each other. Noise, timesteps and the order of the images are functions of (seed, step)
-alone, so neither K nor the other subjects in a batch matter beyond rounding.
+arXiv:2406.09413, after DreamBooth). K subjects share one pass: their LoRAs are rows of one leaf
+(K, d) that `adapter.adapt` spreads over the batch. The loss is a sum over subjects, AdamW works
+elementwise, gradients are clipped row by row, and noise, timesteps and the order of the images are
+functions of (seed, step): neither K nor the others in a batch matter beyond rounding.
 
-    read images → latents (once, cached) → K rows trained for all steps → stored
-
-Training can be killed at any moment; the next call resumes. What is stored stays stored, and the
-batch that was interrupted continues from its last checkpoint, to the same bytes.
+Training can be killed at any moment; the next call resumes, to the same bytes.
 """
 
 from ._config import PRESETS, DreamBoothConfig, default_config

@@ -1,6 +1,7 @@
 """The batch of every training step, and what is random in it."""
 
 from collections.abc import Sequence
+from itertools import accumulate, compress
 
 import torch
 from jaxtyping import Int
@@ -13,14 +14,7 @@ from ._latents import Latents, concatenate
 
 
 class Batches:
-    """The losses of K subjects, step by step, from latents that stay on the device.
-
-    Args:
-        base: the model to fine-tune.
-        config: the settings.
-        subjects: latents of each of K subjects.
-        prior: latents of the class, or None to train without prior preservation.
-    """
+    """The losses of K subjects, step by step, from latents that stay on the device."""
 
     def __init__(
         self,
@@ -31,11 +25,11 @@ class Batches:
     ):
         self.base, self.config, self.K = base, config, len(subjects)
         self.latents = concatenate(subjects).to(base.device)
-        orders, offset = [], 0
-        for latents in subjects:
-            count = len(latents.mean)
-            orders.append(image_order(config, "subject", count) + offset)
-            offset += count
+        counts = [len(latents.mean) for latents in subjects]
+        first = accumulate(counts, initial=0)  # image of each subject
+        orders = [
+            image_order(config, "subject", n) + i for n, i in zip(counts, first, strict=False)
+        ]
         self.order_on_cpu = torch.stack(orders)  # to look up captions without a device sync
         self.order = self.order_on_cpu.to(base.device)
         self.prior, self.class_prompts = None, []
@@ -48,8 +42,8 @@ class Batches:
 
     def losses(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return every subject's loss "k" on its own images, and on those of the class."""
-        own_noise = step_noise(self.base, self.config, "subject", step)
-        parts: list[tuple[Tensor, ...]] = [self.latents.select(self.order[:, step], own_noise)]
+        noise = step_noise(self.base, self.config, "subject", step)
+        parts: list[tuple[Tensor, ...]] = [self.latents.select(self.order[:, step], noise)]
         if self.prior is not None:
             noise = step_noise(self.base, self.config, "class", step)
             shared = self.prior.select(self.prior_order[step], noise)
@@ -58,8 +52,7 @@ class Batches:
         latents, noise, timesteps, masks = (
             torch.cat(tensors, dim=1).flatten(0, 1) for tensors in zip(*parts, strict=True)
         )
-        mask = None if self.latents.mask is None else masks
-        text = self._text(step)
+        mask, text = None if self.latents.mask is None else masks, self._text(step)
         losses = self.base.denoising_loss(latents, noise, timesteps, text, mask=mask)
         own, of_class = losses.view(self.K, -1).tensor_split([self.config.train_batch_size], dim=1)
         return own.mean(1), None if self.prior is None else of_class.mean(1)
@@ -86,9 +79,8 @@ def step_noise(base: Base, config: DreamBoothConfig, kind: str, step: int) -> No
 
 def image_order(config: DreamBoothConfig, kind: str, images: int) -> Int[Tensor, "steps b"]:
     """Return which images each step uses: all of them in shuffled rounds, one after the other."""
-    length = config.steps * config.train_batch_size
-    order = shuffled_rounds((config.seed, kind), images, length)
-    return order.view(config.steps, config.train_batch_size)
+    steps, b = config.steps, config.train_batch_size
+    return shuffled_rounds((config.seed, kind), images, steps * b).view(steps, b)
 
 
 def draw_prompts(config: DreamBoothConfig, step: int, captions: Sequence[str]) -> list[str]:
@@ -96,8 +88,7 @@ def draw_prompts(config: DreamBoothConfig, step: int, captions: Sequence[str]) -
     random = generator(config.seed, "caption", step)
     prompts = []
     for caption in captions:
-        parts = [part.strip() for part in caption.split(",") if part.strip()]
+        parts = list(filter(None, map(str.strip, caption.split(","))))
         kept = torch.rand(len(parts), generator=random) < 1 - config.caption_dropout
-        chosen = [part for part, yes in zip(parts, kept.tolist(), strict=True) if yes]
-        prompts.append(", ".join([config.instance_prompt, *chosen]))
+        prompts.append(", ".join([config.instance_prompt, *compress(parts, kept)]))
     return prompts

@@ -25,7 +25,7 @@ class DreamBoothConfig:
     Attributes:
         instance_prompt: prompt of the subject's images; "sks" is DreamBooth's rare token.
         caption_dropout: probability that a comma-separated part of an image's caption is left out
-            of its prompt in a step. No effect on images without captions.
+            of its prompt in a step.
         class_prompt: prompt of the class images for prior preservation.
         rank: LoRA rank.
         alpha: LoRA alpha; the update of a layer is alpha / rank · B · A.
@@ -42,18 +42,16 @@ class DreamBoothConfig:
         num_class_images: class images, generated once by the base and shared by all subjects.
         latents: "sample" samples the VAE posterior in every step, "mean" uses its mean.
         timesteps: "uniform" draws each independently; "even" covers the noise schedule evenly over
-            the run, which makes the gradients of short runs less noisy.
+            the run, for less noisy gradients.
         scale: factor on B, and so on the update, after the last step. Above 1 it extrapolates a
-            short run that stops before it has converged.
+            run that stops before it has converged.
         start: "random" initialises A as PEFT does, the same for all subjects; "own" initialises
-            each subject's A by itself, as strangers do, for spaces of updates. "base" uses the A
-            stored in the base's folder, which only the embedded base needs; to be removed once that
-            base has been retrained.
-        seed: of the initial A, the noise, the timesteps and the order of the images. All subjects
-            share it, as in the paper, because only LoRAs with the same initial A can be compared
-            element by element.
+            each subject's A by itself, for spaces of updates; "base" uses the A stored in the
+            base's folder, until the embedded base, which needs it, has been retrained.
+        seed: of the initial A, the noise, the timesteps and the order of the images; shared by all
+            subjects, since only LoRAs with the same initial A can be compared element by element.
         gradient_checkpointing: recompute activations in the backward pass: about a third slower,
-            much less memory. Use it for Stable Diffusion 1.5 on small GPUs.
+            much less memory.
     """
 
     instance_prompt: str = "sks person"
@@ -87,11 +85,10 @@ class DreamBoothConfig:
 PRESETS = {
     # RealisticVision v5.1, a Stable Diffusion 1.5 (section 4.1, appendix E).
     "paper": DreamBoothConfig(),
-    # The embedded base. It is so small that it needs larger and fewer steps, and captions separate
-    # the person from the scene well enough without prior preservation. The learning rate is not the
-    # one with the best likeness: three times as much gives better images, but weights dominated by
-    # noise, in which no direction can be found. Lower rates leave the person half learned, which
-    # `scale` makes up for without changing any direction of a space.
+    # The embedded base is so small that it needs larger and fewer steps, and captions separate the
+    # person from the scene without prior preservation. Three times the learning rate gives better
+    # images, but weights dominated by noise, in which no direction can be found. `scale` makes up
+    # for a person half learned without changing any direction of a space.
     "people": DreamBoothConfig(
         instance_prompt="a photo of sks person",
         class_prompt="a photo of a person",

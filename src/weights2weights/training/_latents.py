@@ -1,6 +1,5 @@
 """Latents of subjects and of their class: encoded once, cached on disk by content."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,11 +11,11 @@ from .._cache import Cache, cache_key
 from .._noise import Noise, derive_seed
 from ..bases import Base
 from ..generation import GUIDANCE, STEPS, generate
-from ..subjects import Images, Subject, read_images
+from ..subjects import Subject, read_images
 from ._config import DreamBoothConfig
 
-# Class images per pass: fixed, so that they do not depend on the free memory.
-_CLASS_IMAGES_AT_ONCE = 16
+_CLASS_IMAGES_AT_ONCE = 16  # fixed, so that they do not depend on the free memory
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Latents:
         mean: of the VAE posterior, "n c h w".
         std: of the VAE posterior, or None if only the mean is used.
         mask: loss weight of each latent pixel, "n h w", or None if all count alike.
-        digest: of the images and masks.
+        digest: of the images and masks, or of what the class images are generated from.
         captions: of each image, "" for none; () if no image has one.
     """
 
@@ -71,7 +70,7 @@ def concatenate(parts: Sequence[Latents]) -> Latents:
 
 
 def encode(base: Base, pixels: Tensor, masks: Tensor | None, sampled: bool) -> dict[str, Tensor]:
-    """Encode images and masks: the mean, mask and, if it is to be sampled, std of `Latents`."""
+    """Return the mean, mask and, if the posterior is to be sampled, std of `Latents`."""
     mean, std = base.encode_moments(pixels)
     encoded = {"mean": mean, "std": std} if sampled else {"mean": mean}
     if masks is not None:
@@ -82,39 +81,24 @@ def encode(base: Base, pixels: Tensor, masks: Tensor | None, sampled: bool) -> d
 def subject_latents(
     base: Base, config: DreamBoothConfig, subject: Subject, cache: Cache
 ) -> Latents:
-    """Read and encode the images of a subject, or load them from the cache.
-
-    Raises:
-        InputError: as `subjects.read_images`.
-    """
-    return _encoded(base, config, read_images(subject, base.size), cache)
+    """Read and encode a subject's images, or load their latents; fails as `read_images` does."""
+    images, sampled = read_images(subject, base.size), config.latents == "sample"
+    key = cache_key("latents", base.hash, images.digest, config.latents)
+    captions = images.captions if any(images.captions) else ()
+    made = cache.find_or_make(key, lambda: encode(base, images.pixels, images.masks, sampled))
+    return Latents(**made, digest=images.digest, captions=captions).to(_CPU)
 
 
 def class_latents(base: Base, config: DreamBoothConfig, cache: Cache, progress: bool) -> Latents:
-    """Generate the class images with the base and encode them, or load them from the cache."""
-    count, seed = config.num_class_images, config.seed
+    """Generate and encode the class images, or load their latents from the cache."""
+    prompt, sampled = config.class_prompt, config.latents == "sample"
+    seeds = [derive_seed(config.seed, "class image", i) for i in range(config.num_class_images)]
 
-    def draw() -> dict[str, Tensor]:
-        drawn = generate(
-            base,
-            prompts=config.class_prompt,
-            seeds=[derive_seed(seed, "class image", i) for i in range(count)],
-            batch_size=_CLASS_IMAGES_AT_ONCE,
-            progress=progress,
-        )
-        return {"images": drawn[0, 0]}
+    def make() -> dict[str, Tensor]:
+        size = _CLASS_IMAGES_AT_ONCE
+        drawn = generate(base, prompts=prompt, seeds=seeds, batch_size=size, progress=progress)
+        return encode(base, drawn[0, 0], None, sampled)
 
-    inputs = (base.hash, str(base.dtype), config.class_prompt, count, seed, STEPS, GUIDANCE)
-    pixels = cache.find_or_make(cache_key("class", *inputs), draw)["images"]
-    digest = hashlib.sha256(pixels.numpy().data).hexdigest()
-    return _encoded(base, config, Images(pixels, None, digest), cache)
-
-
-def _encoded(base: Base, config: DreamBoothConfig, images: Images, cache: Cache) -> Latents:
-    sampled = config.latents == "sample"
-    tensors = cache.find_or_make(
-        cache_key("latents", base.hash, images.digest, config.latents),
-        lambda: encode(base, images.pixels, images.masks, sampled),
-    )
-    captions = images.captions if any(images.captions) else ()
-    return Latents(**tensors, digest=images.digest, captions=captions).to(torch.device("cpu"))
+    inputs = (base.hash, str(base.dtype), prompt, seeds, STEPS, GUIDANCE, config.latents)
+    key = cache_key("class", *inputs)
+    return Latents(**cache.find_or_make(key, make), digest=key, captions=()).to(_CPU)

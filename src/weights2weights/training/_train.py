@@ -43,8 +43,8 @@ def train(
 ) -> WeightDataset:
     """Train a LoRA for every subject and store them; resumes where an earlier call stopped.
 
-    A step costs one forward and backward pass of the UNet over K × train_batch_size samples, twice
-    that with prior preservation. Each batch of K subjects is stored as soon as it is done.
+    A step costs one forward and backward pass over K × train_batch_size samples, twice that with
+    prior preservation. Each batch of K subjects is stored as soon as it is done.
 
     Args:
         base: the model to fine-tune; left unchanged.
@@ -62,8 +62,7 @@ def train(
         **changes: fields of the settings to change.
 
     Returns:
-        the dataset. Its `failed` maps each subject without weights to the reason: no images, broken
-        images, or a loss that became infinite or NaN.
+        the dataset; its `failed` maps each subject without weights to the reason.
 
     Raises:
         InputError: no subjects, duplicate names, unknown or invalid settings, or a dataset with

@@ -23,13 +23,9 @@ from .errors import InputError, shown
 if TYPE_CHECKING:
     import pandas
 
-LABEL_FILES = ("labels.csv", "labels.parquet")
-"""Names under which `find_labels` looks for a table."""
-
-NAME = "name"
-"""Name of the index of every table, and of the first column of its file."""
-
-_NAME_COLUMNS = (NAME, "subject", "id", "file")
+_FILES = ("labels.csv", "labels.parquet")
+_NAME = "name"  # of the index of every table, and of the first column of its file
+_NAME_COLUMNS = (_NAME, "subject", "id", "file")
 _WORDS = {"true": "1", "yes": "1", "t": "1", "false": "0", "no": "0", "f": "0"}
 _MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "-", "?")
 
@@ -42,15 +38,15 @@ def find_labels(*folders: str | Path) -> Path | None:
     Raises:
         W2WError: there are several.
     """
-    candidates = [Path(folder) / name for folder in folders for name in LABEL_FILES]
-    found = [path for path in candidates if path.is_file()]
+    paths = [Path(folder) / name for folder in folders for name in _FILES]
+    found = [path for path in paths if path.is_file()]
     if len(found) > 1:
         raise InputError(f"{len(found)} label tables ({', '.join(map(str, found))}); name one")
     return found[0] if found else None
 
 
 def read_labels(path: str | Path) -> "pandas.DataFrame":
-    """Read a label table.
+    """Read a label table as `tidy_labels` returns it, in the order of the file.
 
     Names are taken from a column called name, subject, id or file, else from the first column.
     Values are 0 and 1, −1 and 1, true and false, yes and no, other finite numbers, or empty (NA,
@@ -58,9 +54,6 @@ def read_labels(path: str | Path) -> "pandas.DataFrame":
 
     Args:
         path: a CSV file in UTF-8, or a Parquet file.
-
-    Returns:
-        a table as of `tidy_labels`, in the order of the file.
 
     Raises:
         W2WError: the file cannot be read, a row has no name, a name or column appears twice, or a
@@ -93,9 +86,6 @@ def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
             other names are left out, and so, with a log line, are columns of text.
         names: of the rows to return.
 
-    Returns:
-        a table indexed by `names`, with columns of dtype "boolean" or "Float64".
-
     Raises:
         W2WError: another type of table, names or labels that appear twice, or a column of numbers
             that holds text or infinity.
@@ -108,23 +98,18 @@ def tidy_labels(table: Any, names: Sequence[str]) -> "pandas.DataFrame":
     if isinstance(table, Mapping):
         table = pandas.DataFrame.from_dict(dict(table), orient="index")
     if not isinstance(table, pandas.DataFrame):
-        kind = type(table).__name__
-        raise InputError(
-            f"labels of type {kind}; expected a DataFrame or {{name: {{label: value}}}}"
-        )
+        kind, expected = type(table).__name__, "a DataFrame or {name: {label: value}}"
+        raise InputError(f"labels of type {kind}; expected {expected}")
     columns = [str(column).strip() for column in table.columns]
-    if NAME in columns:
-        raise InputError(f"a label called {NAME!r}; rename it, or use it as the table's index")
+    if _NAME in columns:
+        raise InputError(f"a label called {_NAME!r}; rename it, or use it as the table's index")
     if nameless := [name for name in table.index if not isinstance(name, str)]:
         raise InputError(f"labels are indexed by {nameless[0]!r}; expected the names of models")
     return _tidy(table.set_axis(columns, axis=1), "labels").reindex(index)
 
 
 def write_labels(path: str | Path, table: "pandas.DataFrame") -> str:
-    """Write a table of `tidy_labels` as CSV or Parquet; equal tables give equal bytes.
-
-    Returns:
-        SHA-256 of the file, in hex.
+    """Write a table of `tidy_labels` as CSV or Parquet and return the file's SHA-256 in hex.
 
     Raises:
         W2WError: another suffix, a name that reading would change (empty, not composed, or with
@@ -133,7 +118,7 @@ def write_labels(path: str | Path, table: "pandas.DataFrame") -> str:
     path = Path(path)
     if changed := [name for name in table.index if not name or _clean(name) != name]:
         raise InputError(f"{path}: name {changed[0]!r}; expected {_clean(changed[0]) or 'text'!r}")
-    rows, buffer = table.rename_axis(NAME).reset_index(), io.BytesIO()
+    rows, buffer = table.rename_axis(_NAME).reset_index(), io.BytesIO()
     if _is_csv(path):
         flags = dict.fromkeys(rows.select_dtypes("boolean").columns, "Int8")
         rows.astype(flags).to_csv(buffer, index=False, lineterminator="\n")
@@ -161,7 +146,7 @@ def _index(names: Iterable[str]) -> "pandas.Index":
     import pandas
 
     try:
-        return pandas.Index(list(names), name=NAME, dtype="str")
+        return pandas.Index(list(names), name=_NAME, dtype="str")
     except UnicodeEncodeError as error:
         raise InputError(f"name {error.object!a:.60} is not valid text; rename it") from error
 
@@ -190,7 +175,7 @@ def _read_parquet(path: Path) -> "pandas.DataFrame":
     frame = pandas.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
     if isinstance(frame.index, pandas.RangeIndex):
         return frame
-    return frame.reset_index(names=NAME if frame.index.name is None else None)
+    return frame.reset_index(names=_NAME if frame.index.name is None else None)
 
 
 def _tidy(table: "pandas.DataFrame", source: str) -> "pandas.DataFrame":

@@ -29,18 +29,17 @@ def sample(
 ) -> Float[Tensor, "n m"]:
     """Draw new points: independent Gaussians along each component.
 
-    Row i depends on the seed and on i only, so ten samples are the first ten of a hundred.
-
-    A space may recommend how to sample it, as `metadata["sampling"]` with `components` and `scale`:
-    where much of every training model is noise, wide samples along the first components are more
+    Row i depends on the seed and on i only, so ten samples are the first ten of a hundred. A space
+    may recommend how to sample it, as `metadata["sampling"]` with `components` and `scale`: where
+    much of every training model is noise, wide samples along the first components are more
     consistent subjects than narrow ones along all.
 
     Args:
-        space: the space; its training models give mean and standard deviation.
+        space: its training models give mean and standard deviation.
         count: n, the number of points.
         seed: any non-negative integer.
-        components: number of leading components to draw along, the others are 0; changes nothing
-            else. Default: what the space recommends, else all with a known standard deviation.
+        components: number of leading components to draw along, the others are 0. Default: what the
+            space recommends, else all with a known standard deviation.
         scale: factor on the standard deviations; below 1 gives more typical models. Default: what
             the space recommends, else 1, as in the paper.
         first: index of the first row, to continue where another call ended.
@@ -49,8 +48,7 @@ def sample(
         float32 coefficients on all m components, on the CPU.
 
     Raises:
-        InputError: the space has fewer than two training models; more components than have a known
-            standard deviation; a negative count, seed or scale.
+        InputError: a space of fewer than two training models, or a number out of range.
     """
     known = space.coefficients.shape[1]
     drawn, scale = sampling_of(space, components, scale)
@@ -68,8 +66,10 @@ def sample(
         raise InputError(f"{drawn} components: expected 1 to {known}, whose distribution is known")
     points = torch.zeros(count, len(space))
     for row in range(count):
+        digest = hashlib.sha256(f"{seed}/{first + row}".encode()).digest()
+        random = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
         # all are drawn, whatever is kept, so that truncation changes nothing else
-        noise = torch.randn(known, generator=_generator(seed, first + row))
+        noise = torch.randn(known, generator=random)
         point = space.coefficient_mean + scale * space.coefficient_std * noise
         points[row, :drawn] = point[:drawn]
     return points
@@ -91,13 +91,5 @@ def sampling_of(
             f"the space recommends sampling with {advice!r}: expected numbers for components and"
             " scale; pass both yourself"
         ) from error
-    return (
-        min(most, known) if components is None else components,
-        factor if scale is None else scale,
-    )
-
-
-def _generator(seed: int, row: int) -> torch.Generator:
-    """Return a generator for one row; neighbouring seeds and rows share nothing."""
-    digest = hashlib.sha256(f"{seed}/{row}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    drawn = min(most, known) if components is None else components
+    return drawn, factor if scale is None else scale

@@ -28,11 +28,10 @@ from .images import decode_image, decode_mask, square
 from .labels import readable_name
 
 _KINDS = "PNG, JPEG or WebP"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MASK_SUFFIX = ".mask"
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_MASK = ".mask"
 
-MOST_CAPTION_BYTES = 4096
-"""Longer captions are refused: no text encoder reads that much."""
+MOST_CAPTION_BYTES = 4096  # no text encoder reads more
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class Images:
     Attributes:
         pixels: uint8 "n size size 3".
         masks: weight of each pixel from 0 to 1, or None if no image has a mask.
-        digest: SHA-256 of the image and mask files and the way they were read, in hex; equal
-            digests mean equal pixels and masks. Captions are not part of it.
+        digest: SHA-256 of the image and mask files and the way they were read, in hex.
         captions: of each image, "" for none.
     """
 
@@ -83,7 +81,12 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
     """
     found: dict[str, list[Path]] = {}
     for folder in map(Path, folders):
-        for path in _subject_folders(folder):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a directory; expected one subdirectory per subject")
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        inner = [entry for entry in entries if entry.is_dir()]
+        own = [folder.resolve()] if any(map(_is_image, entries)) else []
+        for path in sorted(inner) or own:
             found.setdefault(readable_name(path.name), []).append(path)
     if not found:
         where = ", ".join(map(str, folders))
@@ -93,17 +96,16 @@ def find_subjects(*folders: str | Path) -> list[Subject]:
 
 def find_mask(image: Path) -> Path | None:
     """Return the mask next to an image, 1.mask.png for 1.jpg, or None if there is none."""
-    names = (image.stem + MASK_SUFFIX + suffix for suffix in IMAGE_SUFFIXES)
-    return next((path for name in names if (path := image.with_name(name)).is_file()), None)
+    paths = (image.with_name(image.stem + _MASK + suffix) for suffix in _SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_images(subject: Subject, size: int) -> Images:
     """Read the images and masks of a subject as squares of one size, and their captions.
 
     Raises:
-        InputError: the subject has a problem, or one of its files, which the message names, is
-            damaged, too large or too small, animated, a mask of another size than its image, or a
-            caption that is not a short text.
+        InputError: the subject has a problem, or one of its files is damaged, too large or too
+            small, animated, a mask of another size than its image, or not a short caption.
     """
     if subject.problem:
         raise InputError(subject.problem)
@@ -118,12 +120,12 @@ def read_images(subject: Subject, size: int) -> Images:
         if mask is not None:
             data = _read_file(mask)
             digest.update(b"mask" + hashlib.sha256(data).digest())
-            levels = square(decode_mask(data, mask.name, decoded.size), size)
-            if not levels.getbbox():
+            levels = np.array(square(decode_mask(data, mask.name, decoded.size), size))
+            if not levels.any():
                 raise InputError(
                     f"{mask.name} is black within the centred square: paint the subject white"
                 )
-            masks[-1] = torch.from_numpy(np.array(levels, dtype=np.float32)) / 255
+            masks[-1] = torch.from_numpy(levels) / 255
         captions.append("" if caption is None else _read_caption(caption))
     return Images(
         torch.from_numpy(np.stack(pixels)),
@@ -131,14 +133,6 @@ def read_images(subject: Subject, size: int) -> Images:
         digest.hexdigest(),
         tuple(captions),
     )
-
-
-def _subject_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a directory; expected one subdirectory per subject")
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    inner = [entry for entry in entries if entry.is_dir()]
-    return inner or ([folder.resolve()] if any(map(_is_image, entries)) else [])
 
 
 def _subject(name: str, paths: Sequence[Path]) -> Subject:
@@ -149,7 +143,7 @@ def _subject(name: str, paths: Sequence[Path]) -> Subject:
         files = sorted(path for path in paths[0].iterdir() if path.is_file())
     except OSError as error:
         return Subject(name, problem=f"{paths[0]} cannot be listed: {error.strerror}")
-    masks = {path.stem.removesuffix(MASK_SUFFIX): path for path in files if _is_mask(path)}
+    masks = {path.stem.removesuffix(_MASK): path for path in files if _is_mask(path)}
     images = [path for path in files if _is_image(path)]
     if orphans := masks.keys() - {path.stem for path in images}:
         orphan = masks[min(orphans)].name
@@ -168,20 +162,18 @@ def _subject(name: str, paths: Sequence[Path]) -> Subject:
 
 
 def _is_mask(path: Path) -> bool:
-    return path.stem.endswith(MASK_SUFFIX) and path.suffix.lower() in IMAGE_SUFFIXES
+    return path.stem.endswith(_MASK) and path.suffix.lower() in _SUFFIXES
 
 
 def _is_image(path: Path) -> bool:
     visible = not path.name.startswith(".")
-    return visible and path.suffix.lower() in IMAGE_SUFFIXES and not _is_mask(path)
+    return visible and path.suffix.lower() in _SUFFIXES and not _is_mask(path)
 
 
 def _read_caption(path: Path) -> str:
     data = _read_file(path, MOST_CAPTION_BYTES + 1)
-    if len(data) > MOST_CAPTION_BYTES:
-        raise InputError(
-            f"{path.name} is too long for a caption: over {MOST_CAPTION_BYTES:,} bytes"
-        )
+    if len(data) > (most := MOST_CAPTION_BYTES):
+        raise InputError(f"{path.name} is too long for a caption: over {most:,} bytes")
     try:
         return " ".join(data.decode("utf-8-sig").split())
     except UnicodeDecodeError as error:
@@ -189,7 +181,6 @@ def _read_caption(path: Path) -> str:
 
 
 def _read_file(path: Path, most: int = -1) -> bytes:
-    """Read a file, or its first bytes."""
     try:
         with path.open("rb") as file:
             return file.read(most)

@@ -19,6 +19,7 @@ from .layout import WeightLayout
 from .models import FORMAT, is_model, load_model
 from .opening import files_in
 from .space import WeightSpace, verify_space
+from .updates import read_updates, survey
 from .worlds import load_world
 from .worlds.scorers import Scorer
 
@@ -117,7 +118,12 @@ def _problems_of_world(name: str | Path) -> Iterator[str]:
 
 
 def _describe_dataset(path: str | Path) -> dict[str, Any]:
-    dataset = WeightDataset.open(path)
+    try:
+        dataset = WeightDataset.open(path)
+    except InputError:
+        if (Path(path) / "dataset.json").exists():
+            raise
+        return survey(*read_updates([path]))  # LoRAs of several layouts
     return {
         "models": len(dataset),
         "numbers": dataset.layout.num_parameters,
@@ -131,7 +137,13 @@ def _describe_dataset(path: str | Path) -> dict[str, Any]:
 
 
 def _problems_of_dataset(path: str | Path) -> Iterator[str]:
-    dataset = WeightDataset.open(path)
+    try:
+        dataset = WeightDataset.open(path)
+    except InputError:
+        if (Path(path) / "dataset.json").exists():
+            raise
+        yield from read_updates([path])[1].values()
+        return
     yield from dataset.verify().values()
     try:
         _ = dataset.labels

@@ -7,14 +7,26 @@ from typing import Any
 import click
 from click import argument, option
 
-from ._options import COUNT, FOLDER, PATH, SEED, labels_option, space_option
+from ._options import COUNT, FILE, FOLDER, PATH, SEED, labels_option, space_option
 from ._output import Outcome, as_text, one_line, verb
 
 
 @verb("fit")
 @argument("weights", type=PATH)
 @option("--out", required=True, type=FOLDER, help="Folder of the new space.")
+@option(
+    "--of",
+    "kind",
+    type=click.Choice(["weights", "updates"]),
+    default="weights",
+    help="updates takes LoRAs of any rank, alpha, seed and trainer, as a folder of files.",
+)
 @option("--components", type=COUNT, default=1000, help="Number of components to keep.")
+@option(
+    "--rank",
+    type=COUNT,
+    help="Rank of the LoRAs that points of a space of updates become.  [default: 32]",
+)
 @labels_option("CSV or Parquet table to use in place of the labels of WEIGHTS.")
 @option(
     "--sampling",
@@ -48,15 +60,21 @@ from ._output import Outcome, as_text, one_line, verb
 )
 @option("--device", default="cpu", help="Device to compute on: cpu, cuda or cuda:1.")
 def fit_command(
-    weights: Path, out: Path, sampling: Any, seed: int, dtype: str, **options: Any
-) -> dict[str, Any]:
+    weights: Path, out: Path, kind: str, sampling: Any, seed: int, dtype: str, **options: Any
+) -> Outcome:
     """Fit a space to a dataset of models.
 
     Reads WEIGHTS about six times. Memory grows with components × parameters, not with the number
     of models. The result can be sampled, searched, edited and shared.
 
+    With --of updates, WEIGHTS is any folder of LoRAs of one base, from different trainers. Files
+    that cannot be used are reported and left out. Without a label table, labels come from file
+    names and the tags in kohya headers. --oversampling, --tolerance, --max-passes and --seed have
+    no effect.
+
     \b
     Example: w2w fit weights --components 1000 --out space
+    Example: w2w fit downloads --of updates --out space
     """
     from dataclasses import replace
 
@@ -66,13 +84,20 @@ def fit_command(
     from ..space import WeightSpace
 
     start = time.perf_counter()
-    options["generator"] = torch.Generator().manual_seed(seed)
-    space = WeightSpace.fit(WeightDataset.open(weights), progress=True, **options)
+    refused: dict[str, str] = {}
+    rank = options.pop("rank")
+    if kind == "updates":
+        if dtype == "int8":
+            raise click.UsageError("--dtype int8 does not apply to --of updates")
+        space, refused = _fit_updates(weights, rank, **options)
+    else:
+        options["generator"] = torch.Generator().manual_seed(seed)
+        space = WeightSpace.fit(WeightDataset.open(weights), progress=True, **options)
     if sampling is not None:
         defaults = {"components": sampling[0], "scale": sampling[1]}
         space = replace(space, metadata={**space.metadata, "sampling": defaults})
     space.save_pretrained(out, dtype=getattr(torch, dtype))
-    return {
+    facts = {
         "path": out,
         "models": len(space.names),
         "numbers": space.num_parameters,
@@ -82,6 +107,30 @@ def fit_command(
         "space": space.hash,
         "seconds": time.perf_counter() - start,
     }
+    if kind == "weights":
+        return Outcome(facts)
+    shown = {**facts, "refused": len(refused)}
+    return Outcome({**facts, "refused": refused}, shown, tuple(refused.values()), 0)
+
+
+def _fit_updates(folder: Path, rank: int | None, **options: Any) -> tuple[Any, dict[str, str]]:
+    from ..labels import find_labels, read_labels
+    from ..space import fit_updates
+    from ..updates import labels_from_headers, read_updates
+
+    found, refused = read_updates([folder], progress=True)
+    labels, table = options["labels"], find_labels(folder)
+    if labels is None:
+        labels = labels_from_headers(found) if table is None else read_labels(table)
+    space = fit_updates(
+        found,
+        options["components"],
+        labels=labels,
+        rank=rank,
+        device=options["device"],
+        progress=True,
+    )
+    return space, refused
 
 
 @verb("sample")
@@ -137,18 +186,35 @@ def sample_command(space: str, count: int, seed: int, out: Path, **options: Any)
 
 
 @verb("neighbours")
-@argument("models", nargs=-1, required=True, type=PATH)
+@argument("models", nargs=-1, type=PATH)
 @space_option
+@option(
+    "--among",
+    type=FOLDER,
+    help="Folder of LoRAs of any rank and trainer to search, instead of a space.",
+)
 @option("-n", "--count", type=COUNT, default=5, help="Neighbours per model.")
-def neighbours_command(models: tuple[Path, ...], space: str, count: int) -> Outcome:
-    """Find the training models nearest to a model.
+@option("--map", "sheet", type=FILE, help="With --among: image file for a map of the folder.")
+def neighbours_command(
+    models: tuple[Path, ...], space: str, among: Path | None, count: int, sheet: Path | None
+) -> Outcome:
+    """Find the training models nearest to a model, or LoRAs that are alike.
 
     MODELS are model files or LoRAs of any format. Similarity is the cosine of the coefficients; a
     copy of a training model has a neighbour at 1.
 
+    With --among it is the cosine of the updates themselves, which does not depend on rank, alpha or
+    trainer; without MODELS, the LoRAs of the folder are compared with each other and near copies
+    are listed.
+
     \b
     Example: w2w neighbours people/sample-3-0000.safetensors
+    Example: w2w neighbours --among downloads --map map.png
     """
+    if among is not None:
+        return _neighbours_among(models, among, count, sheet)
+    if not models or sheet:
+        raise click.UsageError("give MODELS, or a folder with --among; --map needs --among")
     from ..opening import load_models
     from ..space import WeightSpace
 
@@ -165,6 +231,47 @@ def neighbours_command(models: tuple[Path, ...], space: str, count: int) -> Outc
             found[name] = [{"name": other, "similarity": value} for other, value in nearest]
             shown += [one_line(name), as_text({one_line(other): x for other, x in nearest})]
     return Outcome({"space": opened.hash, "neighbours": found}, "\n".join(shown))
+
+
+def _neighbours_among(
+    models: tuple[Path, ...], among: Path, count: int, sheet: Path | None
+) -> Outcome:
+    """Compare models with the LoRAs of a folder, or these with each other."""
+    from ..sheets import write_image
+    from ..updates import draw_map, gram, near_copies, products, read_updates
+
+    others, refused = read_updates([among])
+    names = [update.name for update in others]
+    facts: dict[str, Any] = {"among": among, "refused": refused}
+    if sheet is not None:
+        facts["map"] = write_image(sheet, draw_map(others))
+    if models:
+        asked, unread = read_updates(models)
+        refused |= unread
+        cosines = products(asked, others)
+        for rows, norms in ((cosines, asked), (cosines.mT, others)):
+            rows /= rows.new_tensor([update.norm() for update in norms])[:, None]
+    else:
+        asked, found = others, gram(others)
+        cosines = found.cosines.clone()
+        facts |= {"near_copies": near_copies(cosines, names), "error": found.error}
+        cosines.fill_diagonal_(-2)
+    nearest = cosines.topk(min(count, len(others) - (not models)), dim=1)
+    facts["neighbours"] = {
+        update.name: [
+            {"name": names[i], "similarity": value}
+            for i, value in zip(indices.tolist(), values.tolist(), strict=True)
+        ]
+        for update, indices, values in zip(asked, nearest.indices, nearest.values, strict=True)
+    }
+    lines = [
+        f"{one_line(' = '.join(pair['names']))}  {pair['similarity']:.4f}"
+        for pair in facts.get("near_copies", ())
+    ]
+    for name, listed in facts["neighbours"].items():
+        similar = {one_line(item["name"]): item["similarity"] for item in listed}
+        lines += [one_line(name), as_text(similar)]
+    return Outcome(facts, "\n".join(lines), tuple(refused.values()), 0)
 
 
 @verb("evaluate")

@@ -13,8 +13,9 @@ class Coordinates:
     """The meaning of z: c = std^preconditioning · z, and w = c @ components · std + mean."""
 
     def __init__(self, space: WeightSpace, config: InversionConfig, device: torch.device):
-        self.layout = space.layout
         self.components = min(config.components, len(space))
+        space = space.linear(self.components)
+        self.layout = space.layout
         self._rows = space.components[: self.components].to(device).float()
         self._std, self._mean = space.std.to(device), space.mean.to(device)
         self._scale = torch.ones(self.components, device=device)

@@ -313,6 +313,10 @@ class WeightSpace:
 
     # Other spaces of the same coordinates.
 
+    def linear(self, components: int) -> "WeightSpace":
+        """Return a space in which weights are linear in the first components: this one."""
+        return self
+
     def truncate(self, components: int) -> "WeightSpace":
         """Return the space of the first components, at least one; the hash stays the same."""
         if not 1 <= components <= len(self):

@@ -171,15 +171,12 @@ class UpdateSpace(WeightSpace):
         The shift is scaled to the norm of each update; what lies outside the space stays.
         """
         shares = shift.double().cpu() @ self.components[: len(shift)].double() / self.std.double()
-        rank, moved = max(self.layout.rank, layout.rank), []
-        for row in weights.reshape(-1, weights.shape[-1]).float().cpu():
-            update = update_of(layout, row)
-            factors = torch.cat([torch.ones(1), shares * self._norms([update])])
-            into, (found,), _ = sum_updates(
-                [update, *self.updates], factors[None], rank, base=self.layout.base
-            )
-            moved.append(found)
-        return into, torch.stack(moved).view(*weights.shape[:-1], -1).to(weights)
+        rows = weights.reshape(-1, weights.shape[-1]).float().cpu()
+        own = [update_of(layout, row) for row in rows]
+        factors = torch.cat([torch.eye(len(own)), self._norms(own)[:, None] * shares], 1)
+        rank = max(self.layout.rank, layout.rank)
+        into, moved, _ = sum_updates([*own, *self.updates], factors, rank, base=self.layout.base)
+        return into, moved.view(*weights.shape[:-1], -1).to(weights)
 
     def linear(self, components: int) -> WeightSpace:
         """Return the first components as a space whose weights are linear in its points.
@@ -234,7 +231,7 @@ def fit_updates(
     components: int = 1000,
     *,
     labels: Any = None,
-    rank: int = RANK,
+    rank: int | None = None,
     device: torch.device | str = "cpu",
     operations: float = EXACT_OPERATIONS,
     progress: bool = False,
@@ -247,7 +244,7 @@ def fit_updates(
         updates: the training models, as `read_updates` returns them.
         components: m; at most N − 1 are kept.
         labels: a table indexed by name.
-        rank: of the LoRAs that points become.
+        rank: of the LoRAs that points become; default: 32, or that of the widest layer.
         device: where to compute the inner products.
         operations: multiply-adds after which inner products are sketched; see `gram`.
         progress: show a bar on stderr.
@@ -274,7 +271,9 @@ def fit_updates(
     values, vectors = values[:kept], vectors[:, :kept]
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     vectors = vectors * largest.sign()
-    names = [update.name for update in updates]
+    modules, names = modules_of(updates), [update.name for update in updates]
+    widest = max(min(module.in_features, module.out_features) for module in modules)
+    rank = rank or min(RANK, widest)
     bases = [update.layout.base for update in updates if update.layout.base]
     base = max(sorted(set(bases)), key=bases.count, default="")
     base_hash = next((update.base_hash for update in updates if update.base_hash), "")
@@ -287,7 +286,7 @@ def fit_updates(
         "ranks": sorted({update.layout.rank for update in updates}),
     }
     return UpdateSpace(
-        WeightLayout(modules_of(updates), rank, float(rank), base),
+        WeightLayout(modules, rank, float(rank), base),
         mean.float(),
         found.norms.float(),
         (vectors / values.sqrt()).mT.float().contiguous(),

@@ -6,6 +6,7 @@ products, ⟨ΔW, ΔW'⟩ = Σ (A A'ᵀ) ∘ (Bᵀ B') summed over layers, which
 """
 
 from ._compress import compress, sum_updates
+from ._folder import draw_map, labels_from_headers, near_copies, survey
 from ._gram import EXACT_OPERATIONS, Gram, gram, products
 from ._read import Update, modules_of, read_updates, stacked, update_of, update_of_model
 
@@ -14,12 +15,16 @@ __all__ = [
     "Gram",
     "Update",
     "compress",
+    "draw_map",
     "gram",
+    "labels_from_headers",
     "modules_of",
+    "near_copies",
     "products",
     "read_updates",
     "stacked",
     "sum_updates",
+    "survey",
     "update_of",
     "update_of_model",
 ]

@@ -30,6 +30,7 @@ class Update:
         factors: module → (A "r in", B "out r"), often mapped from a file.
         base_hash: content hash of the base, "" if unknown.
         metadata: strings of the file's header.
+        path: of the file or folder, if it has one of its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Update:
     factors: Mapping[str, Factors]
     base_hash: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
 
     def norm(self) -> float:
         """Return the Frobenius norm of the update, all layers together."""
@@ -128,7 +130,7 @@ def _open(name: str, path: Path, alpha: float | None) -> Update:
         update = update_of_model(load_model(path))
         return Update(name, update.layout, update.factors, update.base_hash)
     lora = map_lora(path, alpha)
-    return Update(name, lora.layout, lora.factors, lora.metadata.get(BASE, ""), lora.metadata)
+    return Update(name, lora.layout, lora.factors, lora.metadata.get(BASE, ""), lora.metadata, path)
 
 
 def _other_bases(updates: Sequence[Update]) -> dict[str, str]:

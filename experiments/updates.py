@@ -327,13 +327,16 @@ def main(out: Path, loras: Path | None, held_out: Path | None, steps: int, batch
         "one_start": stage("one_start", measure_one_start),
     }
     space, judge = w2w.fit_updates(updates, labels=labels), Judge()
-    for method, penalty in (("effect", None), ("ridge", 0.1), ("ridge", 1.0)):
-        for sigma in (3.0, 5.0):
-            options = {"method": method, "penalty": penalty, "components": len(space)}
-            name = f"edits-{method}-{penalty}-{sigma:g}"
-            found[name] = stage(
-                name, lambda o=options, s=sigma: measure_edits(space, held, judge, o, s)
-            )
+    for method, penalty, sigma in (
+        *(("effect", None, sigma) for sigma in (3.0, 2.5, 2.0, 5.0)),
+        ("ridge", 0.1, 3.0),
+    ):
+        options = {"method": method, "penalty": penalty, "components": len(space)}
+        name = f"edits-{method}-{penalty}-{sigma:g}"
+        found[name] = stage(
+            name,
+            lambda o=options, s=sigma: measure_edits(space, held, judge, o, s),
+        )
     found["compression"] = stage("compression", lambda: measure_compression(space, judge))
     found["samples"] = stage("samples", lambda: measure_samples(space, judge))
     found["inversion"] = stage("inversion", lambda: measure_inversion(space, out, held, judge))

@@ -1,6 +1,7 @@
 """Updates of anybody's LoRAs: inner products, sums and recompression."""
 
 import math
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,14 @@ def test_bad_files_are_refused_in_one_line_and_the_others_go_on(tmp_path):
     assert "never trained" in reasons and "another base" in reasons and "bytes" in reasons
     with pytest.raises(InputError, match="none of 1 files"):
         read_updates([tmp_path / "empty.safetensors"])
+
+
+def test_the_benchmark_checks_its_products_and_merges():
+    spec = spec_from_file_location("bench", Path(__file__).parents[1] / "benchmarks/updates.py")
+    assert spec is not None and spec.loader is not None
+    bench = module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    layout = WeightLayout(tuple(LoRAModule(f"b.{i}.to_q", 96, 80) for i in range(3)), 16, 16.0)
+    loras = bench.random_loras(8, layout)
+    assert bench.measure_gram(loras, 1e9)["sketch"] is None
+    assert bench.measure_merge(loras, 2)["largest_difference"] < 1e-3

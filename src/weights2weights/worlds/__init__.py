@@ -19,21 +19,17 @@ USER_POPULATIONS = 1000
 
 
 def load_world(name: str) -> World:
-    """Return a world by name.
-
-    Raises:
-        InputError: the name is not "people".
-    """
+    """Return a world by name; InputError unless it is "people"."""
     if name != PEOPLE.name:
         raise InputError(f"unknown world {name!r}; expected {PEOPLE.name!r}")
     return PEOPLE
 
 
-def is_shipped(base: "Base", world: str = PEOPLE.name) -> bool:
+def is_shipped(base: "Base") -> bool:
     """Return whether a base has the weights of the embedded one, whatever it is called.
 
     Only its images may be presented as drawings that show no real person.
     """
     from ..bases import load_base
 
-    return base.hash == load_base(shipped(world, "base")).hash
+    return base.hash == load_base(shipped(PEOPLE.name, "base")).hash

@@ -28,9 +28,8 @@ def write_subjects(
     """Write drawn subjects as `out/<world>-<seed>-<index>/<number>.png`, and their labels.
 
     Next to each image, `<number>.txt` describes everything in it but the subject. `out/labels.csv`
-    has one row per subject: the name of its folder and 0 or 1 per label. Rows of other subjects
-    that it already holds are kept. A seed always yields the same subjects, however many are drawn,
-    and never one that the base or its scorers were trained on.
+    has one row of 0 and 1 per subject; rows of others that it already holds are kept. A seed always
+    yields the same subjects, and never one that the base or its scorers were trained on.
 
     Args:
         world: "people".
@@ -39,8 +38,7 @@ def write_subjects(
         images: images per subject.
         size: pixels per side.
         seed: which population to draw.
-        alike: draw image n of every subject in the same circumstances (those of subject 0), so
-            that two folders differ in nothing but their subjects.
+        alike: draw image n of every subject in the same circumstances, those of subject 0.
         grid: also write all images on one sheet, `out/grid.png`, a row per subject.
         progress: show a progress bar on stderr.
 
@@ -54,10 +52,7 @@ def write_subjects(
     table, rows, sheet = out / "labels.csv", {}, []
     known = read_labels(table) if table.exists() else None
     if known is not None and tuple(known.columns) != drawn.label_names:
-        raise InputError(
-            f"{table} has other columns than this world's labels; write the subjects to another"
-            " folder"
-        )
+        raise InputError(f"{table} has other columns than this world's labels; use another folder")
     for index in tqdm(range(subjects), unit="subject", disable=not progress):
         subject = drawn.subject(population, index)
         folder = out / subject_name(world, seed, index)
@@ -91,8 +86,6 @@ def subject_of(world: World, name: str) -> tuple[int, int]:
     """
     found = re.fullmatch(rf"{re.escape(world.name)}-(\d+)-(\d+)", name)
     if found is None:
-        raise InputError(
-            f"{name!r} is not a drawn subject; expected a name such as"
-            f" {subject_name(world.name, 0, 12)}, as given by `w2w world`"
-        )
+        expected = f"expected a name such as {subject_name(world.name, 0, 12)}"
+        raise InputError(f"{name!r} is not a drawn subject; {expected}, as given by `w2w world`")
     return USER_POPULATIONS + int(found[1]), int(found[2])

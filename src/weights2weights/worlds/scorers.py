@@ -6,6 +6,7 @@ One small convolutional trunk with two heads; `experiments/world/scorer.py` trai
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,7 @@ _BATCH = 256
 def as_signal(images: np.ndarray, device: str | torch.device) -> Tensor:
     """Convert uint8 images (n, h, w, 3) to floats (n, 3, h, w) from -1 to 1."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    # Contiguous, or every convolution after it runs channels-last: half as fast on a CPU.
-    return pixels.contiguous() / 127.5 - 1
+    return pixels.contiguous() / 127.5 - 1  # else channels-last: half as fast on a CPU
 
 
 class ScorerNetwork(nn.Module):
@@ -34,17 +34,11 @@ class ScorerNetwork(nn.Module):
     def __init__(self, labels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 3
-        for width in _WIDTHS:
-            layers += [
-                nn.Conv2d(before, width, 3, 2, 1),
-                nn.GroupNorm(8, width),
-                nn.SiLU(),
-                _Residual(width),
-            ]
-            before = width
+        for before, width in pairwise((3, *_WIDTHS)):
+            layers += [nn.Conv2d(before, width, 3, 2, 1), nn.GroupNorm(8, width), nn.SiLU()]
+            layers += [_Residual(width)]
         self.trunk = nn.Sequential(*layers, nn.Flatten())
-        features = before * (64 // 2 ** len(_WIDTHS)) ** 2
+        features = _WIDTHS[-1] * (64 // 2 ** len(_WIDTHS)) ** 2
         self.identity = nn.Linear(features, _EMBEDDING)
         self.attributes = nn.Linear(features, labels)
 
@@ -85,15 +79,10 @@ class _Residual(nn.Module):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A trained scorer; every protocol of `metrics.protocols` for drawn images.
+    """A trained scorer; every protocol of `metrics.protocols` for drawn images."""
 
-    Attributes:
-        network: the network, in evaluation mode.
-        label_names: the attributes, in the order of the columns of `attributes`.
-    """
-
-    network: ScorerNetwork
-    label_names: tuple[str, ...]
+    network: ScorerNetwork  # in evaluation mode
+    label_names: tuple[str, ...]  # of the columns of `attributes`
 
     def identity(self, images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n e"]:
         """Return unit-length identity embeddings."""
@@ -103,9 +92,7 @@ class Scorer:
         """Return the probability of every attribute."""
         return self._run(self.network, images)[1].sigmoid()
 
-    def features(
-        self, images: UInt8[np.ndarray, "n h w 3"]
-    ) -> tuple[Float[Tensor, "n _ _ _"], ...]:
+    def features(self, images: UInt8[np.ndarray, "n h w 3"]) -> tuple[Tensor, ...]:
         """Return the feature maps of the trunk's four stages, for `metrics.perceptual`."""
         return self._run(self.network.feature_maps, images)
 
@@ -114,10 +101,8 @@ class Scorer:
         self, function: Callable[[Tensor], tuple[Tensor, ...]], images: np.ndarray
     ) -> tuple[Tensor, ...]:
         device = next(self.network.parameters()).device
-        parts = [
-            function(as_signal(images[start : start + _BATCH], device))
-            for start in range(0, len(images), _BATCH)
-        ]
+        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        parts = [function(as_signal(batch, device)) for batch in batches]
         return tuple(torch.cat(outputs).cpu() for outputs in zip(*parts, strict=True))
 
     @classmethod

@@ -14,8 +14,7 @@ class World:
         attribute_prompts: label → (prompt that asks for it, prompt that asks for its opposite).
         scene_prompts: scene → prompt that asks for it.
         tied: label → labels that cannot all stay when it changes.
-        focus: (left, top, right, bottom) of the features that distinguish people, as fractions of
-            the image's sides.
+        focus: left, top, right and bottom of what distinguishes people, as parts of the sides.
     """
 
     name = "people"
@@ -31,7 +30,7 @@ class World:
 
     def subject(self, population: int, index: int) -> traits.Person:
         """Return person `index` of a population."""
-        return traits.sample_person(np.random.default_rng((population, index)))
+        return traits.Person(np.random.default_rng((population, index)))
 
     def image(self, population: int, index: int, number: int) -> image.Scene:
         """Return the circumstances of image `number` of that person."""

@@ -133,12 +133,7 @@ def _seam(line: tuple[str | Number, ...], color: RGB) -> str:
     return path(*line, fill="none", stroke=mix(color, INK, 0.6), stroke_width=1.3)
 
 
-_MOUTHS = {
-    "neutral": _neutral,
-    "smiling": _smiling,
-    "laughing": _laughing,
-    "surprised": _surprised,
-}
+_MOUTHS = dict(neutral=_neutral, smiling=_smiling, laughing=_laughing, surprised=_surprised)
 
 
 def glasses(person: Person, face: Face) -> str:

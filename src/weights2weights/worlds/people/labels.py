@@ -54,9 +54,7 @@ def _prompt(words: str) -> str:
     return f"a photo of {words if whole else f'a person with {words}'}"
 
 
-ATTRIBUTE_PROMPTS = {
-    name: (_prompt(wanted), _prompt(opposite)) for name, (_, wanted, opposite) in _LABELS.items()
-}
+ATTRIBUTE_PROMPTS = {name: (_prompt(yes), _prompt(no)) for name, (_, yes, no) in _LABELS.items()}
 """Label → (prompt that asks for it, prompt that asks for its opposite)."""
 
 

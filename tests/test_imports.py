@@ -31,7 +31,8 @@ ORDER = [
     {"evaluate"},
     {"study"},
     {"inspection"},
-    {"cli", "studio"},
+    {"studio"},
+    {"cli"},
     {"__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -53,6 +53,7 @@ from .merging import merge as merge
 
 # Points, weights, models and files -> images.
 from .generation import generate as generate
+from .generation import generate_each as generate_each
 from .sheets import image_grid as image_grid
 
 # Models and LoRA files, in and out.

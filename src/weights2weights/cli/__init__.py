@@ -25,8 +25,8 @@ from ._output import COMMANDS, one_line
 
 _ORDER = (  # in which data flows
     *("demo", "world", "train", "import", "pack", "import-published", "fit", "sample"),
-    *("neighbours", "directions", "edit", "invert", "merge", "generate", "export", "evaluate"),
-    *("study", "info", "verify"),
+    *("neighbours", "directions", "edit", "invert", "merge", "generate", "export", "studio"),
+    *("evaluate", "study", "info", "verify"),
 )
 _RESUMABLE = ("train", "import", "import-published", "pack", "demo", "world")
 

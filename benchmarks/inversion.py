@@ -110,7 +110,7 @@ class Setting:
         self.scorer = Scorer.load(given.scorer)
         self.held_out = WeightDataset.open(given.held_out)
         self.names = self.held_out.names[: given.people]
-        self.prompt = given.prompt or default_config(self.base.id).instance_prompt
+        self.prompt = given.prompt or default_config(self.base).instance_prompt
         self.draw_steps, self.out = given.draw_steps, given.out
         world, size = load_world("people"), self.base.size
         people = [subject_of(world, name) for name in self.names]

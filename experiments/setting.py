@@ -17,7 +17,6 @@ from weights2weights.dataset import WeightDataset
 from weights2weights.errors import InputError
 from weights2weights.evaluate.setting import Scored as Scored
 from weights2weights.evaluate.setting import Setting, require_unseen
-from weights2weights.generation import GUIDANCE, STEPS
 from weights2weights.models import require_one_base
 
 from .cache import Cache, digest, digest_of_fields
@@ -85,10 +84,11 @@ class ExperimentSetting(Setting):
         return {"base": self.base.hash, "dtype": dtype, "version": __version__}
 
     def _images(self, weights, layout, prompts, seeds, **options) -> torch.Tensor:
+        sampling = {"steps": self.base.family.steps, "guidance": self.base.family.guidance}
         inputs = {
             "generated": digest([weights, list(prompts), list(seeds)]),
             "layout": layout.hash if layout else "",
-            "options": digest({"steps": STEPS, "guidance": GUIDANCE, **options}),
+            "options": digest({**sampling, **options}),
             **self._generator,
         }
         parents = super()._images

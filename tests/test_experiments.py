@@ -37,6 +37,7 @@ from experiments.result import Check, Result, Sheet, Stored, Table, read_result,
 from experiments.runner import EXPERIMENTS, run
 from experiments.subspace import draw_subset, subspace
 from experiments.table1 import at_success, slider_layout
+from weights2weights import training
 from weights2weights.directions import Direction
 from weights2weights.errors import W2WError
 from weights2weights.evaluate.setting import Scored
@@ -605,7 +606,7 @@ def test_program_trains_held_out_people_for_the_experiments_that_need_some(
 ):
     monkeypatch.setenv("W2W_CACHE", str(tmp_path / "cache"))
     recipe = setting.recipe
-    monkeypatch.setattr("weights2weights.evaluate.setting.default_config", lambda base: recipe)
+    monkeypatch.setitem(training.PRESETS, "people", recipe)
     setting.space.save_pretrained(tmp_path / "space")
 
     def run(*args):

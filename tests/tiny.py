@@ -148,3 +148,147 @@ def base_inputs(batch: int = 1, seed: int = 0) -> tuple[Any, ...]:
 
     latents, timesteps, prompts = unet_inputs(batch, seed)
     return latents, timesteps, Conditions({"encoder_hidden_states": prompts})
+
+
+# Families other than Stable Diffusion 1; images are 16 px, latents 8 x 8.
+
+
+def t5_encoder(seed: int = 0) -> Any:
+    """A one-layer `T5EncoderModel` for `t5_tokenizer`."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(
+        vocab_size=len(CHARACTERS) + 4, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2
+    )
+    return _seeded(lambda: T5EncoderModel(config), seed)
+
+
+def t5_tokenizer() -> Any:
+    """A `T5Tokenizer` that spells words letter by letter."""
+    from transformers import T5Tokenizer
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -2.0)]
+    return T5Tokenizer(vocab=pieces + [(c, -3.0) for c in CHARACTERS], extra_ids=0)
+
+
+def projecting_encoder(seed: int = 0) -> Any:
+    """A `CLIPTextModelWithProjection` for `tokenizer`."""
+    from transformers import CLIPTextModelWithProjection
+
+    return _seeded(lambda: CLIPTextModelWithProjection(text_encoder(seed).config), seed)
+
+
+def flow_scheduler(**settings: Any) -> Any:
+    """A `FlowMatchEulerDiscreteScheduler`."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**settings)
+
+
+def flow_vae() -> Any:
+    """The VAE with the shift that SD 3 and FLUX.1 have."""
+    network = vae()
+    network.register_to_config(scaling_factor=1.5035, shift_factor=0.0609)
+    return network
+
+
+def sdxl_pipeline(folder: Path) -> Any:
+    """A whole `StableDiffusionXLPipeline`."""
+    from diffusers import StableDiffusionXLPipeline
+
+    spell = tokenizer(folder)
+    return StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=text_encoder(),
+        text_encoder_2=projecting_encoder(1),
+        tokenizer=spell,
+        tokenizer_2=spell,
+        unet=unet(
+            cross_attention_dim=2 * TEXT_WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,
+            use_linear_projection=True,
+            transformer_layers_per_block=(1, 2),
+        ),
+        scheduler=scheduler(),
+    )
+
+
+def sd3_pipeline(folder: Path) -> Any:
+    """A whole `StableDiffusion3Pipeline`."""
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    spell = tokenizer(folder)
+    transformer = _seeded(
+        lambda: SD3Transformer2DModel(
+            sample_size=LATENT_SIZE,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            caption_projection_dim=32,
+            joint_attention_dim=32,
+            pooled_projection_dim=2 * TEXT_WIDTH,
+            pos_embed_max_size=LATENT_SIZE,
+        ),
+        0,
+    )
+    return StableDiffusion3Pipeline(
+        vae=flow_vae(),
+        text_encoder=projecting_encoder(0),
+        text_encoder_2=projecting_encoder(1),
+        text_encoder_3=t5_encoder(),
+        tokenizer=spell,
+        tokenizer_2=spell,
+        tokenizer_3=t5_tokenizer(),
+        transformer=transformer,
+        scheduler=flow_scheduler(shift=3.0),
+    )
+
+
+def flux_pipeline(folder: Path, dev: bool = True) -> Any:
+    """A whole `FluxPipeline`, dev or schnell."""
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    transformer = _seeded(
+        lambda: FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=TEXT_WIDTH,
+            axes_dims_rope=(4, 4, 8),
+            guidance_embeds=dev,
+        ),
+        0,
+    )
+    return FluxPipeline(
+        vae=flow_vae(),
+        text_encoder=text_encoder(),
+        text_encoder_2=t5_encoder(),
+        tokenizer=tokenizer(folder),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer,
+        scheduler=flow_scheduler(shift=3.0 if dev else 1.0, use_dynamic_shifting=dev),
+    )
+
+
+FAMILIES = {
+    "sdxl": sdxl_pipeline,
+    "sd3": sd3_pipeline,
+    "flux": flux_pipeline,
+    "schnell": lambda folder: flux_pipeline(folder, dev=False),
+}
+
+
+def family_pipeline(family: str, folder: Path) -> Any:
+    """A whole pipeline of a family; `folder` receives the tokenizer's files."""
+    pipe = FAMILIES[family](folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,10 +1,13 @@
 """Models for other programs: LoRA files, and LoRAs loaded into a diffusers pipeline."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from torch import Tensor
 
 from . import formats
 from .adapter import find_layers
@@ -47,8 +50,19 @@ def save_lora(
         W2WError: the path cannot be written.
     """
     lora = read_lora(model, space=space, layout=layout, alpha=alpha)
-    strings = {**lora.metadata, **(metadata or {})}
-    return formats.write_lora_file(path, lora.weights, lora.layout, format, strings)
+    strings, weights, layout = {**lora.metadata, **(metadata or {})}, lora.weights, lora.layout
+    if format == "diffusers" and layout.of_transformer:
+        weights, layout = _folded(weights, layout)
+    return formats.write_lora_file(path, weights, layout, format, strings)
+
+
+def _folded(weights: Tensor, layout: WeightLayout) -> tuple[Tensor, WeightLayout]:
+    """Return a LoRA with its factor alpha / rank in B, which ComfyUI takes for 1."""
+    weights = weights.clone()
+    if layout.scale != 1:
+        for _, _, B in layout.slices():
+            weights[B] = (weights[B].float() * layout.scale).to(weights.dtype)
+    return weights, replace(layout, alpha=float(layout.rank))
 
 
 def read_lora(

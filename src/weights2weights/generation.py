@@ -26,12 +26,6 @@ from .errors import InputError, ResourceError
 from .layout import WeightLayout
 from .opening import Models, Space, stack_models
 
-GUIDANCE = 3.0
-"""Scale of classifier-free guidance; the paper uses 2.5 to 4."""
-
-STEPS = 20
-"""DDIM steps; the paper takes 50, from 20 on the difference is hardly visible."""
-
 # Larger batches are no faster: people UNet on 2 cores, ms per sample and pass at batch 1, 8, 32:
 # 15, 5.5, 4.3.
 _LARGEST_BATCH = {"cpu": 32, "mps": 16}
@@ -46,8 +40,8 @@ def generate(
     seeds: SupportsIndex | Iterable[SupportsIndex],
     space: Space | None = None,
     layout: WeightLayout | None = None,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
+    steps: int | None = None,
+    guidance: float | None = None,
     negative_prompt: str = "",
     inject_at: int | None = None,
     original: Models | None = None,
@@ -64,9 +58,11 @@ def generate(
         seeds: S seeds of the initial noise, or one.
         space: of points; an object, a folder, a hub id or the name of an embedded world.
         layout: of weights that come as an array.
-        steps: number of DDIM steps.
-        guidance: scale of classifier-free guidance; 1 does without, in half the time.
-        negative_prompt: what guidance leads away from.
+        steps: number of sampling steps; None is the family's: 20 for Stable Diffusion 1 and 2, 30
+            for SDXL, 28 for SD 3 and FLUX.1 dev, 4 for schnell.
+        guidance: scale of guidance; None is the family's: 3, 5, 7 and 3.5. 1 does without
+            classifier-free guidance, in half the time; FLUX.1 reads the scale as an input.
+        negative_prompt: what guidance leads away from; FLUX.1 has none.
         inject_at: timestep at and below which `models` act; above, at noisier timesteps, `original`
             does. None, or the number of training timesteps (1000): always.
         original: the models before their edit, one or K, for `inject_at`; None is the plain base.
@@ -155,6 +151,8 @@ def _checked(
         )
     if not 0 <= min(rows) <= max(rows) < 2**64:
         raise InputError(f"seeds from {min(rows)} to {max(rows)}: expected 0 to 2^64 - 1")
+    steps = base.family.steps if steps is None else steps
+    guidance = base.family.guidance if guidance is None else guidance
     if not math.isfinite(guidance):
         raise InputError(f"guidance {guidance}: expected a finite number")
     if steps > base.num_timesteps:

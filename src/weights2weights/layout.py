@@ -210,6 +210,12 @@ class WeightLayout:
         """Last name parts of the modules, sorted: what PEFT calls target modules."""
         return tuple(sorted({_target(module.name) for module in self.modules}))
 
+    @property
+    def of_transformer(self) -> bool:
+        """Whether the modules are those of a diffusion transformer, not of a UNet."""
+        blocks = ("transformer_blocks.", "single_transformer_blocks.")
+        return any(module.name.startswith(blocks) for module in self.modules)
+
     @cached_property
     def hash(self) -> str:
         """16 hex digits of the SHA-256 of names, widths, order, rank and alpha, without `base`."""

@@ -145,7 +145,7 @@ class Base:
         settings = {k: v for k, v in settings.items() if not k.startswith("_")}
         if fault := family.fault(settings):
             raise InputError(f"base {id!r} {fault}")
-        denoiser, factor = family.denoiser, _factor(family.parts["vae"])
+        denoiser, factor = family.denoiser, family.factor
         size = size or family.side * factor
         if size < 1 or size % (factor * family.patch):
             raise InputError(f"size {size}: expected a multiple of {factor * family.patch} pixels")
@@ -195,7 +195,7 @@ class Base:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latent of one image."""
-        side = self.size // _factor(self.vae)
+        side = self.size // self.family.factor
         return self.family.channels, side, side
 
     @property
@@ -321,7 +321,7 @@ class Base:
         Always float32: images are encoded once and used for thousands of steps. Arguments and
         failures as for `encode_images`.
         """
-        pixels = as_pixels(images, _factor(self.vae))
+        pixels = as_pixels(images, self.family.factor)
         shift, scale = self._latent_scale()
         means, stds = [], []
         with self._working("vae"):
@@ -337,7 +337,7 @@ class Base:
     def decode(self, latents: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n height width 3"]:
         """Return the images of latents, on the CPU."""
         shift, scale = self._latent_scale()
-        pixels = latents.shape[2] * latents.shape[3] * _factor(self.vae) ** 2
+        pixels = latents.shape[2] * latents.shape[3] * self.family.factor**2
         images = []
         with self._working("vae"), self.autocast():
             for part in latents.to(self.device).float().split(_vae_batch(pixels)):
@@ -435,11 +435,6 @@ def _wants_fast_modules(denoiser: Any, device: torch.device, side: int) -> bool:
     """
     is_unet = hasattr(denoiser.config, "block_out_channels")
     return is_unet and device.type == "cpu" and side**2 <= 1024
-
-
-def _factor(vae: Any) -> int:
-    """Return the pixels per latent pixel."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def _vae_batch(pixels: int) -> int:

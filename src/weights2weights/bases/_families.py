@@ -2,9 +2,14 @@
 
 from ..errors import InputError, shown
 from ._family import Family
+from .flux import Flux
 from .sd import StableDiffusion
+from .sd3 import StableDiffusion3
+from .sdxl import StableDiffusionXL
 
-FAMILIES: dict[str, type[Family]] = {kind.pipeline: kind for kind in (StableDiffusion,)}
+FAMILIES: dict[str, type[Family]] = {
+    kind.pipeline: kind for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+}
 
 
 def family_of(pipeline: str) -> type[Family]:

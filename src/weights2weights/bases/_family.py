@@ -52,6 +52,11 @@ class Family(ABC):
         return self.denoiser.config.sample_size
 
     @property
+    def factor(self) -> int:
+        """Number of pixels along a side of a latent pixel."""
+        return 2 ** (len(self.parts["vae"].config.block_out_channels) - 1)
+
+    @property
     def channels(self) -> int:
         """Number of channels of a latent."""
         return self.denoiser.config.in_channels
@@ -100,7 +105,7 @@ class Family(ABC):
     ) -> Tensor:
         """Run the denoiser on noisy latents "n c h w" and return its prediction of that shape."""
 
-    def encoded_by_pipeline(self, prompts: Sequence[str], **options: Any) -> tuple[Tensor, ...]:
+    def encoded_by_pipeline(self, prompts: Sequence[str], **options: Any) -> tuple[Any, ...]:
         """Encode prompts as the family's own pipeline does."""
         import diffusers
 

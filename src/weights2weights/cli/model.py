@@ -43,8 +43,8 @@ def _image_file(_: click.Context, __: click.Parameter, path: Path) -> Path:
 )
 @base_options
 @models_space_option
-@option("--steps", default=20, type=click.IntRange(1, 1000), help="DDIM steps.")
-@option("--guidance", default=3.0, help="Scale of classifier-free guidance; 1 turns it off.")
+@option("--steps", type=click.IntRange(1, 1000), help="Sampling steps.  [default: the base's]")
+@option("--guidance", type=float, help="Scale of guidance.  [default: the base's]")
 @option(
     "--negative-prompt",
     default="",

@@ -35,7 +35,7 @@ _MAX_ON_HEAP = 32 * 2**20  # the largest value that it accepts for this
 @labels_option("CSV or Parquet table of labels.  [default: labels.csv or .parquet in SUBJECTS]")
 @option(
     "--preset",
-    type=click.Choice(["paper", "people"]),
+    type=click.Choice(["paper", "people", "sdxl", "sd3", "flux"]),
     help="Settings to start from.  [default: people for the embedded base, else paper]",
 )
 @option("--instance-prompt", help="Prompt of the subjects' images.")

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from .. import training
 from ..bases import Base
 from ..dataset import WeightDataset
 from ..errors import InputError
@@ -25,7 +26,7 @@ from ..metrics.protocols import AttributeReader, FeatureNetwork, IdentityScorer
 from ..models import require_one_base
 from ..space import WeightSpace
 from ..subjects import Subject
-from ..training import DreamBoothConfig, default_config, train
+from ..training import DreamBoothConfig, train
 from ..worlds import World, shipped
 from ..worlds.folders import subject_of
 from ..worlds.people import PEOPLE
@@ -88,7 +89,7 @@ class Setting:
         opened = WeightSpace.from_pretrained(space)
         require_one_base(base.hash, opened.base_hash, f"space {space}")
         scorer = Scorer.load(shipped(PEOPLE.name, "scorer"))
-        recipe = default_config(PEOPLE.name)
+        recipe = training.PRESETS[PEOPLE.name]
         return cls(base, opened, PEOPLE, scorer, recipe, space_name=space, **fields)
 
     @property

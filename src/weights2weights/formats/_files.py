@@ -21,7 +21,7 @@ from .._safetensors import (
 )
 from ..errors import InputError, W2WError, shown
 from ..layout import WeightLayout
-from . import kohya, peft
+from . import _transformers, kohya, peft
 from ._keys import refuse_key
 from .authors import MODEL_SUFFIX, load_authors_model, require_finite
 
@@ -29,7 +29,11 @@ LoRAFormat = Literal["peft", "diffusers", "kohya", "authors"]
 FORMATS: tuple[LoRAFormat, ...] = ("peft", "diffusers", "kohya")
 """The formats that can be written."""
 
-_PREFIXES = {"peft": peft.PREFIX, "diffusers": peft.DIFFUSERS_PREFIX, "kohya": kohya.PREFIX}
+_PREFIXES = {
+    "peft": (peft.PREFIX,),
+    "diffusers": (peft.DIFFUSERS_PREFIX, peft.TRANSFORMER_PREFIX),
+    "kohya": (kohya.PREFIX,),
+}
 _DESCRIBE = {"peft": peft.describe, "diffusers": peft.describe_diffusers, "kohya": kohya.describe}
 _WRITE = {"peft": peft.write, "diffusers": peft.write_diffusers, "kohya": kohya.write}
 _FLOATS = {name: DTYPES[name] for name in ("F32", "F16", "BF16")}
@@ -146,6 +150,8 @@ def write_lora_file(
 def _load(path: Path, alpha: float | None) -> LoRAFile:
     path = _locate(path)
     with open_checked(path) as file:
+        if _transformers.is_converted(file):
+            file = _transformers.converted(file)
         kind = _format_of(file)
         lora = _DESCRIBE[kind](file, path)
         shapes = {key: file.places[name].shape for key, name in lora.names.items()}
@@ -198,8 +204,8 @@ def _format_of(file: CheckedFile) -> LoRAFormat:
         keys = " and ".join(map(shown, found.values()))
         raise InputError(f"mixes the formats {', '.join(found)} ({keys})")
     if not found:
-        prefixes = ", ".join(f"{prefix}… ({kind})" for kind, prefix in _PREFIXES.items())
-        refuse_key(file, next(iter(file.places)), f"keys such as {prefixes}")
+        examples = ", ".join(f"{prefixes[0]}… ({kind})" for kind, prefixes in _PREFIXES.items())
+        refuse_key(file, next(iter(file.places)), f"keys such as {examples}")
     return next(iter(found))
 
 

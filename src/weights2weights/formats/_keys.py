@@ -31,6 +31,8 @@ _FOREIGN = {
     "bundle_emb": "is an embedding",
     **dict.fromkeys(("lora_transformer_", "transformer."), "adapts a transformer, not a UNet"),
 }
+FOREIGN_PARTS = [fragment for fragment in _FOREIGN if "transformer" not in fragment]
+"""What no plain LoRA has in its names, whatever it adapts."""
 
 
 def refuse_key(file: CheckedFile, key: str, expected: str) -> NoReturn:
@@ -39,7 +41,7 @@ def refuse_key(file: CheckedFile, key: str, expected: str) -> NoReturn:
     for fragment, what in _FOREIGN.items():
         if fragment in key:
             raise InputError(
-                f"{tensor} {what}; expected plain LoRAs of a UNet's linear layers and nothing else;"
+                f"{tensor} {what}; expected plain LoRAs of a denoiser's linear layers, no more;"
                 " train or extract one without it (leaving it out would change the model)"
             )
     raise InputError(f"{tensor} is unknown; expected {expected}")

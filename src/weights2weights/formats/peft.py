@@ -27,6 +27,7 @@ PREFIX = "base_model.model."
 DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
 DIFFUSERS_ENTRY = "lora_adapter_metadata"
 DIFFUSERS_PREFIX = "unet."
+TRANSFORMER_PREFIX = "transformer."
 
 OWN_METADATA = {"format", DIFFUSERS_ENTRY}
 
@@ -47,7 +48,9 @@ def describe(file: CheckedFile, path: Path) -> Described:
 def describe_diffusers(file: CheckedFile, path: Path) -> Described:
     """Return the LoRA of a diffusers file, which holds its settings itself."""
     text = file.metadata.get(DIFFUSERS_ENTRY) or "{}"
-    return _describe(file, DIFFUSERS_PREFIX, text, DIFFUSERS_ENTRY, DIFFUSERS_PREFIX)
+    of_transformer = all(key.startswith(TRANSFORMER_PREFIX) for key in file.places)
+    prefix = TRANSFORMER_PREFIX if of_transformer else DIFFUSERS_PREFIX
+    return _describe(file, prefix, text, DIFFUSERS_ENTRY, prefix)
 
 
 def _describe(
@@ -94,8 +97,9 @@ def write_diffusers(
 ) -> Path:
     """Write a diffusers file; into a folder, under the name that `load_lora_weights` looks for."""
     path = path / DIFFUSERS_NAME if path.is_dir() else path
-    fields = {DIFFUSERS_PREFIX + field: value for field, value in settings_of(layout).items()}
-    renamed = {DIFFUSERS_PREFIX + key.removeprefix(PREFIX): tensors[key] for key in tensors}
+    prefix = TRANSFORMER_PREFIX if layout.of_transformer else DIFFUSERS_PREFIX
+    fields = {prefix + field: value for field, value in settings_of(layout).items()}
+    renamed = {prefix + key.removeprefix(PREFIX): tensors[key] for key in tensors}
     own = {"format": "pt", DIFFUSERS_ENTRY: json.dumps(fields, sort_keys=True)}
     write_safetensors(path, renamed, {**metadata, **own})
     return path

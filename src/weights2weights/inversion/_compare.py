@@ -37,7 +37,7 @@ def before_and_after(
         seeds: of the images after the inversion; the one before has the first.
         progress: show a progress bar on stderr.
     """
-    prompt = prompt or default_config(base.id).instance_prompt
+    prompt = prompt or default_config(base).instance_prompt
     points = torch.cat([torch.zeros(1, len(space)), found.points])
     drawn = generate(base, points, space=space, prompts=prompt, seeds=seeds, progress=progress)
     mean, models = drawn[:, 0].split([1, len(found.points)])

@@ -141,7 +141,7 @@ def invert(
     pixels, masks, files = read_images(images, mask, base.size)
     require_one_base(base.hash, space.base_hash, "the space")
     coordinates = Coordinates(space, config, base.device)
-    prompt = default_config(base.id).instance_prompt if prompt is None else prompt
+    prompt = default_config(base).instance_prompt if prompt is None else prompt
     targets = TargetImages(base, pixels, masks, subjects, prompt, config.latents == "sample")
     K, interrupted = len(targets), False
     fitting = subjects_per_batch or K

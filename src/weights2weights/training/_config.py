@@ -1,8 +1,9 @@
 """The settings of DreamBooth training, and their presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._config import require_choices, require_ranges
+from ..bases import Base
 from ..layout import PAPER_ALPHA, PAPER_TARGETS
 
 _CHOICES = {
@@ -82,6 +83,15 @@ class DreamBoothConfig:
         require_ranges(self, _RANGES)
 
 
+# The defaults of diffusers' examples/dreambooth/train_dreambooth_lora_sdxl.py, …_sd3.py, …_flux.py.
+_DIFFUSERS = DreamBoothConfig(
+    rank=4, alpha=4.0, steps=500, train_batch_size=4, weight_decay=1e-4, prior_loss_weight=0.0
+)
+_ATTENTION = (
+    *("attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0"),
+    *("attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out"),
+)
+
 PRESETS = {
     # RealisticVision v5.1, a Stable Diffusion 1.5 (section 4.1, appendix E).
     "paper": DreamBoothConfig(),
@@ -104,10 +114,19 @@ PRESETS = {
         scale=1.5,
         start="base",
     ),
+    "sdxl": replace(_DIFFUSERS, targets=("to_k", "to_q", "to_v", "to_out.0")),
+    "sd3": replace(_DIFFUSERS, targets=_ATTENTION),
+    "flux": replace(
+        _DIFFUSERS,
+        targets=(
+            *_ATTENTION,
+            *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+        ),
+    ),
 }
-"""Settings by name; `train` uses "people" on the embedded base and "paper" on any other."""
+"""Settings by name; `train` uses "people" on the embedded base, else those of the base's family."""
 
 
-def default_config(base_id: str) -> DreamBoothConfig:
+def default_config(base: Base) -> DreamBoothConfig:
     """Return the settings that a base is trained with unless others are given."""
-    return PRESETS.get(base_id, PRESETS["paper"])
+    return PRESETS.get(base.id, PRESETS[base.family.preset])

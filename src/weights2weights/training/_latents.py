@@ -10,7 +10,7 @@ from torch import Tensor
 from .._cache import Cache, cache_key
 from .._noise import Noise, derive_seed
 from ..bases import Base
-from ..generation import GUIDANCE, STEPS, generate
+from ..generation import generate
 from ..subjects import Subject, read_images
 from ._config import DreamBoothConfig
 
@@ -99,6 +99,7 @@ def class_latents(base: Base, config: DreamBoothConfig, cache: Cache, progress: 
         drawn = generate(base, prompts=prompt, seeds=seeds, batch_size=size, progress=progress)
         return encode(base, drawn[0, 0], None, sampled)
 
-    inputs = (base.hash, str(base.dtype), prompt, seeds, STEPS, GUIDANCE, config.latents)
+    sampling = (base.family.steps, base.family.guidance, base.size)
+    inputs = (base.hash, str(base.dtype), prompt, seeds, *sampling, config.latents)
     key = cache_key("class", *inputs)
     return Latents(**cache.find_or_make(key, make), digest=key, captions=()).to(_CPU)

@@ -73,7 +73,7 @@ def train(
         >>> def learn(base, folder):
         ...     return train(base, find_subjects(folder), "loras", DreamBoothConfig(steps=800))
     """
-    config = config or default_config(base.id)
+    config = config or default_config(base)
     require_fields(config, changes)
     config = replace(config, **changes)
     known = {subject.name: subject for subject in subjects}

@@ -77,7 +77,7 @@ def generate(
         InputError: an argument out of its range or of another shape; models of another base.
         ResourceError: not even one image fits into the GPU's memory.
     """
-    prompts, rows = _checked(base, prompts, seeds, steps, guidance, batch_size)
+    prompts, rows, steps, guidance = _checked(base, prompts, seeds, steps, guidance, batch_size)
     options = {"space": space, "layout": layout, "base_hash": base.hash}
     loras = _loras(models, original, inject_at, **options)
     sampler = _Sampler(base, prompts, negative_prompt, rows, steps, guidance)
@@ -95,8 +95,8 @@ def generate_each(
     seeds: Sequence[SupportsIndex],
     space: Space | None = None,
     layout: WeightLayout | None = None,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
+    steps: int | None = None,
+    guidance: float | None = None,
     negative_prompt: str = "",
     inject_at: int | None = None,
     original: Models | None = None,
@@ -111,8 +111,8 @@ def generate_each(
         seeds: K seeds.
         space: of points.
         layout: of weights that come as an array.
-        steps: number of DDIM steps.
-        guidance: scale of classifier-free guidance.
+        steps: number of sampling steps.
+        guidance: scale of guidance.
         negative_prompt: what guidance leads away from.
         inject_at: timestep at and below which `models` act.
         original: the models before their edit, one or K, for `inject_at`.
@@ -125,7 +125,7 @@ def generate_each(
     Raises:
         InputError: not as many prompts and seeds as models; as `generate`.
     """
-    prompts, rows = _checked(base, prompts, seeds, steps, guidance, batch_size)
+    prompts, rows, steps, guidance = _checked(base, prompts, seeds, steps, guidance, batch_size)
     loras = _loras(models, original, inject_at, space=space, layout=layout, base_hash=base.hash)
     K = len(loras.edited) if loras else 0
     if not len(prompts) == len(rows) == K:
@@ -135,9 +135,14 @@ def generate_each(
 
 
 def _checked(
-    base: Any, prompts: Any, seeds: Any, steps: int, guidance: float, batch_size: int | None
-) -> tuple[list[str], list[int]]:
-    """Return prompts and seeds as lists, once everything is in its range."""
+    base: Base | str | Path,
+    prompts: Any,
+    seeds: Any,
+    steps: int | None,
+    guidance: float | None,
+    batch_size: int | None,
+) -> tuple[list[str], list[int], int, float]:
+    """Return prompts and seeds as lists, steps and guidance, once everything is in its range."""
     if isinstance(base, str | Path):
         raise InputError(f"expected a Base; w2w.load_base({str(base)!r}) loads one")
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -159,7 +164,7 @@ def _checked(
         raise InputError(f"{steps} steps: expected at most {base.num_timesteps}")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise InputError(f"{steps} steps, batch_size {batch_size}: expected at least 1 of each")
-    return prompts, rows
+    return prompts, rows, steps, guidance
 
 
 def _draw(

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from ..bases import Base
+from ..bases.sd import StableDiffusion
 from ..errors import ResourceError, W2WError
-from ..generation import GUIDANCE, STEPS, generate_each
+from ..generation import generate_each
 from ..inversion import PRESETS, invert
 from ..space import WeightSpace
 
@@ -48,7 +49,7 @@ class Drawing:
         weights: "d", of the model.
         prompt: what to draw.
         seed: of the initial noise.
-        steps: DDIM steps.
+        steps: sampling steps.
         guidance: scale of classifier-free guidance.
         inject_at: timestep at and below which the model acts, or None: always.
         original: "d", the model before its edit, which acts above `inject_at`.
@@ -57,8 +58,8 @@ class Drawing:
     weights: Tensor
     prompt: str
     seed: int
-    steps: int = STEPS
-    guidance: float = GUIDANCE
+    steps: int = StableDiffusion.steps
+    guidance: float = StableDiffusion.guidance
     inject_at: int | None = None
     original: Tensor | None = None
 

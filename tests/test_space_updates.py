@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from test_updates import MODULES, dense, strangers
-from weights2weights import edit, load_model, save_lora, save_model
+from weights2weights import (
+    edit,
+    generate,
+    interpolate,
+    invert,
+    load_base,
+    load_model,
+    merge,
+    save_lora,
+    save_model,
+)
 from weights2weights.errors import InputError
 from weights2weights.formats import load_lora
 from weights2weights.models import Model
@@ -157,3 +167,42 @@ def test_a_lora_of_another_base_is_refused(space):
     other = strangers(1, modules=(MODULES[0].__class__(MODULES[0].name, 8, 8),))[0]
     with pytest.raises(InputError, match="another base"):
         space.project_updates([other])
+
+
+def test_merges_of_unlike_ranks_keep_what_is_asked():
+    one, two = strangers(2, seed=4)
+    models = [Model(update.layout, weights=vector(update)) for update in (one, two)]
+    exact, small = merge(*models, weight=0.5), merge(*models, weight=0.5, rank=2)
+    truth = dense(one) + 0.5 * dense(two)
+    assert float((dense(update_of(exact.layout, exact.weights)) - truth).norm()) < 1e-3
+    lost = (dense(update_of(small.layout, small.weights)) - truth).square().sum()
+    assert small.layout.rank == 2 and "energy_kept" not in exact.origin
+    kept = 1 - float(lost / truth.square().sum())
+    assert small.origin["energy_kept"] == pytest.approx(kept, abs=1e-4) and kept < 1
+
+
+def test_strangers_are_interpolated_as_points(space):
+    one, two = strangers(2, seed=4)
+    models = [Model(update.layout, weights=vector(update)) for update in (one, two)]
+    between = interpolate(*models, 0.5, space=space)
+    assert between.layout == space.layout
+    points = space.project_updates([one, two])
+    assert torch.allclose(between.coefficients, points.mean(0), atol=1e-6)
+
+
+def test_images_are_inverted_over_whole_updates(tiny_base):
+    base = load_base(tiny_base)
+    modules = base.layout().modules
+    updates = [
+        update_of(
+            layout := base.layout(rank=rank, alpha=1.0),
+            torch.randn(layout.num_parameters, generator=torch.Generator().manual_seed(i)),
+            f"{i}",
+        )
+        for i, rank in enumerate((1, 2, 3, 2))
+    ]
+    space = fit_updates(updates, rank=2)
+    photo = torch.zeros(16, 16, 3, dtype=torch.uint8).numpy()
+    found = invert(base, space, photo, preset="fast", steps=2, components=2, eval_every=0)
+    assert found.points.shape == (1, 3) and found.points[0, :2].any() and len(modules) == 28
+    assert generate(base, found, space=space, prompts="a", seeds=0, steps=2).shape[0] == 1

@@ -16,10 +16,16 @@ from .errors import InputError
 from .layout import LoRAModule, WeightLayout
 from .models import Model, require_one_base
 from .opening import Models, Space, one_model, open_space, stack_models
+from .updates import sum_updates, update_of
 
 
 def merge(
-    first: Models, second: Models, *, weight: float = 1.0, space: Space | None = None
+    first: Models,
+    second: Models,
+    *,
+    weight: float = 1.0,
+    rank: int | None = None,
+    space: Space | None = None,
 ) -> Model:
     """Merge a model with one of another kind.
 
@@ -27,11 +33,12 @@ def merge(
         first: a subject, in any form that `generate` takes.
         second: a style, a slider, or a subject of another space.
         weight: of the second; negative subtracts it.
+        rank: of the result, the nearest LoRA of that rank; None keeps the sum of both, exactly.
         space: of points; opened only if it is needed.
 
     Returns:
-        a model with weights, of the sum of both ranks; see `merge_weights`. Its origin names both
-        models, and the cosine of their updates.
+        a model with weights; see `merge_weights`. Its origin names both models, the cosine of their
+        updates and the share of the energy of their sum that the rank keeps.
 
     Raises:
         InputError: both are points of one space, which do not merge; a point without its space;
@@ -49,6 +56,10 @@ def merge(
     angle = cosine(ours, first, theirs, second)
     origin = {"verb": "merge", "first": dict(one.origin), "second": dict(two.origin)}
     origin |= {"weight": weight, "cosine": angle}
+    if rank is not None:
+        whole = [update_of(layout, weights)]
+        layout, (weights,), kept = sum_updates(whole, torch.ones(1, 1), rank, base=layout.base)
+        origin["energy_kept"] = float(kept)
     return Model(layout, weights=weights, base_hash=base_hash, origin=origin)
 
 
@@ -73,11 +84,12 @@ def interpolate(
     one, two = one_model(first, space=space), one_model(second, space=space)
     base_hash = require_one_base(one.base_hash, two.base_hash, "the second model")
     if one.coefficients is not None and two.coefficients is not None and one.space == two.space:
-        a, b, place = one.coefficients, two.coefficients, one.space
+        a, b, place, layout = one.coefficients, two.coefficients, one.space, one.layout
     elif space is not None:
         opened = open_space(space)
         a, b = (opened.coefficients_of(model).cpu() for model in (one, two))
-        base_hash, place = base_hash or opened.base_hash, opened.hash
+        base_hash = base_hash or opened.base_hash
+        place, layout = opened.hash, opened.layout
     else:
         raise InputError(
             "the models are not points of one space: expected two model files of one space, or the"
@@ -89,7 +101,7 @@ def interpolate(
         {"first": dict(one.origin), "second": dict(two.origin)},
     )
     origin = {"verb": "interpolate", **origins, "share": share}
-    return Model(one.layout, coefficients=point, space=place, base_hash=base_hash, origin=origin)
+    return Model(layout, coefficients=point, space=place, base_hash=base_hash, origin=origin)
 
 
 def merge_weights(

@@ -7,7 +7,15 @@ from typing import Any
 import click
 from click import argument, option
 
-from ._options import FILE, FOLDER, PATH, base_options, model_file_option, models_space_option
+from ._options import (
+    COUNT,
+    FILE,
+    FOLDER,
+    PATH,
+    base_options,
+    model_file_option,
+    models_space_option,
+)
 from ._output import verb
 
 _MAX_SEEDS = 10_000
@@ -117,6 +125,7 @@ def generate_command(
     help="LoRA of another kind, such as a style, of any rank and format.",
 )
 @option("--weight", type=float, help="Weight of the other model.  [default: 1]")
+@option("--rank", type=COUNT, help="Rank of the result.  [default: the sum of both ranks, exact]")
 @option(
     "--interpolate",
     "share",
@@ -127,13 +136,20 @@ def generate_command(
 @models_space_option
 @model_file_option
 def merge_command(
-    model: Path, other: Path, weight: float | None, share: float | None, space: str, out: Path
+    model: Path,
+    other: Path,
+    weight: float | None,
+    rank: int | None,
+    share: float | None,
+    space: str,
+    out: Path,
 ) -> dict[str, Any]:
     """Add a LoRA of another kind, such as a style, to a model.
 
-    The updates of both are summed exactly, and their ranks add up. The cosine of the two updates
-    measures how different they are: near 0, the result does what both do. Two points of one space
-    share too much to be added; use --interpolate for a model between them.
+    The updates of both are summed exactly, and their ranks add up unless --rank asks for the
+    nearest LoRA of a smaller one, whose share of the energy is reported. The cosine of the two
+    updates measures how different they are: near 0, the result does what both do. Two points of one
+    space share too much to be added; use --interpolate for a model between them.
 
     \b
     Example: w2w merge adam.safetensors --with pencil.safetensors --weight 0.8 --out b.safetensors
@@ -141,17 +157,18 @@ def merge_command(
     from ..merging import interpolate, merge
     from ..models import save_model
 
-    if share is not None and weight is not None:
-        raise click.UsageError("--weight does not apply to --interpolate")
+    if share is not None and (weight is not None or rank is not None):
+        raise click.UsageError("--weight and --rank do not apply to --interpolate")
     if share is not None:
         between = interpolate(model, other, share, space=space)
         return {"path": save_model(out, between), "interpolated": share, "space": between.space}
-    merged = merge(model, other, weight=1.0 if weight is None else weight, space=space)
+    merged = merge(model, other, weight=1.0 if weight is None else weight, rank=rank, space=space)
     layout = merged.layout
     return {
         "path": save_model(out, merged),
         "weight": merged.origin["weight"],
         "cosine": merged.origin["cosine"],
+        "energy_kept": merged.origin.get("energy_kept", 1.0),
         "rank": layout.rank,
         "alpha": layout.alpha,
         "modules": len(layout.modules),

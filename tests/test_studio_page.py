@@ -172,7 +172,7 @@ def test_the_story_in_a_browser():
             assert act(tab, tab.get_by_role("button", name="Redo").click) == edited
             tab.get_by_role("tab", name="Take home").click()
             tab.get_by_role("button", name="Make the files").click()
-            link = tab.get_by_label("Link to this state")
+            link = tab.locator("#link textarea, #link input").first
             sync_api.expect(link).to_have_value(link_pattern(), timeout=30_000)
             other = watched()
             other.goto(link.input_value())

@@ -195,7 +195,9 @@ class Page:
                 self.format = gr.Dropdown([*FORMATS], value="kohya", label=t.FORMAT)
                 self.make = gr.Button(t.MAKE, variant="primary")
             self.files = gr.File(label=t.FILES, file_count="multiple", interactive=False)
-            self.link = gr.Textbox(label=t.LINK, interactive=False, buttons=["copy"])
+            self.link = gr.Textbox(
+                label=t.LINK, interactive=False, buttons=["copy"], elem_id="link"
+            )
             self.commands = gr.Code(label=t.COMMANDS, language="shell", interactive=False)
             self.python = gr.Code(label=t.PYTHON, language="python", interactive=False)
             self.recipe = gr.UploadButton(t.RESTORE, file_types=[".json", ".png"])

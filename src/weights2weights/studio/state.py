@@ -20,7 +20,6 @@ from torch import Tensor
 from .._json import canonical_json
 from ..directions import Direction, edit
 from ..errors import InputError, shown
-from ..generation import GUIDANCE, STEPS
 from ..merging import interpolate
 from ..models import Model
 from ..opening import stack_models
@@ -62,8 +61,8 @@ class State:
     keep: tuple[str, ...] = ()
     other: Person | None = None
     share: float = 0.0
-    steps: int = STEPS
-    guidance: float = GUIDANCE
+    steps: int = 20
+    guidance: float = 3.0
     inject_at: int | None = None
     name: str = ""
 

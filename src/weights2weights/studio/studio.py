@@ -85,7 +85,9 @@ class Studio:
         )
         self.shows_models = bool(space.names) and shares
         person = self.sampled(0)
-        self.begin = State(person, default_config(base.id).instance_prompt)
+        prompt = default_config(base).instance_prompt
+        usual = {"steps": base.family.steps, "guidance": float(base.family.guidance)}
+        self.begin = State(person, prompt, **usual)
         (image,) = self.engine.draw([self.models.drawing(self.begin)])
         self._first = image.result()
 

@@ -36,6 +36,9 @@ def model_card(space: Space) -> str:
     cells = {
         key: " ".join(value.replace("|", "\\|").split()) for key, value in summary(space).items()
     }
+    how = "flattened,\nstandardised and decomposed into principal components"
+    if space.metadata.get("of") == "updates":
+        how = "compared by\ntheir updates and decomposed into principal components"
     table = "\n".join(f"| {key} | {cell} |" for key, cell in cells.items())
     return f"""---
 {chr(10).join(head)}
@@ -44,8 +47,7 @@ def model_card(space: Space) -> str:
 # A space of personalised diffusion models
 
 Every point of this space is a LoRA of the base model that draws one subject. It was made with
-[weights2weights](https://arxiv.org/abs/2406.09413): LoRAs of many subjects are flattened,
-standardised and decomposed into principal components.
+[weights2weights](https://arxiv.org/abs/2406.09413): LoRAs of many subjects are {how}.
 
 | | |
 |---|---|

@@ -84,8 +84,8 @@ class UpdateSpace(WeightSpace):
     def project_updates(self, updates: Sequence[Update]) -> Float[Tensor, "n m"]:
         """Return the coefficients of LoRAs of any rank, each scaled to norm 1 first.
 
-        Most of an update that is not among the training updates is orthogonal to all of them: only
-        about rank / width of what it has in common with them shows through its own A.
+        A LoRA shows what it learned through its own A alone: the wider the layers, the more of an
+        update that is not among the training updates is orthogonal to all of them.
 
         Raises:
             InputError: an update of zero, or of another base.

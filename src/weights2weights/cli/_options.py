@@ -49,10 +49,22 @@ dtype_option = option(
     show_default=True,
     help="Precision of the denoiser; bfloat16 is up to twice as fast where it is supported.",
 )
+size_option = option(
+    "--size",
+    type=COUNT,
+    help="Side of the images in pixels.  [default: what the base was made for]",
+)
+offload_option = option(
+    "--offload",
+    is_flag=True,
+    help="Keep the VAE and the text encoders on the CPU while they do not work.",
+)
 
 
-def open_base(base: str, device: str, dtype: str) -> "Base":
-    """Load the base that the options --base, --device and --dtype name.
+def open_base(
+    base: str, device: str, dtype: str, size: int | None = None, offload: bool = False
+) -> "Base":
+    """Load the base that the options of `base_options` name.
 
     Raises:
         W2WError: no such base or device.
@@ -61,18 +73,22 @@ def open_base(base: str, device: str, dtype: str) -> "Base":
 
     from ..bases import load_base
 
-    return load_base(base, device, getattr(torch, dtype))
+    return load_base(base, device, getattr(torch, dtype), size, offload)
 
 
 def base_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --base, --device and --dtype; the command gets `base`, a function that loads the base."""
+    """Add --base and how to load it; the command gets `base`, a function that loads the base."""
 
     @base_option
     @device_option
     @dtype_option
+    @size_option
+    @offload_option
     @wraps(command)
-    def with_base(base: str, device: str, dtype: str, **others: Any) -> Any:
-        return command(base=partial(open_base, base, device, dtype), **others)
+    def with_base(
+        base: str, device: str, dtype: str, size: int | None, offload: bool, **others: Any
+    ) -> Any:
+        return command(base=partial(open_base, base, device, dtype, size, offload), **others)
 
     return with_base
 

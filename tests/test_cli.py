@@ -34,8 +34,7 @@ def verb(monkeypatch):
 
         for option in options:
             command = option(command)
-        monkeypatch.setattr(_output, "COMMANDS", {})
-        monkeypatch.setitem(cli.main.commands, "act", _output.verb("act")(command))
+        monkeypatch.setitem(cli.main.commands, "act", _output.verb("act", {})(command))
 
     return register
 

@@ -20,7 +20,6 @@ SEED = click.IntRange(0)
 base_option = option(
     "--base",
     default="people",
-    show_default=True,
     metavar="BASE",
     help="Base model: the name of an embedded world, a diffusers folder or a hub id.",
 )
@@ -38,7 +37,6 @@ model_file_option = option(
 device_option = option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="DEVICE",
     help="cpu, cuda, cuda:1 or mps; auto picks the best available.",
 )
@@ -46,7 +44,6 @@ dtype_option = option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
-    show_default=True,
     help="Precision of the denoiser; bfloat16 is up to twice as fast where it is supported.",
 )
 size_option = option(

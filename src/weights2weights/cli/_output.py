@@ -54,10 +54,8 @@ def verb(
                 click.get_current_context().exit(outcome.code)
 
         command = click.command(name)(run)
-        option = ["--json", "as_json"]
-        command.params.append(
-            click.Option(option, is_flag=True, help="Print one JSON object on stdout.")
-        )
+        text = "Print one JSON object on stdout."
+        command.params.append(click.Option(["--json", "as_json"], is_flag=True, help=text))
         command.short_help = (command.help or "").partition("\n")[0]  # in full, click would cut it
         commands[name] = command
         return command

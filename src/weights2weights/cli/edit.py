@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,16 +52,9 @@ def _open_labelled(space: str, labels: Any) -> "WeightSpace":
 
 
 def _facts_of(direction: "Direction") -> dict[str, Any]:
-    return {
-        "auc": direction.auc,
-        "r2": direction.r2,
-        "positives": direction.positives,
-        "negatives": direction.negatives,
-        "components": len(direction.normal),
-        "std": direction.std,
-        "range": list(direction.range),
-        "keep": list(direction.kept),
-    }
+    names = ("auc", "r2", "positives", "negatives", "std", "range")
+    facts = {name: getattr(direction, name) for name in names}
+    return facts | {"components": len(direction.normal), "keep": direction.kept}
 
 
 @verb("directions")
@@ -83,12 +77,10 @@ def directions_command(space: str, names: tuple[str, ...], labels: Any, **option
     opened = _open_labelled(space, labels)
     if not names and opened.labels.empty:
         raise InputError(f"the space {space} holds no labels; pass a table with --labels")
-    wanted, left_out = list(dict.fromkeys(names)), {}
-    if not wanted:  # labels without a direction are listed, not errors
-        classes = opened.labels.nunique().to_dict()
-        wanted = [name for name in classes if classes[name] > 1]
-        left_out = {name: "has one class only" for name in classes if classes[name] <= 1}
-    found = find_directions(opened, wanted, **options)
+    classes = {} if names else opened.labels.nunique().to_dict()
+    left_out = {name: "has one class only" for name in classes if classes[name] <= 1}
+    wanted = names or [name for name in classes if name not in left_out]
+    found = find_directions(opened, list(dict.fromkeys(wanted)), **options)
     matrix = cosines(found)
     aucs = [direction.auc for direction in found.values() if direction.auc is not None]
     summary = {
@@ -125,13 +117,11 @@ def _table(found: dict[str, "Direction"], rows: dict[str, dict[str, Any]]) -> li
 def _change(text: str) -> tuple[str, float | str]:
     """Read a label and a strength: "Bald=2", "Young=-1.5", "Chubby=paper"."""
     label, _, strength = text.rpartition("=")
-    try:
-        amount = "paper" if strength == "paper" else float(strength)
-    except ValueError:
-        amount = math.nan
-    if not label or (amount != "paper" and not math.isfinite(amount)):
-        raise click.BadParameter(f"{text!r}: expected such as Bald=2, Young=-1 or Chubby=paper")
-    return label, amount
+    with suppress(ValueError):
+        amount = 0.0 if strength == "paper" else float(strength)
+        if label and math.isfinite(amount):
+            return label, "paper" if strength == "paper" else amount
+    raise click.BadParameter(f"{text!r}: expected such as Bald=2, Young=-1 or Chubby=paper")
 
 
 @verb("edit")

@@ -24,13 +24,11 @@ def info_command(path: str) -> Outcome:
     return Outcome(facts, _brief(facts))
 
 
-def _brief(value: Any, most: int = 100) -> Any:
-    """Shorten long texts; headers are written by strangers."""
+def _brief(value: Any) -> Any:
+    """Shorten texts to 100 letters; headers are written by strangers."""
     if isinstance(value, dict):
         return {_brief(name): _brief(item) for name, item in value.items()}
-    if isinstance(value, str):
-        return value if len(value) <= most else value[: most - 1] + "…"
-    return value
+    return value[:99] + "…" if isinstance(value, str) and len(value) > 100 else value
 
 
 @verb("verify")

@@ -113,17 +113,16 @@ def train_command(
     }
     problems = [f"{name}: {why}" for name, why in failed.items()]
     if failed:
-        summary = f"{len(failed)} of {len(found)} subjects failed; fix them and rerun with --retry"
-        problems.append(summary)
+        share = f"{len(failed)} of {len(found)} subjects failed"
+        problems.append(f"{share}; fix them and rerun with --retry")
     return Outcome(facts, facts | {"failed": len(failed)}, problems)
 
 
 def keep_freed_memory() -> None:
     """Let this process keep up to 2 GiB of freed memory for the next training step.
 
-    By default glibc returns the memory of a step's large tensors to the system and requests it
-    again in the next step, with a page fault for every 4 KiB. Measured on the people UNet: 7 to 9 %
-    of a step with 48 to 64 subjects. Does nothing with another C library.
+    By default glibc returns a step's large tensors to the system and requests them again in the
+    next one: 7 to 9 % of a step with 48 to 64 subjects. Does nothing with another C library.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_TRIM_THRESHOLD, _MAX_KEPT)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from torch.nn import Module
+
 from ._shipped import means_world, shipped
 from .bases import load_base
 from .dataset import FACTS, WeightDataset, is_dataset
@@ -110,8 +112,8 @@ def _problems_of_world(name: str | Path) -> Iterator[str]:
     space = shipped(str(name), "space")
     if space.is_dir():
         yield from verify_space(space)
-    networks = {part: getattr(base, part) for part in ("unet", "vae", "text_encoder")}
-    for part, network in (networks | {"scorer": scorer.network}).items():
+    parts = {name: part for name, part in base.family.parts.items() if isinstance(part, Module)}
+    for part, network in (parts | {"scorer": scorer.network}).items():
         for parameter, values in network.state_dict().items():
             if not values.isfinite().all():
                 yield f"{part}: {parameter} has values that are not finite; reinstall the package"

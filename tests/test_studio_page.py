@@ -105,6 +105,10 @@ def test_nothing_is_recorded_or_shared(served):
     with urllib.request.urlopen(f"{served[1]}config", timeout=30) as answer:
         config = json.loads(answer.read())
     assert not config.get("analytics_enabled") and not config.get("run_history")
+    images = [one["props"] for one in config["components"] if one["type"] in ("image", "gallery")]
+    assert len(images) >= 5
+    for shown in images:  # None stands for all buttons, one of which shares
+        assert shown["buttons"] is not None and "share" not in shown["buttons"]
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(f"{served[1]}monitoring/summary", timeout=30)
 

@@ -38,6 +38,13 @@ FILTER = """(query) => {
 }"""
 """Searching needs no server: rows of other attributes are hidden."""
 
+# Without Gradio's button that would share an image with others.
+_SHOWN: dict[str, Any] = {
+    "interactive": False,
+    "format": "png",
+    "buttons": ["download", "fullscreen"],
+}
+
 
 class Page:
     """All components of the page of a studio, and their events."""
@@ -74,9 +81,7 @@ class Page:
 
     def _picture(self) -> None:
         gr = self.gr
-        self.picture = gr.Image(
-            label=t.PICTURE, elem_id="picture", interactive=False, height=400, format="png"
-        )
+        self.picture = gr.Image(label=t.PICTURE, elem_id="picture", height=400, **_SHOWN)
         self.status = gr.Markdown(elem_id="status")
         with gr.Row():
             self.new = gr.Button(t.NEW, variant="primary", min_width=110)
@@ -86,7 +91,7 @@ class Page:
             self.person_seed = gr.Number(1, label=t.SEED_PERSON, precision=0, minimum=0)
             self.lock_seed = gr.Checkbox(False, label=t.LOCK_PERSON)
         self.strip = gr.Gallery(
-            label=t.STRIP, elem_id="strip", columns=6, allow_preview=False, height=210
+            label=t.STRIP, elem_id="strip", columns=6, allow_preview=False, height=210, buttons=[]
         )
         with gr.Row():
             self.name = gr.Textbox(label=t.NAME, max_length=60, min_width=150)
@@ -143,7 +148,9 @@ class Page:
             with gr.Accordion(t.GALLERY, open=False, visible=studio.shows_models):
                 self.having = gr.Dropdown(self.labels, multiselect=True, label=t.HAVING)
                 self.show = gr.Button(t.SHOW)
-                self.gallery = gr.Gallery(label=t.GALLERY, columns=4, allow_preview=False)
+                self.gallery = gr.Gallery(
+                    label=t.GALLERY, columns=4, allow_preview=False, buttons=[]
+                )
                 self.shown = gr.State([])
             with gr.Accordion(t.MIX, open=False):
                 self.second = gr.Button(t.SECOND)
@@ -176,7 +183,7 @@ class Page:
             self.compared = gr.ImageSlider(label=t.BEFORE_AFTER, elem_id="compare", height=400)
             scenes = "\n".join(t.SCENE_PROMPTS[:3])
             self.prompts = gr.Textbox(scenes, label=t.OTHER_PROMPTS, lines=3)
-            self.sheet = gr.Image(label=t.COMPARE, interactive=False, format="png")
+            self.sheet = gr.Image(label=t.COMPARE, **_SHOWN)
 
     def _map(self) -> None:
         gr, names = self.gr, [*maps.COMPONENTS, *self.labels]
@@ -186,7 +193,7 @@ class Page:
                 self.across = gr.Dropdown(names, value=names[0], label=t.ACROSS)
                 self.up = gr.Dropdown(names, value=names[1], label=t.UP)
                 self.show_map = gr.Button(t.SHOW_MAP, min_width=120)
-            self.map = gr.Image(label=t.MAP, interactive=False, format="png", elem_id="map")
+            self.map = gr.Image(label=t.MAP, elem_id="map", **_SHOWN)
 
     def _take_home(self) -> None:
         gr = self.gr

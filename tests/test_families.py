@@ -16,6 +16,7 @@ from weights2weights._noise import initial_weights
 from weights2weights.adapter import adapt
 from weights2weights.bases import Base
 from weights2weights.errors import InputError
+from weights2weights.formats import map_lora
 from weights2weights.generation import initial_noise
 from weights2weights.subjects import find_subjects, read_images
 from weights2weights.training._batches import image_order, step_noise
@@ -297,6 +298,9 @@ def test_a_kohya_file_of_flux_with_fused_projections_converts_exactly(tmp_path, 
         whole = 3.0 / len(down) * up @ down
         converted = torch.cat([update(f"{block}.{layer}") for layer in layers])
         torch.testing.assert_close(converted, whole, rtol=1e-5, atol=1e-5)
+    for module, (A, B) in map_lora(path).factors.items():  # the same, for spaces of updates
+        assert torch.equal(A, parts[f"base_model.model.{module}.lora_A.weight"])
+        assert torch.equal(B, parts[f"base_model.model.{module}.lora_B.weight"])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """One LoRA file of any format: which it is, its checks, and its weights as one vector."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -147,13 +148,22 @@ def write_lora_file(
     return _WRITE[format](path, tensors, layout, metadata)
 
 
-def _load(path: Path, alpha: float | None) -> LoRAFile:
+@contextmanager
+def open_lora(path: Path) -> Iterator[tuple[CheckedFile, LoRAFormat, Any]]:
+    """Open the file of a LoRA, converted if need be, with its format and that format's description.
+
+    What the description names can be read from the file inside.
+    """
     path = _locate(path)
     with open_checked(path) as file:
         if _transformers.is_converted(file):
             file = _transformers.converted(file)
         kind = _format_of(file)
-        lora = _DESCRIBE[kind](file, path)
+        yield file, kind, _DESCRIBE[kind](file, path)
+
+
+def _load(path: Path, alpha: float | None) -> LoRAFile:
+    with open_lora(path) as (file, kind, lora):
         shapes = {key: file.places[name].shape for key, name in lora.names.items()}
         for key, shape in shapes.items():
             if len(shape) != 2 or 0 in shape:

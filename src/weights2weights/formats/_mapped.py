@@ -7,10 +7,9 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from .._safetensors import open_checked
 from ..errors import InputError
 from ..layout import WeightLayout, peft_key
-from ._files import _DESCRIBE, LoRAFormat, _format_of, _locate, load_lora
+from ._files import LoRAFormat, load_lora, open_lora
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,8 @@ def map_lora(path: str | Path, alpha: float | None = None) -> MappedLoRA:
     lora = load_lora(path, alpha)
     if lora.format == "authors":
         raise InputError(f"{path} is a .pt file; import it first (w2w import)")
-    place = _locate(Path(path))
-    with open_checked(place) as file:
-        names = _DESCRIBE[_format_of(file)](file, place).names
-        tensors = {key: file.read(name) for key, name in names.items()}
+    with open_lora(Path(path)) as (file, _, described):
+        tensors = {key: file.read(name) for key, name in described.names.items()}
     modules = [module.name for module in lora.layout.modules]
     factors = {m: (tensors[peft_key(m, "A")], tensors[peft_key(m, "B")]) for m in modules}
     return MappedLoRA(lora.layout, factors, lora.format, lora.metadata)

@@ -157,12 +157,6 @@ class UpdateSpace(WeightSpace):
             return pad(model.coefficients.cpu(), (0, len(self) - len(model.coefficients)))
         return self.project_updates([update_of_model(model)])[0]
 
-    def weights_of(self, model: Model) -> Float[Tensor, " d"]:
-        """Return a model's own weights, of its own layout, or those of its point."""
-        if model.weights is not None:
-            return model.weights
-        return self.to_weights(self.coefficients_of(model))
-
     def moved(
         self, layout: WeightLayout, weights: Float[Tensor, "*batch d"], shift: Float[Tensor, " j"]
     ) -> tuple[WeightLayout, Float[Tensor, "*batch e"]]:

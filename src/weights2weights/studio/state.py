@@ -160,9 +160,11 @@ def from_recipe(data: bytes, models: Models) -> State:
     Raises:
         InputError: not a recipe, of another space, or with a value outside its range.
     """
+    if len(data) > _MOST_BYTES:
+        raise InputError(f"a recipe of {len(data):,} bytes: expected at most {_MOST_BYTES:,}")
     try:
         facts = json.loads(data)
-        if len(data) > _MOST_BYTES or facts["weights2weights_recipe"] != VERSION:
+        if facts["weights2weights_recipe"] != VERSION:
             raise InputError("a recipe of another version: expected one of this studio")
         if facts["space"] != models.space.hash:
             raise InputError("the recipe is of another space: open the studio with that --space")

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from ..dataset import BASE, WeightDataset, list_loras
+from ..dataset import BASE, FACTS, WeightDataset, list_loras
 from ..errors import InputError, W2WError
 from ..formats import map_lora
 from ..layout import LoRAModule, WeightLayout
@@ -73,7 +73,7 @@ def update_of_model(model: Model) -> Update:
             " its own; export it as a LoRA first (w2w export)"
         )
     update = update_of(model.layout, model.weights, model.name)
-    return Update(model.name, model.layout, update.factors, model.base_hash)
+    return replace(update, base_hash=model.base_hash)
 
 
 def read_updates(
@@ -96,12 +96,12 @@ def read_updates(
     found: list[Update] = []
     refused: dict[str, str] = {}
     places = list(map(Path, paths))
-    packed = [path for path in places if (path / "dataset.json").is_file()]
+    packed = [path for path in places if (path / FACTS).is_file()]
     for path in packed:
         dataset = WeightDataset.open(path)
         for name in dataset.names:
             update = update_of(dataset.layout, dataset[name], name)
-            found.append(Update(name, dataset.layout, update.factors, dataset.base_hash))
+            found.append(replace(update, base_hash=dataset.base_hash))
     others = [path for path in places if path not in packed]
     files = list_loras(others) if others else {}
     for name, path in tqdm(files.items(), unit="file", disable=not progress):
@@ -109,12 +109,10 @@ def read_updates(
             found.append(_open(name, path, alpha))
         except W2WError as error:
             refused[str(path)] = str(error)
-    for update in list(found):
-        if not update.norm() > 0:
-            refused[update.name] = f"{update.name}: its update is zero; it was never trained"
-            found.remove(update)
-    for name, why in _other_bases(found).items():
-        refused[name] = why
+    for update in [update for update in found if not update.norm() > 0]:
+        refused[update.name] = f"{update.name}: its update is zero; it was never trained"
+        found.remove(update)
+    refused |= _other_bases(found)
     found = sorted((u for u in found if u.name not in refused), key=lambda update: update.name)
     names = Counter(update.name for update in found)
     if twice := [name for name, count in names.items() if count > 1]:
@@ -127,8 +125,7 @@ def read_updates(
 
 def _open(name: str, path: Path, alpha: float | None) -> Update:
     if path.is_file() and is_model(path):
-        update = update_of_model(load_model(path))
-        return Update(name, update.layout, update.factors, update.base_hash)
+        return replace(update_of_model(load_model(path)), name=name)
     lora = map_lora(path, alpha)
     return Update(name, lora.layout, lora.factors, lora.metadata.get(BASE, ""), lora.metadata, path)
 
